@@ -1,0 +1,1 @@
+//! A deterministic synthetic corpus for the benches.

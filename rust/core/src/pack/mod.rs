@@ -1,0 +1,1 @@
+//! Packing and planning: from sample lengths to rows to optimizer updates.
