@@ -1,0 +1,305 @@
+"""A prepared dataset, mapped read-only from disk, and the rows that a model is fed.
+
+Nothing here copies a token before it is needed: the shards stay in the page cache, a sample is a view, and a
+row is one concatenation of views. Labels are never stored; they are made from the supervised spans.
+
+Legend: B sequences in a row, S their length, K supervised tokens, n samples.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qlora_fast.errors import ArtifactError
+
+FORMAT_VERSION = 1
+IGNORE = -100
+"""The label of a token that is not learned (the field's own convention)."""
+
+
+class Sample(TypedDict):
+    """One conversation: ``input_ids`` and ``labels``, both int32 of the same length."""
+
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    input_ids: NDArray[np.int32]  # (T,)
+    sample_offsets: NDArray[np.int64]  # (N + 1,)
+    spans: NDArray[np.int32]  # (S, 2)
+    span_offsets: NDArray[np.int64]  # (N + 1,)
+    record_file: NDArray[np.int32]  # (N,)
+    record_index: NDArray[np.int64]  # (N,)
+    record_line: NDArray[np.int64]  # (N,)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a sample came from: ``file``, its 0-based ``row`` in it and the 1-based ``line``."""
+
+    file: str
+    row: int
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class PreparedDataset(Sequence[Sample]):
+    """What ``qlora-fast prep`` wrote: token ids and supervised spans, mapped, never loaded.
+
+    Attributes:
+        lengths: tokens of each sample, (N,) uint32.
+        supervised: supervised tokens of each sample, (N,) uint32.
+        manifest: the report of the preparation, as stored beside the shards.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], shards: list[_Shard]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.fingerprint: str = manifest["fingerprint"]
+        self._shards = shards
+        self._starts = np.cumsum([0, *(len(s.record_index) for s in shards)]).tolist()
+        self.lengths: NDArray[np.uint32] = _concat(
+            [np.diff(s.sample_offsets).astype(np.uint32) for s in shards], np.uint32
+        )
+        self.supervised: NDArray[np.uint32] = _concat([_supervised(s) for s in shards], np.uint32)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def ids(self, index: int) -> NDArray[np.int32]:
+        """Token ids of a sample: a view of the mapped file."""
+        shard, i = self._locate(index)
+        return shard.input_ids[shard.sample_offsets[i] : shard.sample_offsets[i + 1]]
+
+    def spans(self, index: int) -> NDArray[np.int32]:
+        """Supervised spans of a sample, (k, 2): half-open, ascending, never containing position 0."""
+        shard, i = self._locate(index)
+        return shard.spans[shard.span_offsets[i] : shard.span_offsets[i + 1]]
+
+    def origin(self, index: int) -> Origin:
+        """The record that a sample was made from."""
+        shard, i = self._locate(index)
+        source = self.manifest["sources"][int(shard.record_file[i])]
+        return Origin(source["path"], int(shard.record_index[i]), int(shard.record_line[i]))
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        ids = self.ids(index)
+        labels = np.full(len(ids), IGNORE, dtype=np.int32)
+        for start, end in self.spans(index):
+            labels[start:end] = ids[start:end]
+        return {"input_ids": ids, "labels": labels}
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"PreparedDataset({str(self.path)!r}, samples={len(self)}, tokens={int(self.lengths.sum())})"
+
+    def _locate(self, index: int) -> tuple[_Shard, int]:
+        index = int(index)
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        shard = bisect_right(self._starts, index) - 1
+        return self._shards[shard], index - self._starts[shard]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One forward pass on one device, still on the host.
+
+    Packed (``cu_seqlens`` is given): B = 1 and the samples stand one behind the other without padding.
+    Padded: B = n, every sample padded on the right to the longest; causal attention never looks at a pad from
+    a real token, so the mask matters only to models that are not purely causal.
+
+    Attributes:
+        input_ids: (B, S) int64.
+        position_ids: (B, S) int64, starting again at 0 in each sample.
+        targets: (K,) int64, the tokens to be predicted.
+        target_index: (K,) int64, where each is predicted: flat index into (B·S), one before the token itself.
+        cu_seqlens: (n + 1,) int32 borders of the samples in the packed row, or None.
+        max_seqlen: length of the longest sample.
+        attention_mask: (B, S) bool, padded rows only.
+        sample_ids: (n,) int64 indices into the dataset.
+        n_tokens: real tokens (pads not counted).
+    """
+
+    input_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    target_index: NDArray[np.int64]
+    cu_seqlens: NDArray[np.int32] | None
+    max_seqlen: int
+    attention_mask: NDArray[np.bool_] | None
+    sample_ids: NDArray[np.int64]
+    n_tokens: int
+
+
+def packed_row(dataset: PreparedDataset, sample_ids: Sequence[int] | NDArray[np.int64]) -> Row:
+    """Samples one behind the other, B = 1::
+
+        tokens     a0 a1 a2 | b0 b1 b2 b3 | c0 c1
+        positions   0  1  2 |  0  1  2  3 |  0  1
+        cu_seqlens  0         3             7      9
+    """
+    samples = [dataset.ids(int(i)) for i in sample_ids]
+    lengths = np.array([len(s) for s in samples], dtype=np.int64)
+    borders = np.concatenate([[0], np.cumsum(lengths)])
+    total = int(borders[-1])
+    input_ids = np.concatenate(samples).astype(np.int64)
+    position_ids = np.arange(total, dtype=np.int64) - np.repeat(borders[:-1], lengths)
+    label_at = _label_positions(dataset, sample_ids, borders[:-1])
+    return Row(
+        input_ids=input_ids[None],
+        position_ids=position_ids[None],
+        targets=input_ids[label_at],
+        target_index=label_at - 1,
+        cu_seqlens=borders.astype(np.int32),
+        max_seqlen=int(lengths.max()),
+        attention_mask=None,
+        sample_ids=np.asarray(sample_ids, dtype=np.int64),
+        n_tokens=total,
+    )
+
+
+def padded_row(dataset: PreparedDataset, sample_ids: Sequence[int] | NDArray[np.int64], pad_id: int = 0) -> Row:
+    """Samples one below the other, padded on the right to the longest: the textbook's micro-batch."""
+    samples = [dataset.ids(int(i)) for i in sample_ids]
+    longest = max(len(s) for s in samples)
+    input_ids = np.full((len(samples), longest), pad_id, dtype=np.int64)
+    mask = np.zeros((len(samples), longest), dtype=np.bool_)
+    for row, sample in enumerate(samples):
+        input_ids[row, : len(sample)] = sample
+        mask[row, : len(sample)] = True
+    label_at = _label_positions(dataset, sample_ids, np.arange(len(samples), dtype=np.int64) * longest)
+    return Row(
+        input_ids=input_ids,
+        position_ids=np.broadcast_to(np.arange(longest, dtype=np.int64), input_ids.shape),
+        targets=input_ids.reshape(-1)[label_at],
+        target_index=label_at - 1,
+        cu_seqlens=None,
+        max_seqlen=longest,
+        attention_mask=mask,
+        sample_ids=np.asarray(sample_ids, dtype=np.int64),
+        n_tokens=int(mask.sum()),
+    )
+
+
+def open_prepared(path: str | Path) -> PreparedDataset:
+    """Open a folder that ``qlora-fast prep`` wrote.
+
+    Raises:
+        ArtifactError: the folder is not a whole prepared dataset of this format version.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"`{path}` is not a prepared dataset: it has no manifest.json",
+            hint="make one with `qlora-fast prep DATA --out DIR`",
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"`{path}/manifest.json` is damaged: {error}", hint="delete the folder and run `prep` again") from None
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"`{path}` has format version {version}, this qlora-fast reads {FORMAT_VERSION}",
+            hint="prepare the data again with this version",
+        )
+    return PreparedDataset(path, manifest, [_map_shard(path, s) for s in manifest["shards"]])
+
+
+def _map_shard(folder: Path, entry: dict[str, Any]) -> _Shard:
+    """Map one safetensors file; its size and every offset are checked before anything is trusted."""
+    path = folder / entry["file"]
+    damaged = f"`{path}` is damaged"
+    again = "delete the folder and run `prep` again"
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise ArtifactError(f"`{path}` is missing", hint=again) from None
+    if size != entry["bytes"]:
+        raise ArtifactError(f"{damaged}: {size} bytes, the manifest says {entry['bytes']}", hint=again)
+    raw = np.memmap(path, dtype=np.uint8, mode="r")
+    header_len = int(raw[:8].view(np.uint64)[0])
+    try:
+        header = json.loads(bytes(raw[8 : 8 + header_len]))
+        columns = {
+            name: _column(raw, 8 + header_len, header[name], dtype)
+            for name, dtype in (
+                ("input_ids", np.int32),
+                ("sample_offsets", np.int64),
+                ("spans", np.int32),
+                ("span_offsets", np.int64),
+                ("record_file", np.int32),
+                ("record_index", np.int64),
+                ("record_line", np.int64),
+            )
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{damaged}: {error}", hint=again) from None
+    shard = _Shard(**columns)
+    samples, offsets = len(shard.record_index), shard.sample_offsets
+    whole = (
+        samples == entry["rows"]
+        and len(offsets) == len(shard.span_offsets) == samples + 1
+        and offsets[0] == 0
+        and offsets[-1] == len(shard.input_ids)
+        and shard.span_offsets[0] == 0
+        and shard.span_offsets[-1] == len(shard.spans)
+        and bool((np.diff(offsets) > 0).all())
+        and bool((np.diff(shard.span_offsets) >= 0).all())
+    )
+    if not whole:
+        raise ArtifactError(f"{damaged}: its offsets do not fit its columns", hint=again)
+    return shard
+
+
+def _column(raw: NDArray[np.uint8], start: int, entry: dict[str, Any], dtype: type[np.generic]) -> NDArray[Any]:
+    begin, end = entry["data_offsets"]
+    if not 0 <= begin <= end <= len(raw) - start:
+        raise ValueError("a column lies outside the file")
+    # np.asarray drops the memmap subclass, whose slicing costs microseconds each.
+    return np.asarray(raw[start + begin : start + end]).view(dtype).reshape(entry["shape"])
+
+
+def _supervised(shard: _Shard) -> NDArray[np.uint32]:
+    lengths = (shard.spans[:, 1] - shard.spans[:, 0]).astype(np.int64)
+    running = np.concatenate([[0], np.cumsum(lengths)])
+    return (running[shard.span_offsets[1:]] - running[shard.span_offsets[:-1]]).astype(np.uint32)
+
+
+def _label_positions(
+    dataset: PreparedDataset, sample_ids: Sequence[int] | NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Flat positions of all supervised tokens of a row, given where each of its samples starts."""
+    pieces = [
+        np.arange(begin + start, end + start, dtype=np.int64)
+        for sample, start in zip(sample_ids, starts.tolist(), strict=True)
+        for begin, end in dataset.spans(int(sample)).tolist()
+    ]
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
+
+
+def _concat(arrays: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=dtype)

@@ -1,0 +1,38 @@
+"""The exceptions of qlora-fast, defined once, here; the Rust core raises these same classes.
+
+Every message names the thing, the place and the mend. The mend goes into `hint`.
+"""
+
+from __future__ import annotations
+
+
+class QloraFastError(Exception):
+    """Base of every error that a user can cause; the command line shows it without a traceback."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class DataError(QloraFastError):
+    """The training data cannot be read, or nothing of it can be trained on."""
+
+
+class ConfigError(QloraFastError):
+    """One or more settings are wrong; all of them are reported together."""
+
+
+class TokenizerError(QloraFastError):
+    """The tokenizer or the chat template cannot be used, or is not the model's."""
+
+
+class ArtifactError(QloraFastError):
+    """A prepared dataset, run folder or checkpoint is missing, damaged, or somebody else's."""
+
+
+class TrainingError(QloraFastError):
+    """Training had to stop: a loss that is not finite, a failed self-check, too little memory."""
