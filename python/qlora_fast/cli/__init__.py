@@ -1,0 +1,91 @@
+"""The command line. A command's module is imported when it is called, so that ``--help`` stays instant.
+
+Exit status: 0 done · 1 data, config or machine · 2 command line · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "prep": "Turn data files into a prepared dataset: parse, render, tokenize, truncate.",
+    "plan": "Show what a training run will do, before it does it.",
+    "inspect": "See samples as the model will: tokens, what is learned, where rows end.",
+    "train": "Train a LoRA or QLoRA adapter.",
+    "chat": "Talk to an adapter.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and one-line helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"qlora_fast.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from difflib import get_close_matches
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            ctx.fail(f"No such command `{args[0]}`.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="qlora-fast", prog_name="qlora-fast")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
+def cli(quiet: bool) -> None:
+    """From a data.json to a LoRA adapter, fast and with nothing lost silently.
+
+    \b
+    qlora-fast prep data.json                      see what your data is
+    qlora-fast plan configs/base.yaml              see what a run will do
+    qlora-fast train configs/base.yaml             train (anywhere, no download)
+    qlora-fast chat runs/base                      talk to the result
+
+    Any setting can be given as key=value after the config file:
+
+    \b
+    qlora-fast train configs/base.yaml lora_rank=16 dataset=data.json output_dir=runs/mine
+    """
+    from qlora_fast.cli import console
+
+    console.log_to_stderr(quiet)
+
+
+def main() -> None:
+    """The entry point: errors a user can cause become one message and an exit status."""
+    from qlora_fast.errors import QloraFastError
+
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except (QloraFastError, OSError) as error:
+        from qlora_fast.cli import console
+
+        console.fail(error)
+        sys.exit(1)

@@ -1,0 +1,139 @@
+"""The only module that prints. stdout carries what was asked for; everything else goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+    from qlora_fast.errors import QloraFastError
+
+Tick = Callable[[str, int, int], None]
+_PLAIN_EVERY_S = 5.0
+
+
+def on_terminal() -> bool:
+    """Whether somebody watches: a live bar makes sense only then."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _rich(*, stderr: bool = True) -> RichConsole:
+    from rich.console import Console  # 60 ms to import: not for --help
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def out(text: str = "") -> None:
+    """The answer to the command, on stdout."""
+    print(text)
+
+
+def out_json(value: Any) -> None:
+    """The answer as one JSON document, on stdout."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def out_markup(text: str) -> None:
+    """The answer with rich markup: coloured on a terminal, plain elsewhere."""
+    _rich(stderr=False).print(text)
+
+
+def note(text: str) -> None:
+    """A line for the person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    _rich().print(f"[yellow]warning:[/yellow] {_escape(text)}")
+
+
+def fail(error: QloraFastError | OSError) -> None:
+    """An error and its mend, without a traceback."""
+    console = _rich()
+    console.print(f"[bold red]error:[/bold red] {_escape(str(error))}")
+    hint = getattr(error, "hint", None)
+    if hint:
+        console.print(f"\n[cyan]hint:[/cyan] {_escape(hint)}")
+
+
+def rows_out(pairs: list[tuple[str, str]]) -> None:
+    """Two aligned columns on stdout: a name once, its lines beside it."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, text in pairs:
+        out(f"{name:<{width}}  {text}".rstrip())
+
+
+def log_to_stderr(quiet: bool) -> None:
+    """Let the library's own log lines through, and keep other libraries' chatter out."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root = logging.getLogger("qlora_fast")
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING if quiet else logging.INFO)
+    root.propagate = False
+
+
+@contextmanager
+def progress(unit: str = "bytes") -> Iterator[Tick]:
+    """A tick function ``(stage, done, total)``: a bar on a terminal, a line every few seconds elsewhere.
+
+    Nothing is shown for work that ends within two seconds.
+    """
+    yield from _bar(unit) if on_terminal() else _lines(unit)
+
+
+def _bar(unit: str) -> Iterator[Tick]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    amount = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn(), console=_rich(), transient=True
+    )
+    task = bar.add_task("", total=None)
+    started = time.monotonic()
+    shown = False
+
+    def tick(stage: str, done: int, total: int) -> None:
+        nonlocal shown
+        if not shown and time.monotonic() - started > 0.5:
+            shown = True
+            bar.start()
+        bar.update(task, description=stage, completed=done, total=total or None)
+
+    try:
+        yield tick
+    finally:
+        if shown:
+            bar.stop()
+
+
+def _lines(unit: str) -> Iterator[Tick]:
+    last = time.monotonic()
+
+    def tick(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PLAIN_EVERY_S:
+            last = now
+            note(f"{stage}: {_amount(done, unit)} of {_amount(total, unit)}")
+
+    yield tick
+
+
+def _amount(value: int, unit: str) -> str:
+    return f"{value / 1e6:,.0f} MB" if unit == "bytes" else f"{value:,} {unit}"
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,6 @@
+"""The settings of a run: one table of keys, one strict reader."""
+
+from qlora_fast.config.keys import KEYS, Config
+from qlora_fast.config.load import Loaded, dump, load
+
+__all__ = ["KEYS", "Config", "Loaded", "dump", "load"]

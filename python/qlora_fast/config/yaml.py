@@ -1,0 +1,82 @@
+"""YAML as people mean it: every scalar keeps its text until its key says what it is.
+
+PyYAML alone reads ``5e-5`` as a string, ``no`` as False, ``012`` as 10, and keeps the last of two equal keys
+without a word. Here a file becomes ``{key: (value, line)}`` with text leaves, and a duplicate key is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+Raw = str | None | list[str] | dict[str, str]
+"""A value before its key gives it a type; None is an empty or `null` value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A raw value and the place it was written at, such as ``base.yaml:12``."""
+
+    value: Raw
+    place: str
+
+
+def read(path: Path) -> tuple[dict[str, Entry], list[str]]:
+    """All entries of a flat YAML file, and the problems found on the way."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        return {}, [f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})"]
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> tuple[dict[str, Entry], list[str]]:
+    """:func:`read` for text in memory."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        return {}, [f"{place}: is not valid YAML: {error.problem or error.context}"]
+    except yaml.YAMLError as error:
+        return {}, [f"{name}: is not valid YAML: {error}"]
+    if root is None:
+        return {}, []
+    if not isinstance(root, yaml.MappingNode):
+        return {}, [f"{name}:{root.start_mark.line + 1}: must be `key: value` lines"]
+    entries: dict[str, Entry] = {}
+    problems: list[str] = []
+    for key_node, value_node in root.value:
+        place = f"{name}:{key_node.start_mark.line + 1}"
+        key = str(key_node.value)
+        if key in entries:
+            problems.append(f"{place}: `{key}` stands here again; it was set at {entries[key].place}")
+            continue
+        value, problem = _raw(value_node)
+        if problem:
+            problems.append(f"{place}: `{key}` {problem}")
+        else:
+            entries[key] = Entry(value, place)
+    return entries, problems
+
+
+def _raw(node: yaml.Node) -> tuple[Raw, str | None]:
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node), None
+    if isinstance(node, yaml.SequenceNode):
+        if all(isinstance(item, yaml.ScalarNode) for item in node.value):
+            return [_scalar(item) or "" for item in node.value], None
+        return None, "must be a flat list"
+    pairs = node.value
+    if all(isinstance(k, yaml.ScalarNode) and isinstance(v, yaml.ScalarNode) for k, v in pairs):
+        return {str(k.value): _scalar(v) or "" for k, v in pairs}, None
+    return None, "must be a flat mapping"
+
+
+def _scalar(node: yaml.ScalarNode) -> str | None:
+    quoted = node.style in ("'", '"', "|", ">")
+    if not quoted and node.value in ("", "~", "null", "Null", "NULL"):
+        return None
+    return str(node.value)

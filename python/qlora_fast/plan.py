@@ -1,0 +1,72 @@
+"""What a run will do, known before it starts: rows, updates, tokens, learning rate. No torch.
+
+Legend: an *update* is one step of the optimizer; a *row* is one forward pass; ``world_size`` devices share the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qlora_fast import _core
+from qlora_fast.config import Config
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """Everything but the data that decides which samples meet in which update and row."""
+
+    packing: str
+    samples_per_update: int
+    micro_batch_size: int
+    max_tokens_per_row: int
+    world_size: int
+    seed: int
+
+    @classmethod
+    def of(cls, config: Config, world_size: int | None = None) -> PlanOptions:
+        world = config.world_size if world_size is None else world_size
+        return cls(
+            packing=config.packing,
+            samples_per_update=config.per_device_train_batch_size * config.gradient_accumulation_steps * world,
+            micro_batch_size=config.per_device_train_batch_size,
+            max_tokens_per_row=config.row_budget,
+            world_size=world,
+            seed=config.seed,
+        )
+
+
+def plan(
+    lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options: PlanOptions, epoch: int = 0
+) -> _core.EpochPlan:
+    """The updates of one epoch: a pure function, so a resumed run computes it again and skips.
+
+    Args:
+        lengths, supervised: tokens and supervised tokens of each sample, (N,).
+
+    Returns:
+        ``sample_ids`` (N,), ``row_offsets`` (rows + 1,) into them, ``update_offsets`` (updates + 1,) into the rows,
+        and each update's ``supervised`` and ``tokens``. Row j of an update belongs to rank j mod ``world_size``.
+    """
+    return _core.plan_epoch(
+        np.ascontiguousarray(lengths, dtype=np.uint32),
+        np.ascontiguousarray(supervised, dtype=np.uint32),
+        packing=options.packing,
+        samples_per_update=options.samples_per_update,
+        micro_batch_size=options.micro_batch_size,
+        max_tokens_per_row=options.max_tokens_per_row,
+        # Dense counts rows where the other modes count samples.
+        rows_per_update=options.samples_per_update,
+        world_size=options.world_size,
+        seed=options.seed,
+        epoch=epoch,
+    )
+
+
+def split(rows: int, val_size: float, seed: int) -> tuple[Ids, Ids]:
+    """Indices (train, eval) of a seeded split; ``val_size`` below 1 is a share (rounded up), from 1 on a count."""
+    return _core.split(rows, val_size, seed)

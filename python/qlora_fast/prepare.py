@@ -1,0 +1,200 @@
+"""The front of the data path: from a config to a prepared dataset, named by a fingerprint of all its inputs.
+
+``qlora-fast prep`` and ``qlora-fast train`` both call :func:`prepare_config`; the second finds what the first made.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from qlora_fast import _core, base_model
+from qlora_fast.config import Config
+from qlora_fast.data import PreparedDataset, open_prepared
+from qlora_fast.errors import ConfigError, DataError, TokenizerError
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+EMBEDDED_DATA = ("identity", "general")
+"""Datasets that come with the package (assets/NOTICE says from where)."""
+_DATA_SUFFIXES = (".json", ".jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """A tokenizer and the chat template that goes with it."""
+
+    folder: Path
+    template: str
+    bos_token: str | None
+    eos_token: str | None
+    default_system: str | None
+    engine: str = "auto"
+
+    @property
+    def file(self) -> str:
+        return str(self.folder / "tokenizer.json")
+
+    def encoder(self) -> _core.ChatEncoder:
+        """Renders and encodes conversations exactly as the training data was."""
+        return _core.ChatEncoder(
+            self.file,
+            self.template,
+            engine=self.engine,
+            default_system=self.default_system,
+            bos_token=self.bos_token,
+            eos_token=self.eos_token,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared dataset on disk and the report of its making."""
+
+    path: Path
+    report: dict[str, Any] = field(repr=False)
+
+    def open(self) -> PreparedDataset:
+        return open_prepared(self.path)
+
+
+def tokenizer_of(config: Config) -> Tokenizer:
+    """The model's tokenizer, and the template: the named one, or the built-in that renders as the model's own.
+
+    Raises:
+        TokenizerError: no tokenizer, an unknown template, or no built-in template renders as the model's own.
+    """
+    folder = base_model.tokenizer_folder(config.model_name_or_path)
+    settings = base_model.read_tokenizer_config(folder)
+    bos, eos = _token(settings.get("bos_token")), _token(settings.get("eos_token"))
+    template = config.template
+    known = _core.templates()
+    if template == "auto":
+        own = settings.get("chat_template")
+        found = _core.detect_template(own, bos, eos) if isinstance(own, str) else None
+        if found is None:
+            why = "none of the built-in templates renders as its own does" if own else "it has no chat template"
+            raise TokenizerError(
+                f"no template for `{config.model_name_or_path}`: {why}",
+                hint=f"name the one it was trained with: template=NAME, one of {', '.join(known)}",
+            )
+        template = found
+    elif template not in known:
+        raise TokenizerError(f"unknown template `{template}`", hint=f"built in: {', '.join(known)}")
+    return Tokenizer(folder, template, bos, eos, config.default_system, config.engine)
+
+
+def prepare_config(
+    config: Config,
+    data: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    tokenizer: Tokenizer | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Prepare ``data`` (default: the config's dataset) or find it prepared already.
+
+    Args:
+        out: the folder to write; default ``prepared_dir/NAME-FINGERPRINT``.
+        progress: called with (stage, bytes done, bytes in all) a few times a second.
+
+    Raises:
+        DataError: a file is missing, broken, or nothing of it can be trained on.
+        TokenizerError: the tokenizer or the template does not fit.
+        ArtifactError: ``out`` is there and is something else.
+    """
+    files = [data_file(name, config.dataset_dir) for name in (config.dataset if data is None else data)]
+    tokenizer = tokenizer or tokenizer_of(config)
+    _check_placeholders(files, config.variables)
+    options: dict[str, Any] = {
+        "data": files,
+        "format": config.format,
+        "variables": config.variables,
+        "tokenizer": tokenizer.file,
+        "template": tokenizer.template,
+        "default_system": tokenizer.default_system,
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+        "cutoff_len": config.cutoff_len,
+        "truncation": config.truncation,
+        "train_on_prompt": config.train_on_prompt,
+        "mask_history": config.mask_history,
+        "max_samples": config.max_samples,
+        "engine": config.engine,
+        "threads": config.threads,
+        "strict": config.strict,
+        "out": "",
+    }
+    if out is None:
+        fingerprint = _core.fingerprint(json.dumps(options))
+        stem = "+".join(dict.fromkeys(re.sub(r"[^\w.-]", "_", Path(f).stem) for f in files))
+        out = Path(config.prepared_dir) / f"{stem[:60]}-{fingerprint[:10]}"
+    options["out"] = str(out)
+    report = json.loads(_core.prepare(json.dumps(options), progress))
+    return Prepared(Path(report["path"]), report)
+
+
+def prepare(
+    data: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> PreparedDataset:
+    """Prepare files for training and open the result: ``prepare("data.json", cutoff_len=1024)``.
+
+    ``settings`` are config keys (see docs); ``model_name_or_path`` decides tokenizer and template.
+
+    Raises:
+        ConfigError, DataError, TokenizerError, ArtifactError: see :func:`prepare_config`.
+    """
+    files = [str(data)] if isinstance(data, str | Path) else [str(f) for f in data]
+    try:
+        config = Config(dataset=files, **settings)
+    except TypeError as error:
+        raise ConfigError(str(error).replace("Config.__init__() got an", "")) from None
+    return prepare_config(config, out=out, progress=progress).open()
+
+
+def data_file(name: str, folder: str = ".") -> str:
+    """The path that a dataset name stands for: a file, or one that comes with the package.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    path = Path(folder) / name
+    if path.is_file():
+        return str(path)
+    if name in EMBEDDED_DATA:
+        return str(resources.files("qlora_fast") / "assets" / f"{name}.json")
+    if path.is_dir():
+        raise DataError(f"`{path}` is a folder", hint="give its files: `qlora-fast prep DIR/*.json`")
+    parent = path.parent
+    near = sorted(p.name for p in parent.iterdir() if p.suffix in _DATA_SUFFIXES) if parent.is_dir() else []
+    beside = f"data files there: {', '.join(near[:6])}" if near else f"embedded datasets: {', '.join(EMBEDDED_DATA)}"
+    raise DataError(f"no data file `{path}`", hint=beside)
+
+
+def _check_placeholders(files: Sequence[str], variables: Mapping[str, str]) -> None:
+    """The embedded identity data means nothing while its placeholders are not filled."""
+    missing = [name for name in ("name", "author") if name not in variables]
+    if missing and any(Path(f).name == "identity.json" and Path(f).parent.name == "assets" for f in files):
+        raise ConfigError(
+            f"the identity dataset needs {' and '.join(missing)}",
+            hint="say who the model shall be: `variables: {name: Kestrel, author: Harbour Lab}`",
+        )
+
+
+def _token(value: object) -> str | None:
+    """A special token of tokenizer_config.json: text, or an object with its text as ``content``."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
