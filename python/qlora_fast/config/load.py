@@ -87,6 +87,8 @@ def _build(entries: dict[str, yaml.Entry], problems: list[str]) -> Loaded:
             if problem:
                 problems.append(f"{entry.place}: {problem}")
             continue
+        if entry.value is None:
+            continue  # `key:` and `key: null` leave a setting at its default
         value, problem = convert(entry.value, _TYPES[name])
         check = KEYS[name].metadata["check"]
         if problem is None and check is not None:
@@ -124,15 +126,13 @@ def _foreign(name: str, entry: yaml.Entry, ignored: list[str]) -> str | None:
     return f"unknown key `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
-def convert(raw: yaml.Raw, kind: Any) -> tuple[Any, str | None]:
+def convert(raw: str | list[str] | dict[str, str], kind: Any) -> tuple[Any, str | None]:
     """A raw value as its key's type, or the problem with it."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         inner = next(arg for arg in get_args(kind) if arg is not type(None))
-        return (None, None) if raw is None else convert(raw, inner)
+        return convert(raw, inner)
     if origin is list:
-        if raw is None:
-            return [], None
         if isinstance(raw, dict):
             return None, "must be a list"
         items = raw if isinstance(raw, list) else raw.split(",")
@@ -140,14 +140,12 @@ def convert(raw: yaml.Raw, kind: Any) -> tuple[Any, str | None]:
     if origin is dict:
         if isinstance(raw, dict):
             return raw, None
-        if raw is None:
-            return {}, None
         pairs = [item.partition("=") for item in (raw if isinstance(raw, list) else raw.split(","))]
         if all(equals for _, equals, _ in pairs):
             return {name.strip(): text.strip() for name, _, text in pairs}, None
         return None, "must be a mapping, such as `{name: Kestrel}` or name=Kestrel,author=Lab"
     if not isinstance(raw, str):
-        return None, "is empty; give a value or leave the key out" if raw is None else f"must be {_words(kind)}"
+        return None, f"must be {_words(kind)}"
     return _scalar(raw, kind)
 
 

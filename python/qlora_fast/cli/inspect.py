@@ -1,0 +1,133 @@
+"""``qlora-fast inspect``: samples and rows as the model will see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from qlora_fast.cli import console
+from qlora_fast.cli.words import sort_words
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from qlora_fast.data import PreparedDataset
+
+_LEGEND = "[bold green]learned[/]  [dim]context[/]  [yellow]template[/]  [red]│[/] token border"
+
+
+@click.command("inspect", short_help="See samples as the model will.")
+@click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]")
+@click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
+@click.option("--sample", "samples", type=int, multiple=True, help="Which sample, from 0; may be given again.")
+@click.option("--update", type=int, help="Show the rows of this update of the first epoch, from 1.")
+@click.option("--json", "as_json", is_flag=True, help="Print ids, labels and tokens as JSON.")
+def command(
+    words: tuple[str, ...], config_file: str | None, samples: tuple[int, ...], update: int | None, as_json: bool
+) -> None:
+    """Show every token of a sample: what is learned (green), what is only context (dim), what the template adds
+    (yellow). With --update, show how samples are packed into the rows of an update.
+
+    \b
+    qlora-fast inspect data.json
+    qlora-fast inspect data.json --sample 7 --sample 12 template=qwen3_nothink
+    qlora-fast inspect --config configs/base.yaml --update 1
+    """
+    from tokenizers import Tokenizer
+
+    from qlora_fast.config import load
+    from qlora_fast.plan import PlanOptions
+    from qlora_fast.prepare import prepare_config, tokenizer_of
+
+    files, settings = sort_words(words)
+    if not files and config_file is None:
+        raise click.UsageError("give a data file, or a config with --config")
+    config = load(config_file, settings).config
+    tokenizer = tokenizer_of(config)
+    with console.progress() as tick:
+        dataset = prepare_config(config, files or None, tokenizer=tokenizer, progress=tick).open()
+    decoder = Tokenizer.from_file(tokenizer.file)
+    chosen = samples or (0,)
+    outside = [s for s in chosen if not -len(dataset) <= s < len(dataset)]
+    if outside:
+        raise click.BadParameter(f"sample {outside[0]}: there are {len(dataset):,}, from 0", param_hint="--sample")
+    if update is not None:
+        _show_update(dataset, PlanOptions.of(config), update, as_json=as_json)
+    elif as_json:
+        console.out_json([_as_json(dataset, decoder, s) for s in chosen])
+    else:
+        console.out_markup(_LEGEND)
+        for sample in chosen:
+            _show_sample(dataset, decoder, sample)
+
+
+def _as_json(dataset: PreparedDataset, decoder: Tokenizer, sample: int) -> dict[str, Any]:
+    item = dataset[sample]
+    return {
+        "sample": sample,
+        "origin": str(dataset.origin(sample)),
+        "input_ids": item["input_ids"].tolist(),
+        "labels": item["labels"].tolist(),
+        "tokens": [decoder.id_to_token(i) for i in item["input_ids"].tolist()],
+    }
+
+
+def _show_sample(dataset: PreparedDataset, decoder: Tokenizer, sample: int) -> None:
+    from rich.markup import escape
+
+    ids = dataset.ids(sample).tolist()
+    learned = np.zeros(len(ids), dtype=bool)
+    for start, end in dataset.spans(sample):
+        learned[start:end] = True
+    added = decoder.get_added_tokens_decoder()
+    console.out_markup(
+        f"\n[bold]sample {sample}[/]  {escape(str(dataset.origin(sample)))}  "
+        f"{len(ids):,} tokens, {int(learned.sum()):,} learned"
+    )
+    pieces = []
+    for text, first, last in _pieces(decoder, ids):
+        style = "bold green" if learned[first] else "yellow" if ids[first] in added else "dim"
+        if ids[first] in added and learned[first]:
+            style = "bold yellow"
+        shown = escape(text).replace("\n", "↵\n")
+        pieces.append(f"[{style}]{shown}[/]" + ("[red]│[/]" if last < len(ids) else ""))
+    console.out_markup("".join(pieces))
+
+
+def _pieces(decoder: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, int]]:
+    """(text, first, end) of the shortest runs of tokens that are whole characters: one token, most of the time."""
+    pieces, first = [], 0
+    for end in range(1, len(ids) + 1):
+        text = decoder.decode(list(ids[first:end]), skip_special_tokens=False)
+        if "�" in text and end < len(ids) and end - first < 8:
+            continue  # a character spread over several tokens
+        pieces.append((text, first, end))
+        first = end
+    return pieces
+
+
+def _show_update(dataset: PreparedDataset, options: Any, update: int, *, as_json: bool) -> None:
+    from qlora_fast.plan import plan
+
+    epoch = plan(dataset.lengths, dataset.supervised, options)
+    updates = len(epoch.update_offsets) - 1
+    if not 1 <= update <= updates:
+        raise click.BadParameter(f"update {update}: the first epoch has {updates:,}", param_hint="--update")
+    rows = range(epoch.update_offsets[update - 1], epoch.update_offsets[update])
+    content = [epoch.sample_ids[epoch.row_offsets[r] : epoch.row_offsets[r + 1]].tolist() for r in rows]
+    if as_json:
+        console.out_json({"update": update, "rows": content, "supervised": int(epoch.supervised[update - 1])})
+        return
+    console.out(
+        f"update {update} of {updates:,}: {sum(map(len, content)):,} samples in {len(content)} rows, "
+        f"{int(epoch.tokens[update - 1]):,} tokens, {int(epoch.supervised[update - 1]):,} learned"
+    )
+    widest = max((int(dataset.lengths[row].sum()) for row in content if row), default=1)
+    for number, row in enumerate(content):
+        lengths = dataset.lengths[row].tolist() if row else []
+        bar = "|".join("█" * max(1, round(60 * n / max(widest, 1))) for n in lengths)
+        console.out(f"  row {number} (rank {number % options.world_size})  {sum(lengths):>6,} tokens  {bar}")
+        console.out("      samples " + ", ".join(f"{s}:{n}" for s, n in zip(row, lengths, strict=True)))
