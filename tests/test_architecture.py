@@ -40,7 +40,9 @@ def layer_of(name: str, layers: list[set[str]]) -> int:
 
 
 def python_modules() -> list[Path]:
-    return sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py") or p.parent != PACKAGE)
+    return sorted(
+        p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py") or p.parent != PACKAGE
+    )
 
 
 def top_name(path: Path) -> str:
@@ -69,7 +71,7 @@ def test_rust_imports_go_down_only(path: Path) -> None:
         return
     code = path.read_text(encoding="utf-8").split("#[cfg(test)]")[0]
     for name in re.findall(r"crate::([a-z_]+)", code):
-        if name != own and (CORE / f"{name}.rs").exists() or (CORE / name).is_dir():
+        if (name != own and (CORE / f"{name}.rs").exists()) or (CORE / name).is_dir():
             assert layer_of(name, RUST_LAYERS) <= layer_of(own, RUST_LAYERS), f"{own} uses {name}"
 
 
@@ -109,5 +111,8 @@ LIGHT = {
 
 @pytest.mark.parametrize("what", LIGHT)
 def test_light_commands_never_import_torch(what: str) -> None:
-    code = LIGHT[what] + "\nimport sys; heavy={'torch','transformers','peft','matplotlib'} & set(sys.modules); assert not heavy, heavy"
+    code = (
+        LIGHT[what]
+        + "\nimport sys; heavy={'torch','transformers','peft','matplotlib'} & set(sys.modules); assert not heavy, heavy"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

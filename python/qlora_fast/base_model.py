@@ -59,7 +59,9 @@ def model_path(name: str) -> str:
         return str(_converted(gguf, "model", _write_model))
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ArtifactError(f"`{folder}` has no config.json", hint="give the folder of a whole model, not of an adapter")
+        raise ArtifactError(
+            f"`{folder}` has no config.json", hint="give the folder of a whole model, not of an adapter"
+        )
     return str(folder) if folder.is_dir() else name
 
 

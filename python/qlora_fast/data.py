@@ -157,9 +157,9 @@ class Row:
 def packed_row(dataset: PreparedDataset, sample_ids: Sequence[int] | NDArray[np.int64]) -> Row:
     """Samples one behind the other, B = 1::
 
-        tokens     a0 a1 a2 | b0 b1 b2 b3 | c0 c1
-        positions   0  1  2 |  0  1  2  3 |  0  1
-        cu_seqlens  0         3             7      9
+    tokens     a0 a1 a2 | b0 b1 b2 b3 | c0 c1
+    positions   0  1  2 |  0  1  2  3 |  0  1
+    cu_seqlens  0         3             7      9
     """
     samples = [dataset.ids(int(i)) for i in sample_ids]
     lengths = np.array([len(s) for s in samples], dtype=np.int64)
@@ -219,7 +219,9 @@ def open_prepared(path: str | Path) -> PreparedDataset:
             hint="make one with `qlora-fast prep DATA --out DIR`",
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"`{path}/manifest.json` is damaged: {error}", hint="delete the folder and run `prep` again") from None
+        raise ArtifactError(
+            f"`{path}/manifest.json` is damaged: {error}", hint="delete the folder and run `prep` again"
+        ) from None
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtifactError(

@@ -91,12 +91,24 @@ def progress(unit: str = "bytes") -> Iterator[Tick]:
 
 
 def _bar(unit: str) -> Iterator[Tick]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.progress import DownloadColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     amount = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn(), console=_rich(), transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *amount,
+        TimeRemainingColumn(),
+        console=_rich(),
+        transient=True,
     )
     task = bar.add_task("", total=None)
     started = time.monotonic()

@@ -26,7 +26,11 @@ _LEGEND = "[bold green]learned[/]  [dim]context[/]  [yellow]template[/]  [red]â”
 @click.option("--update", type=int, help="Show the rows of this update of the first epoch, from 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print ids, labels and tokens as JSON.")
 def command(
-    words: tuple[str, ...], config_file: str | None, samples: tuple[int, ...], update: int | None, as_json: bool
+    words: tuple[str, ...],
+    config_file: str | None,
+    samples: tuple[int, ...],
+    update: int | None,
+    as_json: bool,
 ) -> None:
     """Show every token of a sample: what is learned (green), what is only context (dim), what the template adds
     (yellow). With --update, show how samples are packed into the rows of an update.

@@ -17,7 +17,11 @@ MUST_BE: dict[str, tuple[str, ...]] = {
 }
 """Accepted when they say what this program does anyway; any other value is refused by name."""
 
-RENAMED: dict[str, str] = {"quantization_bits": "quantization_bit", "cutoff_length": "cutoff_len", "lora_r": "lora_rank"}
+RENAMED: dict[str, str] = {
+    "quantization_bits": "quantization_bit",
+    "cutoff_length": "cutoff_len",
+    "lora_r": "lora_rank",
+}
 """Spellings of other tools, offered as the mend."""
 
 IGNORED: dict[str, str] = {

@@ -55,7 +55,8 @@ class Config:
 
     # --- model
     model_name_or_path: str = key(
-        "smollm2-135m-instruct", "base model: a folder, a .gguf file, a hub id, or the embedded smollm2-135m-instruct"
+        "smollm2-135m-instruct",
+        "base model: a folder, a .gguf file, a hub id, or the embedded smollm2-135m-instruct",
     )
     template: str = key("auto", "chat template; auto takes the built-in one that renders as the model's own does")
     default_system: str | None = key(None, "system prompt of rows without one; '' for none; unset: the template's own")
@@ -80,16 +81,21 @@ class Config:
     dataset: list[str] = key(["identity", "general"], "training data: files, or the embedded identity and general")
     dataset_dir: str = key(".", "folder that relative dataset names start from")
     eval_dataset: list[str] = key([], "files to evaluate on, instead of val_size")
-    val_size: float = key(0.0, "hold out for evaluation: below 1 a share of the rows, from 1 on a count", check=at_least(0))
+    val_size: float = key(
+        0.0, "hold out for evaluation: below 1 a share of the rows, from 1 on a count", check=at_least(0)
+    )
     format: Format = key("auto", "record format; auto looks at the first records of each file")
     variables: dict[str, str] = key({}, "text for {{placeholders}} in the data, such as name and author")
     cutoff_len: int = key(2048, "longest sample, in tokens; see truncation", check=at_least(8))
     truncation: Truncation = key(
-        "structure", "what happens beyond cutoff_len: keep the template whole, LLaMA-Factory's rule, or drop the row"
+        "structure",
+        "what happens beyond cutoff_len: keep the template whole, LLaMA-Factory's rule, or drop the row",
     )
     train_on_prompt: bool = key(False, "learn the prompts too, not only the answers")
     mask_history: bool = key(False, "learn only the last answer of a conversation")
-    max_samples: int | None = key(None, "only the first N rows of each file", check=lambda v: v is None or at_least(1)(v))
+    max_samples: int | None = key(
+        None, "only the first N rows of each file", check=lambda v: v is None or at_least(1)(v)
+    )
     strict: bool = key(False, "refuse a file with a row that would be dropped, instead of counting it")
     prepared_dir: str = key("prepared", "where prepared datasets are kept, one folder a fingerprint")
     engine: Engine = key("auto", "tokenizer engine; both give the same ids")
@@ -126,7 +132,9 @@ class Config:
     # --- evaluation
     eval_strategy: When = key("no", "when to evaluate")
     eval_steps: int = key(50, "updates between evaluations (eval_strategy: steps)", check=at_least(1))
-    per_device_eval_batch_size: int = key(8, "samples of an evaluation row; changes speed, not the result", check=at_least(1))
+    per_device_eval_batch_size: int = key(
+        8, "samples of an evaluation row; changes speed, not the result", check=at_least(1)
+    )
     load_best_model_at_end: bool = key(False, "end with the adapter of the best evaluation")
     metric_for_best_model: Literal["eval_loss", "eval_accuracy"] = key("eval_loss", "what best means")
     compute_accuracy: bool = key(False, "also report eval_accuracy, the share of tokens predicted rightly")

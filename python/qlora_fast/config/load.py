@@ -47,7 +47,8 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Loade
         if text[:1] in ("[", "{", "'", '"'):
             parsed, trouble = yaml.parse(f"{name}: {text}", f"`{word}`")
             problems += trouble
-            entries |= {name: yaml.Entry(entry.value, f"`{word}`") for entry in parsed.values()}
+            if name in parsed:
+                entries[name] = yaml.Entry(parsed[name].value, f"`{word}`")
         else:
             # Anything else is meant as it stands: a colon or a `#` in a path is no YAML.
             entries[name] = yaml.Entry(None if text in ("", "null") else text, f"`{word}`")
@@ -155,7 +156,9 @@ def _scalar(text: str, kind: Any) -> tuple[Any, str | None]:
         if text in choices:
             return text, None
         near = get_close_matches(text, choices, n=1)
-        return None, f"must be one of {', '.join(choices)}; not `{text}`" + (f" (did you mean {near[0]}?)" if near else "")
+        return None, f"must be one of {', '.join(choices)}; not `{text}`" + (
+            f" (did you mean {near[0]}?)" if near else ""
+        )
     if kind is str:
         return text, None
     if kind is bool:

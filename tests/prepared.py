@@ -1,0 +1,55 @@
+"""A prepared folder from lists, written with the safetensors library: independent of the Rust writer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from qlora_fast.data import PreparedDataset, open_prepared
+
+Span = tuple[int, int]
+
+
+def write_prepared(folder: Path, samples: Sequence[tuple[Sequence[int], Sequence[Span]]], shards: int = 1) -> Path:
+    """Write ``samples`` of (token ids, supervised spans) in as many shards as asked."""
+    folder.mkdir(parents=True)
+    entries, first = [], 0
+    for number, part in enumerate(np.array_split(np.arange(len(samples)), shards)):
+        chosen = [samples[int(i)] for i in part]
+        spans = [s for _, own in chosen for s in own]
+        columns = {
+            "input_ids": np.concatenate([np.asarray(ids, np.int32) for ids, _ in chosen]),
+            "sample_offsets": np.cumsum([0, *(len(ids) for ids, _ in chosen)]).astype(np.int64),
+            "spans": np.array(spans, np.int32).reshape(-1, 2),
+            "span_offsets": np.cumsum([0, *(len(own) for _, own in chosen)]).astype(np.int64),
+            "record_file": np.zeros(len(chosen), np.int32),
+            "record_index": np.arange(first, first + len(chosen), dtype=np.int64),
+            "record_line": np.arange(first, first + len(chosen), dtype=np.int64) + 1,
+        }
+        first += len(chosen)
+        name = f"shard-{number:05}.safetensors"
+        save_file(columns, folder / name)
+        entries.append({"file": name, "rows": len(chosen), "bytes": (folder / name).stat().st_size})
+    manifest = {
+        "format_version": 1,
+        "fingerprint": "f" * 64,
+        "sources": [{"path": "data.json", "rows": len(samples)}],
+        "shards": entries,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def random_dataset(folder: Path, n: int, *, vocab: int, longest: int, seed: int = 0) -> PreparedDataset:
+    """``n`` samples of random ids; the second half of each is supervised (at least one token)."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for _ in range(n):
+        length = int(rng.integers(3, longest + 1))
+        start = int(rng.integers(1, length))
+        samples.append((rng.integers(0, vocab, length).tolist(), [(start, length)]))
+    return open_prepared(write_prepared(folder, samples))
