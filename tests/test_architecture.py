@@ -18,8 +18,8 @@ CORE = ROOT / "rust" / "core" / "src"
 PYTHON_LAYERS = [
     {"errors", "_core"},
     {"config"},
-    {"durable", "gguf_tokenizer", "data", "schedule", "plan", "loss", "attention"},
-    {"base_model", "prepare", "stats", "model", "optim", "metrics"},
+    {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention"},
+    {"base_model", "preparation", "stats", "model", "optim", "metrics"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots"},
     {"run"},
     {"cli"},
@@ -103,8 +103,8 @@ def test_only_the_console_prints_and_nothing_pickles(path: Path) -> None:
 LIGHT = {
     "import": "import qlora_fast",
     "help": "import sys; sys.argv=['qlora-fast','--help']\nfrom qlora_fast.cli import cli\ncli.main(standalone_mode=False)",
-    "prep": "import qlora_fast.cli.prep, qlora_fast.prepare, qlora_fast.data",
-    "plan": "import qlora_fast.cli.plan, qlora_fast.plan, qlora_fast.schedule",
+    "prep": "import qlora_fast.cli.prep, qlora_fast.preparation, qlora_fast.data",
+    "plan": "import qlora_fast.cli.plan, qlora_fast.planning, qlora_fast.schedule",
     "inspect": "import qlora_fast.cli.inspect",
 }
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prepared import random_dataset, write_prepared
 
+from prepared import random_dataset, write_prepared
 from qlora_fast.data import IGNORE, PreparedDataset, open_prepared, packed_row, padded_row
 from qlora_fast.errors import ArtifactError
 
@@ -53,7 +53,9 @@ def test_packed_and_padded_rows_predict_the_same(tmp_path: Path) -> None:
     assert seen_packed.tolist() == seen_padded.tolist()
     assert padded.attention_mask is not None
     assert int(padded.attention_mask.sum()) == packed.n_tokens == padded.n_tokens
-    assert (packed.position_ids.reshape(-1)[packed.target_index] == padded.position_ids.reshape(-1)[padded.target_index]).all()
+    assert (
+        packed.position_ids.reshape(-1)[packed.target_index] == padded.position_ids.reshape(-1)[padded.target_index]
+    ).all()
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "version", "manifest", "offsets", "header"])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlora_fast import _core
-from qlora_fast.plan import PlanOptions, plan
+from qlora_fast.planning import PlanOptions, epoch_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def padding(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options
 
 
 def _fill(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options: PlanOptions) -> Fill:
-    epoch: _core.EpochPlan = plan(lengths, supervised, options)
+    epoch: _core.EpochPlan = epoch_plan(lengths, supervised, options)
     real = int(lengths.sum(dtype=np.int64))
     filled = np.flatnonzero(np.diff(epoch.row_offsets))
     if options.packing in ("exact", "dense"):

@@ -43,8 +43,8 @@ def command(
     from tokenizers import Tokenizer
 
     from qlora_fast.config import load
-    from qlora_fast.plan import PlanOptions
-    from qlora_fast.prepare import prepare_config, tokenizer_of
+    from qlora_fast.planning import PlanOptions
+    from qlora_fast.preparation import prepare_config, tokenizer_of
 
     files, settings = sort_words(words)
     if not files and config_file is None:
@@ -114,9 +114,9 @@ def _pieces(decoder: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, int]
 
 
 def _show_update(dataset: PreparedDataset, options: Any, update: int, *, as_json: bool) -> None:
-    from qlora_fast.plan import plan
+    from qlora_fast.planning import epoch_plan
 
-    epoch = plan(dataset.lengths, dataset.supervised, options)
+    epoch = epoch_plan(dataset.lengths, dataset.supervised, options)
     updates = len(epoch.update_offsets) - 1
     if not 1 <= update <= updates:
         raise click.BadParameter(f"update {update}: the first epoch has {updates:,}", param_hint="--update")

@@ -30,8 +30,8 @@ def command(words: tuple[str, ...], config_file: str | None, out: str | None, as
     The same inputs are prepared only once; `train` finds what `prep` made.
     """
     from qlora_fast.config import load
-    from qlora_fast.plan import PlanOptions
-    from qlora_fast.prepare import prepare_config, tokenizer_of
+    from qlora_fast.planning import PlanOptions
+    from qlora_fast.preparation import prepare_config, tokenizer_of
     from qlora_fast.stats import padding
 
     files, settings = sort_words(words)

@@ -5,15 +5,20 @@ Legend: an *update* is one step of the optimizer; a *row* is one forward pass; `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qlora_fast import _core
 from qlora_fast.config import Config
+from qlora_fast.data import PreparedDataset
+from qlora_fast.errors import ConfigError
 
 Ids = NDArray[np.int64]
+Lengths = NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,7 @@ class PlanOptions:
         )
 
 
-def plan(
-    lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options: PlanOptions, epoch: int = 0
-) -> _core.EpochPlan:
+def epoch_plan(lengths: Lengths, supervised: Lengths, options: PlanOptions, epoch: int = 0) -> _core.EpochPlan:
     """The updates of one epoch: a pure function, so a resumed run computes it again and skips.
 
     Args:
@@ -65,6 +68,31 @@ def plan(
         seed=options.seed,
         epoch=epoch,
     )
+
+
+def plan(
+    data: PreparedDataset | Lengths | Sequence[int],
+    supervised: Lengths | Sequence[int] | None = None,
+    *,
+    epoch: int = 0,
+    **settings: Any,
+) -> _core.EpochPlan:
+    """Plan an epoch over a prepared dataset, or over bare lengths: ``plan([30, 50, 20], packing="dense")``.
+
+    ``settings`` are config keys: packing, per_device_train_batch_size, gradient_accumulation_steps,
+    max_tokens_per_row, cutoff_len, world_size, seed. Without ``supervised`` every token counts as one.
+
+    Raises:
+        ConfigError: a setting is unknown or does not fit.
+    """
+    try:
+        options = PlanOptions.of(Config(**settings))
+    except TypeError as error:
+        raise ConfigError(str(error).replace("Config.__init__() got an ", "")) from None
+    if isinstance(data, PreparedDataset):
+        return epoch_plan(data.lengths, data.supervised, options, epoch)
+    lengths = np.asarray(data, dtype=np.uint32)
+    return epoch_plan(lengths, lengths if supervised is None else np.asarray(supervised, np.uint32), options, epoch)
 
 
 def split(rows: int, val_size: float, seed: int) -> tuple[Ids, Ids]:
