@@ -12,4 +12,14 @@
 
 #![forbid(unsafe_code)]
 
-pub mod pack;
+pub mod conversation;
+pub mod dataset;
+pub mod durable;
+pub mod encode;
+pub mod error;
+pub mod prepare;
+pub mod record;
+pub mod stats;
+pub mod template;
+pub mod tokenizer;
+pub mod truncate;

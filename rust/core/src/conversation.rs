@@ -1,0 +1,194 @@
+//! A dialogue, whatever format it came in, and the rules that make it learnable.
+
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions to the model.
+    System,
+    /// The person.
+    User,
+    /// The model: what is learned.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+impl Role {
+    /// Its name, as chat templates spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+/// One turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message<'a> {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    #[serde(borrow)]
+    pub content: Cow<'a, str>,
+    /// What the model thought before, if the data has it apart from the content.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<Cow<'a, str>>,
+    /// Tool calls of an assistant turn, each as the JSON text `{"name": …, "arguments": …}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<String>,
+    /// Whether to learn this turn; unset: assistant turns are learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<bool>,
+}
+
+impl<'a> Message<'a> {
+    /// A plain turn.
+    pub fn new(role: Role, content: impl Into<Cow<'a, str>>) -> Self {
+        Self { role, content: content.into(), reasoning: None, tool_calls: Vec::new(), loss: None }
+    }
+
+    /// Whether the turn says nothing at all.
+    fn is_empty(&self) -> bool {
+        self.content.is_empty() && self.tool_calls.is_empty() && self.reasoning.as_deref().is_none_or(str::is_empty)
+    }
+
+    /// Whether the turn is to be learned.
+    #[must_use]
+    pub fn is_learned(&self) -> bool {
+        self.loss.unwrap_or(self.role == Role::Assistant)
+    }
+}
+
+/// A whole dialogue.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversation<'a> {
+    /// The turns, in order.
+    #[serde(borrow)]
+    pub messages: Vec<Message<'a>>,
+    /// The tools on offer, as the data has them (JSON text, as a rule).
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Cow<'a, str>>,
+}
+
+/// Something that [`Conversation::repair`] had to do, by its name in the report.
+pub type Repair = &'static str;
+
+impl Conversation<'_> {
+    /// Makes a dialogue learnable, and says what that took; `Err` is the reason why it cannot be.
+    ///
+    /// Neighbours of one role are joined by a line break (tool results stay apart). A prompt that nothing answers is
+    /// removed. An answer before any prompt, and an empty answer, stay as context and are not learned.
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop the row: `no_answer`, `empty_answer` or `no_prompt`.
+    pub fn repair(&mut self) -> std::result::Result<Vec<Repair>, &'static str> {
+        let mut repairs = Vec::new();
+        self.join_neighbours(&mut repairs);
+
+        let answered = self.messages.iter().rposition(|m| m.role == Role::Assistant).ok_or("no_answer")?;
+        if answered + 1 < self.messages.len() {
+            self.messages.truncate(answered + 1);
+            repairs.push("trailing_prompt_removed");
+        }
+        let prompt = self.messages.iter().position(|m| matches!(m.role, Role::User | Role::Tool)).ok_or("no_prompt")?;
+        for message in &mut self.messages[..prompt] {
+            if message.role == Role::Assistant && message.is_learned() {
+                message.loss = Some(false);
+                repairs.push("leading_answer_without_loss");
+            }
+        }
+        let mut emptied = 0;
+        for message in &mut self.messages {
+            if message.role == Role::Assistant && message.is_learned() && message.is_empty() {
+                message.loss = Some(false);
+                emptied += 1;
+            }
+        }
+        if !self.messages.iter().any(Message::is_learned) {
+            return Err(if emptied > 0 { "empty_answer" } else { "no_answer" });
+        }
+        repairs.extend(std::iter::repeat_n("empty_answer_without_loss", emptied));
+        Ok(repairs)
+    }
+
+    fn join_neighbours(&mut self, repairs: &mut Vec<Repair>) {
+        let mut joined: Vec<Message<'_>> = Vec::with_capacity(self.messages.len());
+        for message in self.messages.drain(..) {
+            match joined.last_mut() {
+                Some(last) if last.role == message.role && Self::joins(last, &message) => {
+                    let text = last.content.to_mut();
+                    text.push('\n');
+                    text.push_str(&message.content);
+                    repairs.push("same_role_neighbours_joined");
+                }
+                _ => joined.push(message),
+            }
+        }
+        self.messages = joined;
+    }
+
+    /// Plain turns that are learned alike can become one; calls, thoughts and tool results stay apart.
+    fn joins(a: &Message<'_>, b: &Message<'_>) -> bool {
+        a.role != Role::Tool
+            && a.tool_calls.is_empty()
+            && b.tool_calls.is_empty()
+            && b.reasoning.is_none()
+            && a.is_learned() == b.is_learned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialogue(turns: &[(Role, &'static str)]) -> Conversation<'static> {
+        Conversation { messages: turns.iter().map(|&(role, text)| Message::new(role, text)).collect(), tools: None }
+    }
+
+    #[test]
+    fn a_sound_dialogue_is_left_alone() {
+        let mut c = dialogue(&[(Role::System, "s"), (Role::User, "q"), (Role::Assistant, "a")]);
+        let before = c.clone();
+        assert_eq!(c.repair(), Ok(vec![]));
+        assert_eq!(c, before);
+    }
+
+    #[test]
+    fn neighbours_are_joined_and_a_trailing_prompt_goes() {
+        let mut c = dialogue(&[(Role::User, "a"), (Role::User, "b"), (Role::Assistant, "c"), (Role::User, "d")]);
+        assert_eq!(c.repair(), Ok(vec!["same_role_neighbours_joined", "trailing_prompt_removed"]));
+        assert_eq!(c, dialogue(&[(Role::User, "a\nb"), (Role::Assistant, "c")]));
+    }
+
+    #[test]
+    fn a_greeting_is_context() {
+        let mut c = dialogue(&[(Role::Assistant, "hi"), (Role::User, "q"), (Role::Assistant, "a")]);
+        assert_eq!(c.repair(), Ok(vec!["leading_answer_without_loss"]));
+        assert_eq!(c.messages.iter().map(Message::is_learned).collect::<Vec<_>>(), [false, false, true]);
+    }
+
+    #[test]
+    fn what_cannot_be_learned_says_why() {
+        assert_eq!(dialogue(&[(Role::User, "q")]).repair(), Err("no_answer"));
+        assert_eq!(dialogue(&[]).repair(), Err("no_answer"));
+        assert_eq!(dialogue(&[(Role::User, "q"), (Role::Assistant, "")]).repair(), Err("empty_answer"));
+        assert_eq!(dialogue(&[(Role::Assistant, "a")]).repair(), Err("no_prompt"));
+    }
+
+    #[test]
+    fn one_empty_answer_of_several_is_context() {
+        let turns = [(Role::User, "q"), (Role::Assistant, ""), (Role::User, "r"), (Role::Assistant, "a")];
+        assert_eq!(dialogue(&turns).repair(), Ok(vec!["empty_answer_without_loss"]));
+    }
+}

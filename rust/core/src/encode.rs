@@ -1,0 +1,197 @@
+//! Turns → token ids and the spans that are learned.
+
+use crate::error::{Error, Result};
+use crate::template::{ChatTemplate, Kind, Segment, Turn};
+use crate::tokenizer::Tokenizer;
+
+/// A half-open range of token positions that are learned.
+pub type Span = (u32, u32);
+
+/// Token ids and the learned spans among them: ascending, disjoint, not touching, never with position 0 (nothing
+/// predicts the first token).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// What is learned.
+    pub spans: Vec<Span>,
+}
+
+impl Encoded {
+    /// Tokens that are learned.
+    #[must_use]
+    pub fn supervised(&self) -> usize {
+        self.spans.iter().map(|(start, end)| (end - start) as usize).sum()
+    }
+
+    /// Notes that the tokens from `start` on are learned.
+    pub(crate) fn learn_from(&mut self, start: usize) {
+        // A sample is far below 2³² tokens: a record is at most 64 MiB.
+        let (start, end) = (start.max(1) as u32, self.ids.len() as u32);
+        if start >= end {
+            return;
+        }
+        match self.spans.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => self.spans.push((start, end)),
+        }
+    }
+
+    pub(crate) fn append(&mut self, piece: &Piece) {
+        let start = self.ids.len();
+        self.ids.extend_from_slice(&piece.ids);
+        if piece.learned {
+            self.learn_from(start);
+        }
+    }
+}
+
+/// Tokens of one run of segments, for truncation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Whether they are learned.
+    pub learned: bool,
+    /// Whether they may be cut.
+    pub content: bool,
+}
+
+/// A template bound to a tokenizer.
+pub struct Encoder<'t> {
+    /// The template.
+    pub template: &'static ChatTemplate,
+    /// The tokenizer.
+    pub tokenizer: &'t Tokenizer,
+    eos: Option<u32>,
+}
+
+impl<'t> Encoder<'t> {
+    /// Checks that the tokenizer has every control token of the template.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] naming the token, and the templates that would fit.
+    pub fn new(template: &'static ChatTemplate, tokenizer: &'t Tokenizer, eos_token: Option<&str>) -> Result<Self> {
+        let eos = eos_token.and_then(|token| tokenizer.control(token));
+        let lacks = |template: &ChatTemplate| {
+            template.required().find(|token| match token {
+                Some(token) => tokenizer.control(token).is_none(),
+                None => eos.is_none(),
+            })
+        };
+        if let Some(missing) = lacks(template) {
+            let fitting: Vec<_> = crate::template::names()
+                .into_iter()
+                .filter(|name| crate::template::find(name).is_some_and(|t| lacks(t).is_none()))
+                .collect();
+            return Err(Error::Tokenizer {
+                problem: format!(
+                    "template `{}` needs the token `{}`, which this tokenizer does not have",
+                    template.name,
+                    missing.unwrap_or("eos_token")
+                ),
+                hint: if fitting.is_empty() {
+                    "no built-in template fits this tokenizer".to_owned()
+                } else {
+                    format!("templates that fit: {}", fitting.join(", "))
+                },
+            });
+        }
+        Ok(Self { template, tokenizer, eos })
+    }
+
+    /// The id of a control token of the template; an empty name is the end of the sequence.
+    #[must_use]
+    pub fn control(&self, token: &str) -> Option<u32> {
+        if token.is_empty() { self.eos } else { self.tokenizer.control(token) }
+    }
+
+    /// Encodes whole turns. Neighbouring text that is learned alike is encoded as one, so that the ids are those of
+    /// the whole text.
+    ///
+    /// # Errors
+    ///
+    /// A message, should the tokenizer refuse a text.
+    pub fn encode(&self, turns: &[Turn<'_>]) -> std::result::Result<Encoded, String> {
+        let mut encoded = Encoded::default();
+        let mut joined = String::new();
+        for turn in turns {
+            self.runs(&turn.segments, false, &mut joined, &mut |ids, learned, _| {
+                let start = encoded.ids.len();
+                encoded.ids.extend_from_slice(ids);
+                if learned {
+                    encoded.learn_from(start);
+                }
+            })?;
+        }
+        Ok(encoded)
+    }
+
+    /// Encodes one turn so that content and template stay apart: the template's tokens must not be cut.
+    ///
+    /// # Errors
+    ///
+    /// A message, should the tokenizer refuse a text.
+    pub fn encode_apart(&self, turn: &Turn<'_>) -> std::result::Result<Vec<Piece>, String> {
+        let mut pieces = Vec::with_capacity(turn.segments.len());
+        self.runs(&turn.segments, true, &mut String::new(), &mut |ids, learned, content| {
+            pieces.push(Piece { ids: ids.to_vec(), learned, content });
+        })?;
+        Ok(pieces)
+    }
+
+    /// Calls `emit(ids, learned, content)` for each run of segments that are encoded together.
+    fn runs(
+        &self,
+        segments: &[Segment<'_>],
+        apart: bool,
+        joined: &mut String,
+        emit: &mut dyn FnMut(&[u32], bool, bool),
+    ) -> std::result::Result<(), String> {
+        let mut ids = Vec::new();
+        let mut rest = segments;
+        while let Some((first, behind)) = rest.split_first() {
+            ids.clear();
+            let token = match first.kind {
+                Kind::Control | Kind::Marker => self.control(&first.text),
+                Kind::Text => None,
+            };
+            if let Some(token) = token {
+                emit(&[token], first.learned, false);
+                rest = behind;
+                continue;
+            }
+            let run = 1 + behind
+                .iter()
+                .take_while(|s| {
+                    s.learned == first.learned && (!apart || s.content == first.content) && self.is_text(s)
+                })
+                .count();
+            let text = if run == 1 {
+                first.text.as_ref()
+            } else {
+                joined.clear();
+                segments_text(&rest[..run], joined);
+                joined.as_str()
+            };
+            self.tokenizer.engine().encode(text, &mut ids)?;
+            emit(&ids, first.learned, first.content);
+            rest = &rest[run..];
+        }
+        Ok(())
+    }
+
+    fn is_text(&self, segment: &Segment<'_>) -> bool {
+        match segment.kind {
+            Kind::Text => true,
+            Kind::Marker => self.tokenizer.control(&segment.text).is_none(),
+            Kind::Control => false,
+        }
+    }
+}
+
+fn segments_text(segments: &[Segment<'_>], text: &mut String) {
+    segments.iter().for_each(|s| text.push_str(&s.text));
+}
+

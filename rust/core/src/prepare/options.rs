@@ -1,0 +1,147 @@
+//! What is to be prepared, and the fingerprint that names the result.
+
+use crate::error::{Error, Result};
+use crate::record::{Format, Variables};
+use crate::template::{self, ChatTemplate};
+use crate::tokenizer::Choice;
+use crate::truncate::Rule;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Raised whenever equal inputs begin to give other bytes: no older folder is then taken for a new one.
+pub const DATA_PATH_VERSION: u32 = 1;
+
+/// The options of [`prepare`](super::prepare()).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the config table explains each under the same name")]
+pub struct Options {
+    pub data: Vec<PathBuf>,
+    #[serde(default, deserialize_with = "auto_or")]
+    pub format: Option<Format>,
+    #[serde(default)]
+    pub variables: Variables,
+    pub tokenizer: PathBuf,
+    pub template: String,
+    #[serde(default)]
+    pub default_system: Option<String>,
+    #[serde(default)]
+    pub bos_token: Option<String>,
+    #[serde(default)]
+    pub eos_token: Option<String>,
+    pub cutoff_len: usize,
+    #[serde(default)]
+    pub truncation: Rule,
+    #[serde(default)]
+    pub train_on_prompt: bool,
+    #[serde(default)]
+    pub mask_history: bool,
+    #[serde(default)]
+    pub max_samples: Option<u64>,
+    #[serde(default)]
+    pub engine: Choice,
+    #[serde(default)]
+    pub threads: usize,
+    #[serde(default)]
+    pub strict: bool,
+    pub out: PathBuf,
+}
+
+/// A file that goes in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// As it was named.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Hash of its content.
+    pub blake3: String,
+    /// Records read from it.
+    #[serde(default)]
+    pub rows: u64,
+}
+
+/// The inputs, identified.
+#[derive(Debug)]
+pub struct Identity {
+    /// The files.
+    pub sources: Vec<Source>,
+    /// Hash of everything that can change a byte of the result.
+    pub fingerprint: String,
+}
+
+fn auto_or<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Format>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Named {
+        Auto,
+        Alpaca,
+        Sharegpt,
+        Messages,
+    }
+    Ok(match Named::deserialize(deserializer)? {
+        Named::Auto => None,
+        Named::Alpaca => Some(Format::Alpaca),
+        Named::Sharegpt => Some(Format::Sharegpt),
+        Named::Messages => Some(Format::Messages),
+    })
+}
+
+impl Options {
+    /// The template that is named.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] with the known names.
+    pub fn chat_template(&self) -> Result<&'static ChatTemplate> {
+        template::find(&self.template).ok_or_else(|| Error::Tokenizer {
+            problem: format!("unknown template `{}`", self.template),
+            hint: format!("built in: {}", template::names().join(", ")),
+        })
+    }
+
+    /// Reads every input once and hashes it, with all options that can change the result; engine, threads and the
+    /// place of the result cannot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] for a file that cannot be read, and an unknown template.
+    pub fn identify(&self) -> Result<Identity> {
+        let template = serde_json::to_string(self.chat_template()?).map_err(|e| Error::Option { problem: e.to_string() })?;
+        let mut sources = Vec::with_capacity(self.data.len());
+        for path in &self.data {
+            let (bytes, hash) = hash_file(path)?;
+            sources.push(Source { path: path.clone(), bytes, blake3: hash.to_hex().to_string(), rows: 0 });
+        }
+        let (_, tokenizer) = hash_file(&self.tokenizer)?;
+        let mut hasher = blake3::Hasher::new();
+        let parts = serde_json::json!({
+            "data_path_version": DATA_PATH_VERSION,
+            // Names are stored in the manifest, so they are part of the bytes.
+            "data": sources,
+            "tokenizer": tokenizer.to_hex().as_str(),
+            "template": template,
+            "format": self.format,
+            "variables": self.variables,
+            "default_system": self.default_system,
+            "bos_token": self.bos_token,
+            "eos_token": self.eos_token,
+            "cutoff_len": self.cutoff_len,
+            "truncation": self.truncation,
+            "train_on_prompt": self.train_on_prompt,
+            "mask_history": self.mask_history,
+            "max_samples": self.max_samples,
+            "strict": self.strict,
+        });
+        hasher.update(parts.to_string().as_bytes());
+        Ok(Identity { sources, fingerprint: hasher.finalize().to_hex().to_string() })
+    }
+}
+
+fn hash_file(path: &Path) -> Result<(u64, blake3::Hash)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let bytes = std::io::copy(&mut file, &mut hasher).map_err(Error::io("read", path))?;
+    Ok((bytes, hasher.finalize()))
+}

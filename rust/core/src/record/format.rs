@@ -1,0 +1,205 @@
+//! Alpaca, ShareGPT and OpenAI messages: what each field means.
+
+use super::pyjson;
+use super::raw::{Field, History, Raw, RawTurn, Turns};
+use crate::conversation::{Conversation, Message, Role};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::borrow::Cow;
+
+/// How a file's records are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// `instruction`, `input`, `output`, `system`, `history`.
+    Alpaca,
+    /// `conversations` of `from`/`value`.
+    Sharegpt,
+    /// `messages` of `role`/`content`.
+    Messages,
+}
+
+/// Why a record cannot be used: stable, in snake case, with the field behind a colon where there is one.
+pub type Reason = Cow<'static, str>;
+
+impl Format {
+    /// The name in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alpaca => "alpaca",
+            Self::Sharegpt => "sharegpt",
+            Self::Messages => "messages",
+        }
+    }
+
+    /// The format that a record's own keys show.
+    pub(super) fn of(raw: &Raw<'_>) -> Option<Self> {
+        if !matches!(raw.messages, Turns::Missing) {
+            Some(Self::Messages)
+        } else if !matches!(raw.conversations, Turns::Missing) {
+            Some(Self::Sharegpt)
+        } else if raw.instruction != Field::Missing || raw.output != Field::Missing {
+            Some(Self::Alpaca)
+        } else {
+            None
+        }
+    }
+
+    /// The record as a dialogue, before any repair.
+    pub(super) fn read<'a>(self, raw: Raw<'a>) -> Result<Conversation<'a>, Reason> {
+        match self {
+            Self::Alpaca => alpaca(raw),
+            Self::Sharegpt => turns(raw.conversations, raw.system, raw.tools, "conversations"),
+            Self::Messages => turns(raw.messages, raw.system, raw.tools, "messages"),
+        }
+    }
+}
+
+fn alpaca(raw: Raw<'_>) -> Result<Conversation<'_>, Reason> {
+    let mut messages = Vec::with_capacity(3);
+    system(raw.system, &mut messages)?;
+    match raw.history {
+        History::Missing => {}
+        History::Other => return Err("not_pairs:history".into()),
+        History::Pairs(pairs) => {
+            for pair in pairs {
+                let [question, answer] =
+                    <[Field<'_>; 2]>::try_from(pair).map_err(|_| Reason::from("not_pairs:history"))?;
+                messages.push(Message::new(Role::User, text(question, "history")?));
+                messages.push(Message::new(Role::Assistant, text(answer, "history")?));
+            }
+        }
+    }
+    let (instruction, input) = (text(raw.instruction, "instruction")?, text(raw.input, "input")?);
+    let prompt = match (instruction.is_empty(), input.is_empty()) {
+        (_, true) => instruction,
+        (true, false) => input,
+        (false, false) => Cow::Owned(format!("{instruction}\n{input}")),
+    };
+    messages.push(Message::new(Role::User, prompt));
+    messages.push(Message::new(Role::Assistant, text(raw.output, "output")?));
+    Ok(Conversation { messages, tools: None })
+}
+
+fn turns<'a>(
+    list: Turns<'a>,
+    system_field: Field<'a>,
+    tools: Field<'a>,
+    name: &'static str,
+) -> Result<Conversation<'a>, Reason> {
+    let Turns::List(list) = list else { return Err(format!("not_a_list:{name}").into()) };
+    let mut messages = Vec::with_capacity(list.len() + 1);
+    system(system_field, &mut messages)?;
+    for turn in list {
+        let turn = turn.ok_or_else(|| Reason::from(format!("not_an_object:{name}")))?;
+        let message = message(turn)?;
+        // A system prompt beside the turns and one among them are one.
+        if message.role == Role::System && messages.len() == 1 && messages[0].role == Role::System {
+            messages[0].content = message.content;
+        } else {
+            messages.push(message);
+        }
+    }
+    let tools = match tools {
+        Field::Missing | Field::Null => None,
+        Field::Text(text) if text.trim().is_empty() => None,
+        Field::Text(text) => Some(text),
+        Field::Json(Value::Array(list)) if list.is_empty() => None,
+        Field::Json(value) => Some(Cow::Owned(pyjson::dumps(&value))),
+        Field::Scalar(_) => return Err("not_text:tools".into()),
+    };
+    Ok(Conversation { messages, tools })
+}
+
+fn message(turn: RawTurn<'_>) -> Result<Message<'_>, Reason> {
+    let name = match turn.role {
+        Field::Text(name) => name,
+        Field::Missing | Field::Null => return Err("no_role".into()),
+        Field::Json(_) | Field::Scalar(_) => return Err("not_text:role".into()),
+    };
+    let role = match name.as_ref() {
+        "user" | "human" => Role::User,
+        "assistant" | "gpt" | "model" | "bot" | "bing" | "chatgpt" | "function_call" => Role::Assistant,
+        "system" | "developer" => Role::System,
+        "tool" | "observation" | "function" | "function_response" => Role::Tool,
+        other => return Err(format!("unknown_role:{}", other.chars().take(24).collect::<String>()).into()),
+    };
+    let mut reasoning = match turn.reasoning {
+        Field::Text(text) if !text.is_empty() => Some(text),
+        Field::Missing | Field::Null | Field::Text(_) => None,
+        Field::Json(_) | Field::Scalar(_) => return Err("not_text:reasoning_content".into()),
+    };
+    let mut tool_calls = match turn.tool_calls {
+        Field::Missing | Field::Null => Vec::new(),
+        Field::Json(Value::Array(calls)) => calls.iter().map(tool_call).collect::<Result<_, _>>()?,
+        _ => return Err("not_a_list:tool_calls".into()),
+    };
+    let mut content = match turn.content {
+        Field::Json(Value::Array(parts)) => Cow::Owned(join_parts(&parts, &mut reasoning)?),
+        field => text(field, "content")?,
+    };
+    if name == "function_call" {
+        // One call, or a list of them, as JSON text; what is no JSON stays the text it is.
+        match serde_json::from_str::<Value>(&content) {
+            Ok(Value::Array(calls)) => tool_calls = calls.iter().map(tool_call).collect::<Result<_, _>>()?,
+            Ok(call @ Value::Object(_)) => tool_calls = vec![tool_call(&call)?],
+            _ => {}
+        }
+        if !tool_calls.is_empty() {
+            content = Cow::Borrowed("");
+        }
+    }
+    let loss = match turn.loss {
+        Field::Missing | Field::Null => None,
+        Field::Scalar(0.0) => Some(false),
+        Field::Scalar(1.0) => Some(true),
+        _ => return Err("loss_weight_not_0_or_1".into()),
+    };
+    Ok(Message { role, content, reasoning, tool_calls, loss })
+}
+
+/// `{"name": …, "arguments": …}` as the official templates print it, from either spelling.
+fn tool_call(call: &Value) -> Result<String, Reason> {
+    let function = call.get("function").unwrap_or(call);
+    let (Some(Value::String(name)), Some(arguments)) = (function.get("name"), function.get("arguments")) else {
+        return Err("tool_call_without_name_or_arguments".into());
+    };
+    let arguments = match arguments {
+        Value::String(text) => text.clone(),
+        other => pyjson::dumps(other),
+    };
+    Ok(format!("{{\"name\": \"{name}\", \"arguments\": {arguments}}}"))
+}
+
+/// Content given in parts: the texts one behind the other; thoughts apart.
+fn join_parts(parts: &[Value], reasoning: &mut Option<Cow<'_, str>>) -> Result<String, Reason> {
+    let mut joined = String::new();
+    for part in parts {
+        let kind = part.get("type").and_then(Value::as_str).unwrap_or("text");
+        let text = ["text", "value", "content", "reasoning"].iter().find_map(|key| part.get(key)?.as_str());
+        match (kind, text) {
+            ("text", Some(text)) => joined.push_str(text),
+            ("reasoning" | "thinking", Some(text)) => *reasoning = Some(Cow::Owned(text.to_owned())),
+            _ => return Err(format!("not_text:content[{}]", kind.chars().take(24).collect::<String>()).into()),
+        }
+    }
+    Ok(joined)
+}
+
+fn system<'a>(field: Field<'a>, messages: &mut Vec<Message<'a>>) -> Result<(), Reason> {
+    let content = text(field, "system")?;
+    if !content.is_empty() {
+        messages.push(Message::new(Role::System, content));
+    }
+    Ok(())
+}
+
+/// The text of a field; missing and null are empty.
+fn text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Reason> {
+    match field {
+        Field::Text(text) => Ok(text),
+        Field::Missing | Field::Null => Ok(Cow::Borrowed("")),
+        Field::Json(_) | Field::Scalar(_) => Err(format!("not_text:{name}").into()),
+    }
+}

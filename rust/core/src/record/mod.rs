@@ -1,0 +1,178 @@
+//! From a file's bytes to conversations: [`reader`] cuts, [`parse`] understands.
+
+mod format;
+pub(crate) mod pyjson;
+mod raw;
+pub mod reader;
+
+pub use format::{Format, Reason};
+
+use crate::conversation::{Conversation, Repair};
+use raw::{Raw, Record};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// `{{name}}` → text, for data with placeholders.
+pub type Variables = BTreeMap<String, String>;
+
+/// A record that parsed as JSON, and what is to be said of it.
+#[derive(Debug)]
+pub struct Parsed<'a> {
+    /// The dialogue, or the reason why there is none.
+    pub conversation: Result<Conversation<'a>, Reason>,
+    /// What [`Conversation::repair`] did.
+    pub repairs: Vec<Repair>,
+    /// Keys that no format knows.
+    pub ignored_keys: Vec<Cow<'a, str>>,
+}
+
+/// Parse one record. `format` is the file's; a record with the keys of another one is read by its own.
+///
+/// # Errors
+///
+/// The JSON error, with the place inside `text`.
+pub fn parse<'a>(
+    text: &'a str,
+    format: Option<Format>,
+    variables: &Variables,
+) -> Result<Parsed<'a>, serde_json::Error> {
+    let mut raw = match serde_json::from_str(text)? {
+        Record::Object(raw) => raw,
+        Record::NotAnObject => return Ok(dropped("not_an_object".into())),
+    };
+    let ignored_keys = std::mem::take(&mut raw.others);
+    let mut parsed = read(*raw, format, variables);
+    parsed.ignored_keys = ignored_keys;
+    Ok(parsed)
+}
+
+/// The format of a record by its keys, and the keys, for messages.
+///
+/// # Errors
+///
+/// The JSON error, with the place inside `text`.
+pub fn detect(text: &str) -> Result<(Option<Format>, Vec<String>), serde_json::Error> {
+    Ok(match serde_json::from_str(text)? {
+        Record::Object(raw) => (Format::of(&raw), raw.others.iter().map(ToString::to_string).collect()),
+        Record::NotAnObject => (None, Vec::new()),
+    })
+}
+
+fn read<'a>(raw: Raw<'a>, format: Option<Format>, variables: &Variables) -> Parsed<'a> {
+    if let Some(key) = raw.repeated {
+        return dropped(format!("key_twice:{key}").into());
+    }
+    let Some(format) = Format::of(&raw).or(format) else {
+        return dropped("unknown_format".into());
+    };
+    let mut conversation = match format.read(raw) {
+        Ok(conversation) => conversation,
+        Err(reason) => return dropped(reason),
+    };
+    if !variables.is_empty() {
+        for message in &mut conversation.messages {
+            fill(&mut message.content, variables);
+        }
+    }
+    match conversation.repair() {
+        Ok(repairs) => Parsed { conversation: Ok(conversation), repairs, ignored_keys: Vec::new() },
+        Err(reason) => dropped(reason.into()),
+    }
+}
+
+fn dropped<'a>(reason: Reason) -> Parsed<'a> {
+    Parsed { conversation: Err(reason), repairs: Vec::new(), ignored_keys: Vec::new() }
+}
+
+fn fill(text: &mut Cow<'_, str>, variables: &Variables) {
+    if !text.contains("{{") {
+        return;
+    }
+    for (name, value) in variables {
+        let placeholder = format!("{{{{{name}}}}}");
+        if text.contains(&placeholder) {
+            *text = Cow::Owned(text.replace(&placeholder, value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversation::Role;
+
+    fn one(text: &str) -> Result<Vec<(Role, String)>, String> {
+        let parsed = parse(text, None, &Variables::new()).map_err(|e| e.to_string())?;
+        let conversation = parsed.conversation.map_err(|r| r.to_string())?;
+        Ok(conversation.messages.iter().map(|m| (m.role, m.content.to_string())).collect())
+    }
+
+    #[test]
+    fn the_three_formats_say_the_same() {
+        let expected = Ok(vec![
+            (Role::System, "s".to_owned()),
+            (Role::User, "q".to_owned()),
+            (Role::Assistant, "a".to_owned()),
+            (Role::User, "r\nmore".to_owned()),
+            (Role::Assistant, "b".to_owned()),
+        ]);
+        let alpaca = r#"{"system":"s","history":[["q","a"]],"instruction":"r","input":"more","output":"b"}"#;
+        let sharegpt = r#"{"system":"s","conversations":[{"from":"human","value":"q"},{"from":"gpt","value":"a"},{"from":"human","value":"r\nmore"},{"from":"gpt","value":"b"}]}"#;
+        let messages = r#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"q"},{"role":"assistant","content":[{"type":"text","text":"a"}]},{"role":"user","content":"r\nmore"},{"role":"assistant","content":"b"}]}"#;
+        for text in [alpaca, sharegpt, messages] {
+            assert_eq!(one(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_costs_one_row_and_names_its_field() {
+        for (text, reason) in [
+            (r#"{"instruction":"q","output":3}"#, "not_text:output"),
+            (r#"{"instruction":["q"],"output":"a"}"#, "not_text:instruction"),
+            (r#"{"instruction":"q","output":null}"#, "empty_answer"),
+            (r#"{"instruction":"q","output":"a","history":[["x"]]}"#, "not_pairs:history"),
+            (r#"{"conversations":{}}"#, "not_a_list:conversations"),
+            (r#"{"conversations":[3]}"#, "not_an_object:conversations"),
+            (r#"{"messages":[{"content":"x"}]}"#, "no_role"),
+            (r#"{"messages":[{"role":"narrator","content":"x"}]}"#, "unknown_role:narrator"),
+            (r#"{"messages":[{"role":"user","content":[{"type":"image"}]}]}"#, "not_text:content[image]"),
+            (r#"{"messages":[{"role":"user","content":"q","loss_weight":0.5}]}"#, "loss_weight_not_0_or_1"),
+            (r#"{"text":"x"}"#, "unknown_format"),
+            ("[1]", "not_an_object"),
+            (r#"{"instruction":"q","instruction":"r","output":"a"}"#, "key_twice:instruction"),
+        ] {
+            assert_eq!(one(text), Err(reason.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn loss_flags_thoughts_and_calls_are_kept() {
+        let text = r#"{"messages":[{"role":"user","content":"q","weight":0},
+            {"role":"assistant","content":[{"type":"reasoning","value":"hm"},{"type":"text","value":"a"}],"loss_weight":1.0},
+            {"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":{"x":[1,2]}}}],"train":false}]}"#;
+        let conversation = parse(text, None, &Variables::new()).unwrap().conversation.unwrap();
+        let [_, answer, call] = &conversation.messages[..] else { panic!() };
+        assert_eq!(answer.reasoning.as_deref(), Some("hm"));
+        assert_eq!(answer.loss, Some(true));
+        assert_eq!(call.tool_calls, [r#"{"name": "f", "arguments": {"x": [1, 2]}}"#]);
+        assert_eq!(call.loss, Some(false));
+    }
+
+    #[test]
+    fn placeholders_are_filled_and_unknown_keys_are_named() {
+        let variables = Variables::from([("name".to_owned(), "Kestrel".to_owned())]);
+        let text = r#"{"instruction":"who?","output":"I am {{name}} {{other}}","id":7}"#;
+        let parsed = parse(text, None, &variables).unwrap();
+        assert_eq!(parsed.ignored_keys, ["id"]);
+        assert_eq!(parsed.conversation.unwrap().messages[1].content, "I am Kestrel {{other}}");
+    }
+
+    #[test]
+    fn json_faults_keep_their_place() {
+        for text in ["{\"instruction\": \"a\" \"output\": 1}", "{\"a\": NaN}", "{\"a\":1,}", "{\"output\":\"\\ud800\"}"] {
+            assert!(parse(text, None, &Variables::new()).is_err(), "{text}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(parse(&deep, None, &Variables::new()).is_err());
+    }
+}
