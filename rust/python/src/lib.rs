@@ -1,11 +1,23 @@
 //! `qlora_fast._core`: what Python sees of the core. Translation only, never a thought.
 
+mod chat;
+mod error;
+mod plan;
+mod prepare;
+
 use pyo3::prelude::*;
 
 /// The extension module.
 #[pymodule(gil_used = false)]
 mod _core {
     use super::*;
+
+    #[pymodule_export]
+    use crate::chat::{ChatEncoder, detect_template, templates};
+    #[pymodule_export]
+    use crate::plan::{EpochPlan, pack, packing_lower_bound, plan_epoch, split};
+    #[pymodule_export]
+    use crate::prepare::{fingerprint, prepare};
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -42,10 +42,12 @@ pub struct Batch {
 
 /// What truncation took.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Truncated {
+    /// Samples.
     pub rows: u64,
+    /// Tokens.
     pub tokens: u64,
+    /// Turns of which nothing is left.
     pub turns: u64,
 }
 
@@ -130,7 +132,7 @@ impl RowMaker<'_> {
 /// # Errors
 ///
 /// [`Error::Syntax`] where it is not UTF-8.
-pub fn text_of<'b>(path: &Path, bytes: &'b [u8], span: &Span) -> Result<&'b str> {
+pub(super) fn text_of<'b>(path: &Path, bytes: &'b [u8], span: &Span) -> Result<&'b str> {
     let record = &bytes[span.start..span.end];
     std::str::from_utf8(record).map_err(|error| {
         let before = &record[..error.valid_up_to()];
@@ -150,7 +152,7 @@ pub fn text_of<'b>(path: &Path, bytes: &'b [u8], span: &Span) -> Result<&'b str>
 }
 
 /// A JSON fault inside a record, with its place in the file.
-pub fn syntax(path: &Path, span: &Span, error: &serde_json::Error) -> Error {
+pub(super) fn syntax(path: &Path, span: &Span, error: &serde_json::Error) -> Error {
     let first_line = error.line() <= 1;
     let message = error.to_string();
     let problem = message.split(" at line ").next().unwrap_or(&message);
