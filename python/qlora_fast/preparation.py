@@ -50,7 +50,6 @@ class Tokenizer:
             self.template,
             engine=self.engine,
             default_system=self.default_system,
-            bos_token=self.bos_token,
             eos_token=self.eos_token,
         )
 

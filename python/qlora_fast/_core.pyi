@@ -1,0 +1,67 @@
+"""The typed face of the Rust core (`make lint` checks it against the built module)."""
+
+from collections.abc import Callable
+from typing import Final, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: Final[str]
+BUILD_PROFILE: Final[Literal["release", "debug"]]
+
+def prepare(options: str, progress: Callable[[str, int, int], object] | None = None) -> str: ...
+def fingerprint(options: str) -> str: ...
+def templates() -> list[str]: ...
+def detect_template(chat_template: str, bos_token: str | None, eos_token: str | None) -> str | None: ...
+@final
+class ChatEncoder:
+    def __new__(
+        cls,
+        tokenizer: str,
+        template: str,
+        *,
+        engine: str = "auto",
+        default_system: str | None = None,
+        eos_token: str | None = None,
+    ) -> ChatEncoder: ...
+    @property
+    def engine(self) -> str: ...
+    def encode(
+        self, conversation: str, *, add_generation_prompt: bool = False, enable_thinking: bool = False
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
+    def segments(
+        self, conversation: str, *, add_generation_prompt: bool = False, enable_thinking: bool = False
+    ) -> list[tuple[str, str, bool]]: ...
+    def encode_text(self, text: str) -> list[int]: ...
+    def stop_ids(self) -> list[int]: ...
+@final
+class EpochPlan:
+    @property
+    def sample_ids(self) -> NDArray[np.int64]: ...
+    @property
+    def row_offsets(self) -> NDArray[np.int64]: ...
+    @property
+    def update_offsets(self) -> NDArray[np.int64]: ...
+    @property
+    def supervised(self) -> NDArray[np.int64]: ...
+    @property
+    def tokens(self) -> NDArray[np.int64]: ...
+    @property
+    def digest(self) -> str: ...
+
+def plan_epoch(
+    lengths: NDArray[np.uint32],
+    supervised: NDArray[np.uint32],
+    *,
+    packing: str,
+    samples_per_update: int,
+    micro_batch_size: int,
+    max_tokens_per_row: int,
+    rows_per_update: int,
+    world_size: int,
+    seed: int,
+    epoch: int,
+) -> EpochPlan: ...
+def split(rows: int, val_size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+def pack(lengths: NDArray[np.uint32], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+def packing_lower_bound(lengths: NDArray[np.uint32], capacity: int) -> int: ...
