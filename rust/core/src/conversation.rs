@@ -58,7 +58,7 @@ impl<'a> Message<'a> {
 
     /// Whether the turn says nothing at all.
     fn is_empty(&self) -> bool {
-        self.content.is_empty() && self.tool_calls.is_empty() && self.reasoning.as_deref().is_none_or(str::is_empty)
+        self.tool_calls.is_empty() && is_blank(&self.content) && self.reasoning.as_deref().is_none_or(is_blank)
     }
 
     /// Whether the turn is to be learned.
@@ -80,13 +80,17 @@ pub struct Conversation<'a> {
     pub tools: Option<Cow<'a, str>>,
 }
 
+fn is_blank(text: &str) -> bool {
+    text.trim_ascii().is_empty()
+}
+
 /// Something that [`Conversation::repair`] had to do, by its name in the report.
 pub type Repair = &'static str;
 
 impl Conversation<'_> {
     /// Makes a dialogue learnable, and says what that took; `Err` is the reason why it cannot be.
     ///
-    /// Neighbours of one role are joined by a line break (tool results stay apart). A prompt that nothing answers is
+    /// Neighbouring prompts, and neighbouring answers, are joined by a line break. A prompt that nothing answers is
     /// removed. An answer before any prompt, and an empty answer, stay as context and are not learned.
     ///
     /// # Errors
@@ -127,9 +131,13 @@ impl Conversation<'_> {
         for message in self.messages.drain(..) {
             match joined.last_mut() {
                 Some(last) if last.role == message.role && Self::joins(last, &message) => {
-                    let text = last.content.to_mut();
-                    text.push('\n');
-                    text.push_str(&message.content);
+                    if is_blank(&last.content) {
+                        last.content = message.content;
+                    } else if !is_blank(&message.content) {
+                        let text = last.content.to_mut();
+                        text.push('\n');
+                        text.push_str(&message.content);
+                    }
                     repairs.push("same_role_neighbours_joined");
                 }
                 _ => joined.push(message),
@@ -138,9 +146,9 @@ impl Conversation<'_> {
         self.messages = joined;
     }
 
-    /// Plain turns that are learned alike can become one; calls, thoughts and tool results stay apart.
+    /// Plain turns that are learned alike can become one; calls, thoughts, tool results and instructions stay apart.
     fn joins(a: &Message<'_>, b: &Message<'_>) -> bool {
-        a.role != Role::Tool
+        matches!(a.role, Role::User | Role::Assistant)
             && a.tool_calls.is_empty()
             && b.tool_calls.is_empty()
             && b.reasoning.is_none()
@@ -184,6 +192,14 @@ mod tests {
         assert_eq!(dialogue(&[]).repair(), Err("no_answer"));
         assert_eq!(dialogue(&[(Role::User, "q"), (Role::Assistant, "")]).repair(), Err("empty_answer"));
         assert_eq!(dialogue(&[(Role::Assistant, "a")]).repair(), Err("no_prompt"));
+    }
+
+    #[test]
+    fn blanks_are_no_answer_and_join_nothing() {
+        assert_eq!(dialogue(&[(Role::User, "q"), (Role::Assistant, " \n")]).repair(), Err("empty_answer"));
+        let mut c = dialogue(&[(Role::User, ""), (Role::User, "b"), (Role::Assistant, "c"), (Role::Assistant, " ")]);
+        assert_eq!(c.repair(), Ok(vec!["same_role_neighbours_joined"; 2]));
+        assert_eq!(c, dialogue(&[(Role::User, "b"), (Role::Assistant, "c")]));
     }
 
     #[test]

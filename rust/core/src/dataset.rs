@@ -224,6 +224,9 @@ mod tests {
         assert_eq!(ints("input_ids"), [7, 8, 9, 1]);
         assert_eq!(ints("sample_offsets"), [0, 3, 4]);
         assert_eq!((ints("spans"), ints("span_offsets")), (vec![1, 3], vec![0, 1, 1]));
-        assert_eq!((ints("record_file"), ints("record_index"), ints("record_line")), (vec![0, 1], vec![4, 0], vec![5, 1]));
+        assert_eq!(
+            (ints("record_file"), ints("record_index"), ints("record_line")),
+            (vec![0, 1], vec![4, 0], vec![5, 1])
+        );
     }
 }

@@ -164,9 +164,7 @@ impl<'t> Encoder<'t> {
             }
             let run = 1 + behind
                 .iter()
-                .take_while(|s| {
-                    s.learned == first.learned && (!apart || s.content == first.content) && self.is_text(s)
-                })
+                .take_while(|s| s.learned == first.learned && (!apart || s.content == first.content) && self.is_text(s))
                 .count();
             let text = if run == 1 {
                 first.text.as_ref()
@@ -194,4 +192,3 @@ impl<'t> Encoder<'t> {
 fn segments_text(segments: &[Segment<'_>], text: &mut String) {
     segments.iter().for_each(|s| text.push_str(&s.text));
 }
-

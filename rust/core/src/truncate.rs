@@ -33,26 +33,41 @@ pub struct Cut {
 /// An answer that begins behind a whole prompt is kept from this many tokens on.
 const SHORTEST_CUT_ANSWER: usize = 64;
 
-/// Makes a sample fit that has more than `cutoff` tokens.
+/// While system content can still give way, this many tokens of a question stay.
+const SHORTEST_QUESTION: usize = 64;
+
+/// Makes a sample fit that has more than `cutoff` tokens. `last_first`: only the last answer is learned, so the last
+/// exchanges are the ones to keep.
 ///
 /// # Errors
 ///
 /// The reason to drop it instead.
-pub fn truncate(encoder: &Encoder<'_>, turns: &[Turn<'_>], cutoff: usize, rule: Rule) -> Result<Cut, String> {
+pub fn truncate(
+    encoder: &Encoder<'_>,
+    turns: &[Turn<'_>],
+    cutoff: usize,
+    rule: Rule,
+    last_first: bool,
+) -> Result<Cut, String> {
     if rule == Rule::Drop {
         return Err("too_long".to_owned());
     }
     let turns: Vec<TurnTokens> = turns
         .iter()
-        .map(|turn| Ok(TurnTokens { answer: turn.role == Role::Assistant, pieces: encoder.encode_apart(turn)? }))
+        .map(|turn| Ok(TurnTokens { role: turn.role, pieces: encoder.encode_apart(turn)? }))
         .collect::<Result<_, String>>()?;
-    let cut = cut(turns, cutoff, rule);
+    let total = turns.len();
+    let kept = match rule {
+        Rule::Llamafactory => proportional(exchanges(turns), cutoff, last_first),
+        Rule::Structure | Rule::Drop => structured(turns, cutoff),
+    };
+    let cut = joined(&kept, total);
     if cut.encoded.spans.is_empty() { Err("cutoff_len_leaves_nothing_to_learn".to_owned()) } else { Ok(cut) }
 }
 
 #[derive(Debug, Clone)]
 struct TurnTokens {
-    answer: bool,
+    role: Role,
     pieces: Vec<Piece>,
 }
 
@@ -62,11 +77,21 @@ impl TurnTokens {
     }
 }
 
-/// Prompts and the answer to them. The system turn belongs to the first.
-fn exchanges(turns: Vec<TurnTokens>) -> Vec<Vec<TurnTokens>> {
-    let mut exchanges = vec![Vec::new()];
+/// Some prompts and, as a rule, the answer to them.
+type Exchange = Vec<TurnTokens>;
+
+fn size(turns: &[TurnTokens]) -> usize {
+    turns.iter().map(TurnTokens::len).sum()
+}
+
+fn is_learned(turns: &[TurnTokens]) -> bool {
+    turns.iter().flat_map(|t| &t.pieces).any(|p| p.learned && !p.ids.is_empty())
+}
+
+fn exchanges(turns: Vec<TurnTokens>) -> Vec<Exchange> {
+    let mut exchanges: Vec<Exchange> = vec![Vec::new()];
     for turn in turns {
-        let answer = turn.answer;
+        let answer = turn.role == Role::Assistant;
         if let Some(last) = exchanges.last_mut() {
             last.push(turn);
         }
@@ -78,50 +103,83 @@ fn exchanges(turns: Vec<TurnTokens>) -> Vec<Vec<TurnTokens>> {
     exchanges
 }
 
-fn cut(turns: Vec<TurnTokens>, cutoff: usize, rule: Rule) -> Cut {
-    let total = turns.len();
+fn joined(turns: &[TurnTokens], total: usize) -> Cut {
     let mut encoded = Encoded::default();
-    let mut kept = 0;
-    for mut exchange in exchanges(turns) {
-        let room = cutoff - encoded.ids.len();
-        if room == 0 {
-            break;
-        }
-        let size: usize = exchange.iter().map(TurnTokens::len).sum();
-        let fits = match rule {
-            Rule::Llamafactory => {
-                llamafactory(&mut exchange, room);
-                true
-            }
-            Rule::Structure | Rule::Drop => size <= room,
-        };
-        if fits {
-            kept += exchange.iter().filter(|t| t.len() > 0).count();
-            exchange.iter().flat_map(|t| &t.pieces).for_each(|p| encoded.append(p));
+    turns.iter().flat_map(|t| &t.pieces).for_each(|p| encoded.append(p));
+    let kept = turns.iter().filter(|t| t.len() > 0).count();
+    Cut { encoded, turns_cut: total - kept }
+}
+
+/// The default rule. What stands before the first exchange (bos, system) is always kept.
+fn structured(mut turns: Vec<TurnTokens>, cutoff: usize) -> Vec<TurnTokens> {
+    let begin = turns.iter().take_while(|t| t.role == Role::System).count();
+    let rest = turns.split_off(begin);
+    let (head, exchanges) = (turns, exchanges(rest));
+    let kept = first_exchanges(head.clone(), &exchanges, cutoff);
+    if is_learned(&kept) { kept } else { last_exchanges(head, &exchanges, cutoff) }
+}
+
+/// Whole exchanges from the first one on, then a cut answer.
+fn first_exchanges(mut kept: Vec<TurnTokens>, exchanges: &[Exchange], cutoff: usize) -> Vec<TurnTokens> {
+    for (i, exchange) in exchanges.iter().enumerate() {
+        let room = cutoff.saturating_sub(size(&kept));
+        if size(exchange) <= room {
+            kept.extend_from_slice(exchange);
             continue;
         }
-        let answer = exchange.pop().filter(|t| t.answer);
-        let Some(answer) = answer else { break };
-        let prompt: usize = exchange.iter().map(TurnTokens::len).sum();
-        if encoded.spans.is_empty() {
-            // Half of the room for the answer, more if the prompt leaves it; the prompt's content gives way.
-            let budget = answer.len().min((room / 2).max(room.saturating_sub(prompt)));
-            let stuck = shorten_content(&mut exchange, (prompt + budget).saturating_sub(room));
-            kept += exchange.len() + 1;
-            exchange.iter().flat_map(|t| &t.pieces).for_each(|p| encoded.append(p));
-            append_beginning(&mut encoded, &answer, budget.saturating_sub(stuck));
-            // The template alone may be longer than the room.
-            if encoded.ids.len() > cutoff {
-                encoded = Encoded::default();
+        let Some((answer, prompt)) = exchange.split_last().filter(|(t, _)| t.role == Role::Assistant) else {
+            break;
+        };
+        let shortest = answer.len().min(header(answer) + SHORTEST_CUT_ANSWER);
+        if size(prompt) + shortest <= room {
+            if is_learned(std::slice::from_ref(answer)) {
+                let budget = room - size(prompt);
+                kept.extend_from_slice(prompt);
+                kept.push(beginning(answer, budget));
             }
-        } else if prompt + answer.len().min(SHORTEST_CUT_ANSWER + header(&answer)) <= room {
-            kept += exchange.len() + 1;
-            exchange.iter().flat_map(|t| &t.pieces).for_each(|p| encoded.append(p));
-            append_beginning(&mut encoded, &answer, room - prompt);
+        } else if i == 0 {
+            return squeezed(kept, exchange, cutoff);
         }
         break;
     }
-    Cut { encoded, turns_cut: total - kept.min(total) }
+    kept
+}
+
+/// Where nothing of the first exchanges is learned: as many whole exchanges as fit before the last one that is.
+fn last_exchanges(head: Vec<TurnTokens>, exchanges: &[Exchange], cutoff: usize) -> Vec<TurnTokens> {
+    let Some(last) = exchanges.iter().rposition(|e| is_learned(e)) else {
+        return Vec::new();
+    };
+    let mut room = cutoff.saturating_sub(size(&head));
+    let mut first = last + 1;
+    while first > 0 && size(&exchanges[first - 1]) <= room {
+        first -= 1;
+        room -= size(&exchanges[first]);
+    }
+    if first > last {
+        return squeezed(head, &exchanges[last], cutoff);
+    }
+    let mut kept = head;
+    kept.extend(exchanges[first..=last].iter().flatten().cloned());
+    kept
+}
+
+/// One exchange that does not fit: half of the room for its answer, more if the prompt leaves it; the prompt's content
+/// gives way, its frame never does. Empty where the frame alone is too long.
+fn squeezed(mut kept: Vec<TurnTokens>, exchange: &[TurnTokens], cutoff: usize) -> Vec<TurnTokens> {
+    let Some((answer, prompt)) = exchange.split_last().filter(|(t, _)| t.role == Role::Assistant) else {
+        return Vec::new();
+    };
+    kept.extend_from_slice(prompt);
+    let prompt = size(&kept);
+    let frame: usize = kept.iter().flat_map(|t| &t.pieces).filter(|p| !p.content).map(|p| p.ids.len()).sum();
+    let Some(room) = cutoff.checked_sub(frame) else {
+        return Vec::new();
+    };
+    let budget = answer.len().min((room / 2).max(cutoff.saturating_sub(prompt)));
+    shorten_content(&mut kept, (prompt + budget).saturating_sub(cutoff));
+    kept.push(beginning(answer, budget));
+    kept
 }
 
 /// Tokens of an answer's turn before its content.
@@ -130,43 +188,62 @@ fn header(answer: &TurnTokens) -> usize {
 }
 
 /// The first `budget` tokens of an answer; what the template puts behind it comes only if all of it fits.
-fn append_beginning(encoded: &mut Encoded, answer: &TurnTokens, mut budget: usize) {
+fn beginning(answer: &TurnTokens, mut budget: usize) -> TurnTokens {
+    let mut pieces = Vec::with_capacity(answer.pieces.len());
     for piece in &answer.pieces {
         if piece.ids.len() <= budget {
             budget -= piece.ids.len();
-            encoded.append(piece);
+            pieces.push(piece.clone());
             continue;
         }
         if piece.content {
-            let ids = piece.ids[..budget].to_vec();
-            encoded.append(&Piece { ids, ..*piece });
+            pieces.push(Piece { ids: piece.ids[..budget].to_vec(), ..*piece });
         }
-        return;
+        break;
+    }
+    TurnTokens { role: answer.role, pieces }
+}
+
+/// Cuts `excess` tokens of content: of the questions, the last first, but not all of them while there is system
+/// content to cut; then of that; then the rest.
+fn shorten_content(turns: &mut [TurnTokens], mut excess: usize) {
+    for (system, floor) in [(false, SHORTEST_QUESTION), (true, 0), (false, 0)] {
+        let chosen = turns.iter_mut().rev().filter(|t| (t.role == Role::System) == system);
+        for piece in chosen.flat_map(|t| t.pieces.iter_mut().rev()).filter(|p| p.content) {
+            let cut = excess.min(piece.ids.len().saturating_sub(floor));
+            piece.ids.truncate(piece.ids.len() - cut);
+            excess -= cut;
+        }
     }
 }
 
-/// Cuts `excess` tokens of content from the tails of the turns, the last turn first; what could not be cut.
-fn shorten_content(turns: &mut [TurnTokens], mut excess: usize) -> usize {
-    for piece in turns.iter_mut().rev().flat_map(|t| t.pieces.iter_mut().rev()).filter(|p| p.content) {
-        let cut = excess.min(piece.ids.len());
-        piece.ids.truncate(piece.ids.len() - cut);
-        excess -= cut;
+/// LLaMA-Factory's rule, exchange after exchange until the room is used up.
+fn proportional(mut exchanges: Vec<Exchange>, cutoff: usize, last_first: bool) -> Vec<TurnTokens> {
+    let mut room = cutoff;
+    let mut order: Vec<usize> = (0..exchanges.len()).collect();
+    if last_first {
+        order.reverse();
     }
-    excess
+    for i in order {
+        share(&mut exchanges[i], room);
+        room -= size(&exchanges[i]);
+    }
+    exchanges.into_iter().flatten().collect()
 }
 
 /// Shares `room` between the prompt (with the answer's header) and the answer, and cuts both at their ends.
-fn llamafactory(exchange: &mut [TurnTokens], room: usize) {
-    let Some(answer) = exchange.last() else { return };
-    let source_turns: usize = exchange[..exchange.len() - 1].iter().map(TurnTokens::len).sum();
-    let source = source_turns + header(answer);
-    let target = answer.len() - header(answer);
-    let (mut source_left, mut target_left) = infer_seqlen(source, target, room);
-    let header_pieces = answer.pieces.iter().take_while(|p| !p.content).count();
+fn share(exchange: &mut [TurnTokens], room: usize) {
+    let Some((answer, prompt)) = exchange.split_last().filter(|(t, _)| t.role == Role::Assistant) else {
+        exchange.iter_mut().for_each(|t| t.pieces.clear());
+        return;
+    };
+    let headers = answer.pieces.iter().take_while(|p| !p.content).count();
+    let source = size(prompt) + header(answer);
+    let (mut source_left, mut target_left) = infer_seqlen(source, answer.len() - header(answer), room);
     let last = exchange.len() - 1;
     for (i, turn) in exchange.iter_mut().enumerate() {
         for (j, piece) in turn.pieces.iter_mut().enumerate() {
-            let left = if i == last && j >= header_pieces { &mut target_left } else { &mut source_left };
+            let left = if i == last && j >= headers { &mut target_left } else { &mut source_left };
             let keep = piece.ids.len().min(*left);
             piece.ids.truncate(keep);
             *left -= keep;
@@ -212,7 +289,7 @@ mod tests {
     fn turn(answer: bool, n: usize, first: u32) -> TurnTokens {
         let piece = |ids: Vec<u32>, learned, content| Piece { ids, learned, content };
         TurnTokens {
-            answer,
+            role: if answer { Role::Assistant } else { Role::User },
             pieces: vec![
                 piece(vec![1, 2, 3], false, false),
                 piece((first..first + n as u32).collect(), answer, true),
@@ -220,6 +297,15 @@ mod tests {
                 piece(vec![5], answer, false),
             ],
         }
+    }
+
+    fn cut(turns: Vec<TurnTokens>, cutoff: usize, rule: Rule) -> Cut {
+        let total = turns.len();
+        let kept = match rule {
+            Rule::Llamafactory => proportional(exchanges(turns), cutoff, false),
+            _ => structured(turns, cutoff),
+        };
+        joined(&kept, total)
     }
 
     #[test]
@@ -252,8 +338,43 @@ mod tests {
     #[test]
     fn a_cutoff_below_the_template_leaves_nothing() {
         for cutoff in 1..9 {
-            assert!(cut(vec![turn(false, 50, 100), turn(true, 50, 200)], cutoff, Rule::Structure).encoded.spans.is_empty());
+            assert!(
+                cut(vec![turn(false, 50, 100), turn(true, 50, 200)], cutoff, Rule::Structure).encoded.spans.is_empty()
+            );
         }
+    }
+
+    #[test]
+    fn where_only_the_last_answer_is_learned_the_last_exchanges_stay() {
+        let mut first = turn(true, 40, 200);
+        first.pieces.iter_mut().for_each(|p| p.learned = false);
+        let mut system = turn(false, 5, 50);
+        system.role = Role::System;
+        let dialogue = vec![
+            system,
+            turn(false, 5, 100),
+            first.clone(),
+            turn(false, 5, 300),
+            first,
+            turn(false, 5, 500),
+            turn(true, 5, 600),
+        ];
+        let whole = cut(dialogue.clone(), 85, Rule::Structure);
+        assert_eq!((whole.encoded.ids.len(), whole.turns_cut), (85, 2));
+        assert_eq!(whole.encoded.spans, [(78, 85)]);
+        assert_eq!((whole.encoded.ids[3], whole.encoded.ids[13]), (50, 300));
+        let tight = cut(dialogue, 29, Rule::Structure);
+        assert_eq!(tight.turns_cut, 4);
+        assert_eq!(tight.encoded.supervised(), 6);
+    }
+
+    #[test]
+    fn a_question_is_not_wiped_out_by_a_long_system_prompt() {
+        let mut system = turn(false, 500, 10_000);
+        system.role = Role::System;
+        let cut = cut(vec![system, turn(false, 20, 300), turn(true, 10, 600)], 100, Rule::Structure);
+        assert_eq!(cut.encoded.ids.len(), 100);
+        assert!(cut.encoded.ids.windows(2).any(|w| w == [318, 319]));
     }
 
     proptest! {

@@ -140,9 +140,13 @@ fn devices_get_like_work() {
             for w in plan.update_offsets.windows(2).take(plan.tokens.len() - 1) {
                 let mut cost = vec![0.0; world as usize];
                 for row in w[0]..w[1] {
-                    let samples = &plan.sample_ids[plan.row_offsets[row as usize] as usize..plan.row_offsets[row as usize + 1] as usize];
-                    cost[(row - w[0]) as usize % world as usize] +=
-                        samples.iter().map(|&i| f64::from(lengths[i as usize])).map(|l| l + 9.6e-5 * l * l).sum::<f64>();
+                    let samples = &plan.sample_ids
+                        [plan.row_offsets[row as usize] as usize..plan.row_offsets[row as usize + 1] as usize];
+                    cost[(row - w[0]) as usize % world as usize] += samples
+                        .iter()
+                        .map(|&i| f64::from(lengths[i as usize]))
+                        .map(|l| l + 9.6e-5 * l * l)
+                        .sum::<f64>();
                 }
                 let mean = cost.iter().sum::<f64>() / f64::from(world);
                 ratios.push(cost.iter().copied().fold(0.0, f64::max) / mean);

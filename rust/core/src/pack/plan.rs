@@ -1,6 +1,6 @@
 //! The updates of an epoch, as a pure function of lengths, options, seed and epoch.
 
-use super::bfd::{LengthClasses, Layout};
+use super::bfd::{Layout, LengthClasses};
 use super::rng::{Purpose, SplitMix64};
 use super::{PackError, at_least_one, check_lengths, exact};
 use std::str::FromStr;
@@ -87,7 +87,12 @@ impl EpochPlan {
 /// # Errors
 ///
 /// Any [`PackError`] about lengths and options.
-pub fn plan_epoch(lengths: &[u32], supervised: &[u32], options: &PlanOptions, epoch: u64) -> Result<EpochPlan, PackError> {
+pub fn plan_epoch(
+    lengths: &[u32],
+    supervised: &[u32],
+    options: &PlanOptions,
+    epoch: u64,
+) -> Result<EpochPlan, PackError> {
     check(lengths, supervised, options)?;
     let mut writer = Writer::new(lengths, supervised, options.world_size);
     if options.mode == Mode::Dense {

@@ -87,10 +87,8 @@ pub fn prepare(options: &Options, tick: &mut Tick<'_>) -> Result<Report> {
     folder.write("manifest.json", &[&json])?;
     folder.commit()?;
     seconds.insert("total", started.elapsed().as_secs_f64());
-    let engine = EngineReport {
-        name: tokenizer.engine().name().to_owned(),
-        reason: tokenizer.reason().map(str::to_owned),
-    };
+    let engine =
+        EngineReport { name: tokenizer.engine().name().to_owned(), reason: tokenizer.reason().map(str::to_owned) };
     Ok(Report { path: options.out.clone(), manifest, reused: false, engine, seconds })
 }
 
@@ -174,10 +172,7 @@ fn read_all(
 
 /// Hands the chunks of a file to `work`, in order, while a thread reads on; `work` returns whether it wants more.
 /// The hash of the file, if it was read to its end.
-fn with_reader(
-    path: &Path,
-    mut work: impl FnMut(Chunk, u64) -> Result<bool>,
-) -> Result<Option<blake3::Hash>> {
+fn with_reader(path: &Path, mut work: impl FnMut(Chunk, u64) -> Result<bool>) -> Result<Option<blake3::Hash>> {
     let mut reader = Reader::open(path)?;
     std::thread::scope(|scope| {
         let (send, receive) = sync_channel(CHUNKS_AHEAD);
@@ -244,6 +239,7 @@ fn nothing_survives(manifest: &Manifest) -> Error {
     Error::NothingSurvives {
         rows: manifest.rows_read,
         reasons: reasons.join(", "),
-        first: first.map_or(String::new(), |r| format!("{}:{} (row {}): {}", r.file.display(), r.line, r.row, r.reason)),
+        first: first
+            .map_or(String::new(), |r| format!("{}:{} (row {}): {}", r.file.display(), r.line, r.row, r.reason)),
     }
 }

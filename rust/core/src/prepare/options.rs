@@ -108,7 +108,8 @@ impl Options {
     ///
     /// [`Error::Io`] for a file that cannot be read, and an unknown template.
     pub fn identify(&self) -> Result<Identity> {
-        let template = serde_json::to_string(self.chat_template()?).map_err(|e| Error::Option { problem: e.to_string() })?;
+        let template =
+            serde_json::to_string(self.chat_template()?).map_err(|e| Error::Option { problem: e.to_string() })?;
         let mut sources = Vec::with_capacity(self.data.len());
         for path in &self.data {
             let (bytes, hash) = hash_file(path)?;

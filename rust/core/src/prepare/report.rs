@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 /// Rows shown for each reason; all of them stand in dropped.jsonl.
 const EXAMPLES: u64 = 5;
+/// Names that a table of counts spells out; later ones are counted together.
+const LARGEST_TABLE: usize = 100;
 
 /// A dropped row, as reports show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +114,7 @@ impl Tally {
             self.dropped.extend(line);
             self.dropped.push(b'\n');
         }
-        let count = self.manifest.rows_dropped.entry(row.reason.clone()).or_default();
+        let count = named(&mut self.manifest.rows_dropped, &row.reason);
         *count += 1;
         if *count <= EXAMPLES {
             self.manifest.dropped_examples.push(row);
@@ -127,6 +129,16 @@ impl Tally {
 
 fn merge(into: &mut Counts, from: &Counts) {
     for (name, n) in from {
-        *into.entry(name.clone()).or_default() += n;
+        *named(into, name) += n;
     }
+}
+
+/// The count of a name. Names that come from the data (roles, keys) must not make the report as large as the data.
+fn named<'c>(counts: &'c mut Counts, name: &str) -> &'c mut u64 {
+    let name = match name.split_once(':') {
+        _ if counts.len() < LARGEST_TABLE || counts.contains_key(name) => name.to_owned(),
+        Some((class, _)) => format!("{class}:…"),
+        None => "…".to_owned(),
+    };
+    counts.entry(name).or_default()
 }

@@ -77,8 +77,8 @@ impl RowMaker<'_> {
         for span in records {
             let text = text_of(path, bytes, span)?;
             let origin = Origin { file, row: span.row, line: span.line };
-            let parsed = record::parse(text, format, &self.options.variables)
-                .map_err(|error| syntax(path, span, &error))?;
+            let parsed =
+                record::parse(text, format, &self.options.variables).map_err(|error| syntax(path, span, &error))?;
             for key in parsed.ignored_keys {
                 count(&mut batch.ignored_keys, &key);
             }
@@ -102,7 +102,8 @@ impl RowMaker<'_> {
         }
         let full = encoded.ids.len();
         let encoded = if full > self.options.cutoff_len {
-            let cut = truncate::truncate(&self.encoder, &rendered.turns, self.options.cutoff_len, self.options.truncation)?;
+            let Options { cutoff_len, truncation, mask_history, .. } = *self.options;
+            let cut = truncate::truncate(&self.encoder, &rendered.turns, cutoff_len, truncation, mask_history)?;
             batch.truncated.rows += 1;
             batch.truncated.tokens += (full - cut.encoded.ids.len()) as u64;
             batch.truncated.turns += cut.turns_cut as u64;
@@ -121,8 +122,7 @@ impl RowMaker<'_> {
     /// Renders a conversation as the options say.
     #[must_use]
     pub fn render<'c>(&'c self, conversation: &'c Conversation<'_>) -> Rendered<'c> {
-        let learn =
-            Learn { prompts: self.options.train_on_prompt, last_answer_only: self.options.mask_history };
+        let learn = Learn { prompts: self.options.train_on_prompt, last_answer_only: self.options.mask_history };
         self.encoder.template.render(conversation, self.options.default_system.as_deref(), learn)
     }
 }

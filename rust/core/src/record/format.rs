@@ -35,14 +35,42 @@ impl Format {
 
     /// The format that a record's own keys show.
     pub(super) fn of(raw: &Raw<'_>) -> Option<Self> {
-        if !matches!(raw.messages, Turns::Missing) {
-            Some(Self::Messages)
-        } else if !matches!(raw.conversations, Turns::Missing) {
-            Some(Self::Sharegpt)
-        } else if raw.instruction != Field::Missing || raw.output != Field::Missing {
-            Some(Self::Alpaca)
-        } else {
-            None
+        [Self::Messages, Self::Sharegpt, Self::Alpaca].into_iter().find(|format| format.fits(raw))
+    }
+
+    /// Whether the record has the keys that this format cannot do without.
+    pub(super) fn fits(self, raw: &Raw<'_>) -> bool {
+        match self {
+            Self::Alpaca => raw.instruction != Field::Missing || raw.output != Field::Missing,
+            Self::Sharegpt => !matches!(raw.conversations, Turns::Missing),
+            Self::Messages => !matches!(raw.messages, Turns::Missing),
+        }
+    }
+
+    /// Adds the keys of other formats that stand in the record as well: they are not read.
+    pub(super) fn ignored<'a>(self, raw: &Raw<'a>, keys: &mut Vec<Cow<'a, str>>) {
+        let alpaca = self == Self::Alpaca;
+        let fields = [("instruction", &raw.instruction), ("input", &raw.input), ("output", &raw.output)];
+        keys.extend(fields.iter().filter(|(_, f)| !alpaca && **f != Field::Missing).map(|(name, _)| Cow::from(*name)));
+        if !alpaca && !matches!(raw.history, History::Missing) {
+            keys.push("history".into());
+        }
+        if self != Self::Sharegpt && Self::Sharegpt.fits(raw) {
+            keys.push("conversations".into());
+        }
+        if self != Self::Messages && Self::Messages.fits(raw) {
+            keys.push("messages".into());
+        }
+        let (list, name) = match self {
+            Self::Alpaca => return,
+            Self::Sharegpt => (&raw.conversations, "conversations"),
+            Self::Messages => (&raw.messages, "messages"),
+        };
+        if let Turns::List(turns) = list {
+            let mut names: Vec<_> = turns.iter().flatten().flat_map(|t| &t.others).collect();
+            names.sort_unstable();
+            names.dedup();
+            keys.extend(names.into_iter().map(|key| Cow::from(format!("{name}[].{key}"))));
         }
     }
 
@@ -79,16 +107,18 @@ fn alpaca(raw: Raw<'_>) -> Result<Conversation<'_>, Reason> {
     };
     messages.push(Message::new(Role::User, prompt));
     messages.push(Message::new(Role::Assistant, text(raw.output, "output")?));
-    Ok(Conversation { messages, tools: None })
+    Ok(Conversation { messages, tools: tools(raw.tools)? })
 }
 
 fn turns<'a>(
     list: Turns<'a>,
     system_field: Field<'a>,
-    tools: Field<'a>,
+    tools_field: Field<'a>,
     name: &'static str,
 ) -> Result<Conversation<'a>, Reason> {
-    let Turns::List(list) = list else { return Err(format!("not_a_list:{name}").into()) };
+    let Turns::List(list) = list else {
+        return Err(format!("not_a_list:{name}").into());
+    };
     let mut messages = Vec::with_capacity(list.len() + 1);
     system(system_field, &mut messages)?;
     for turn in list {
@@ -101,15 +131,19 @@ fn turns<'a>(
             messages.push(message);
         }
     }
-    let tools = match tools {
-        Field::Missing | Field::Null => None,
-        Field::Text(text) if text.trim().is_empty() => None,
-        Field::Text(text) => Some(text),
-        Field::Json(Value::Array(list)) if list.is_empty() => None,
-        Field::Json(value) => Some(Cow::Owned(pyjson::dumps(&value))),
-        Field::Scalar(_) => return Err("not_text:tools".into()),
-    };
-    Ok(Conversation { messages, tools })
+    Ok(Conversation { messages, tools: tools(tools_field)? })
+}
+
+/// The tools on offer; an empty list, as JSON or as text, is none.
+fn tools(field: Field<'_>) -> Result<Option<Cow<'_, str>>, Reason> {
+    match field {
+        Field::Missing | Field::Null => Ok(None),
+        Field::Text(text) if matches!(text.trim(), "" | "[]" | "{}" | "null") => Ok(None),
+        Field::Text(text) => Ok(Some(text)),
+        Field::Json(Value::Array(list)) if list.is_empty() => Ok(None),
+        Field::Json(value) => Ok(Some(Cow::Owned(pyjson::dumps(&value)))),
+        Field::Scalar(_) => Err("not_text:tools".into()),
+    }
 }
 
 fn message(turn: RawTurn<'_>) -> Result<Message<'_>, Reason> {
@@ -123,7 +157,9 @@ fn message(turn: RawTurn<'_>) -> Result<Message<'_>, Reason> {
         "assistant" | "gpt" | "model" | "bot" | "bing" | "chatgpt" | "function_call" => Role::Assistant,
         "system" | "developer" => Role::System,
         "tool" | "observation" | "function" | "function_response" => Role::Tool,
-        other => return Err(format!("unknown_role:{}", other.chars().take(24).collect::<String>()).into()),
+        other => {
+            return Err(format!("unknown_role:{}", other.chars().take(24).collect::<String>()).into());
+        }
     };
     let mut reasoning = match turn.reasoning {
         Field::Text(text) if !text.is_empty() => Some(text),
@@ -136,17 +172,14 @@ fn message(turn: RawTurn<'_>) -> Result<Message<'_>, Reason> {
         _ => return Err("not_a_list:tool_calls".into()),
     };
     let mut content = match turn.content {
-        Field::Json(Value::Array(parts)) => Cow::Owned(join_parts(&parts, &mut reasoning)?),
+        Field::Json(Value::Array(parts)) => Cow::Owned(join_parts(&parts, &mut reasoning, &mut tool_calls)?),
         field => text(field, "content")?,
     };
     if name == "function_call" {
-        // One call, or a list of them, as JSON text; what is no JSON stays the text it is.
-        match serde_json::from_str::<Value>(&content) {
-            Ok(Value::Array(calls)) => tool_calls = calls.iter().map(tool_call).collect::<Result<_, _>>()?,
-            Ok(call @ Value::Object(_)) => tool_calls = vec![tool_call(&call)?],
-            _ => {}
-        }
-        if !tool_calls.is_empty() {
+        // What is no JSON stays the text it is.
+        let calls = calls_in_text(&content)?;
+        if !calls.is_empty() {
+            tool_calls.extend(calls);
             content = Cow::Borrowed("");
         }
     }
@@ -172,16 +205,41 @@ fn tool_call(call: &Value) -> Result<String, Reason> {
     Ok(format!("{{\"name\": \"{name}\", \"arguments\": {arguments}}}"))
 }
 
-/// Content given in parts: the texts one behind the other; thoughts apart.
-fn join_parts(parts: &[Value], reasoning: &mut Option<Cow<'_, str>>) -> Result<String, Reason> {
+/// The calls that JSON text holds: one, a list of them, or none because it is no JSON.
+fn calls_in_text(text: &str) -> Result<Vec<String>, Reason> {
+    match serde_json::from_str(text) {
+        Ok(Value::Array(calls)) => calls.iter().map(tool_call).collect(),
+        Ok(call @ Value::Object(_)) => Ok(vec![tool_call(&call)?]),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Content given in parts: the texts one behind the other; thoughts and calls apart.
+fn join_parts(
+    parts: &[Value],
+    reasoning: &mut Option<Cow<'_, str>>,
+    tool_calls: &mut Vec<String>,
+) -> Result<String, Reason> {
     let mut joined = String::new();
     for part in parts {
         let kind = part.get("type").and_then(Value::as_str).unwrap_or("text");
-        let text = ["text", "value", "content", "reasoning"].iter().find_map(|key| part.get(key)?.as_str());
+        let text = ["text", "value", "content", "reasoning", "thinking"].iter().find_map(|key| part.get(key)?.as_str());
         match (kind, text) {
             ("text", Some(text)) => joined.push_str(text),
-            ("reasoning" | "thinking", Some(text)) => *reasoning = Some(Cow::Owned(text.to_owned())),
-            _ => return Err(format!("not_text:content[{}]", kind.chars().take(24).collect::<String>()).into()),
+            ("reasoning" | "thinking", Some(text)) => match reasoning {
+                Some(before) => before.to_mut().push_str(text),
+                None => *reasoning = Some(Cow::Owned(text.to_owned())),
+            },
+            ("tool_call" | "tool_calls", Some(text)) => {
+                let calls = calls_in_text(text)?;
+                if calls.is_empty() {
+                    return Err("tool_call_not_json".into());
+                }
+                tool_calls.extend(calls);
+            }
+            _ => {
+                return Err(format!("not_text:content[{}]", kind.chars().take(24).collect::<String>()).into());
+            }
         }
     }
     Ok(joined)

@@ -26,7 +26,7 @@ pub struct Parsed<'a> {
     pub ignored_keys: Vec<Cow<'a, str>>,
 }
 
-/// Parse one record. `format` is the file's; a record with the keys of another one is read by its own.
+/// Parse one record. `format` is the file's; a record that has only the keys of another one is read by its own.
 ///
 /// # Errors
 ///
@@ -40,8 +40,8 @@ pub fn parse<'a>(
         Record::Object(raw) => raw,
         Record::NotAnObject => return Ok(dropped("not_an_object".into())),
     };
-    let ignored_keys = std::mem::take(&mut raw.others);
-    let mut parsed = read(*raw, format, variables);
+    let mut ignored_keys = std::mem::take(&mut raw.others);
+    let mut parsed = read(*raw, format, variables, &mut ignored_keys);
     parsed.ignored_keys = ignored_keys;
     Ok(parsed)
 }
@@ -58,13 +58,19 @@ pub fn detect(text: &str) -> Result<(Option<Format>, Vec<String>), serde_json::E
     })
 }
 
-fn read<'a>(raw: Raw<'a>, format: Option<Format>, variables: &Variables) -> Parsed<'a> {
+fn read<'a>(
+    raw: Raw<'a>,
+    format: Option<Format>,
+    variables: &Variables,
+    ignored_keys: &mut Vec<Cow<'a, str>>,
+) -> Parsed<'a> {
     if let Some(key) = raw.repeated {
         return dropped(format!("key_twice:{key}").into());
     }
-    let Some(format) = Format::of(&raw).or(format) else {
+    let Some(format) = format.filter(|f| f.fits(&raw)).or_else(|| Format::of(&raw)) else {
         return dropped("unknown_format".into());
     };
+    format.ignored(&raw, ignored_keys);
     let mut conversation = match format.read(raw) {
         Ok(conversation) => conversation,
         Err(reason) => return dropped(reason),
@@ -72,6 +78,9 @@ fn read<'a>(raw: Raw<'a>, format: Option<Format>, variables: &Variables) -> Pars
     if !variables.is_empty() {
         for message in &mut conversation.messages {
             fill(&mut message.content, variables);
+            if let Some(reasoning) = &mut message.reasoning {
+                fill(reasoning, variables);
+            }
         }
     }
     match conversation.repair() {
@@ -169,7 +178,8 @@ mod tests {
 
     #[test]
     fn json_faults_keep_their_place() {
-        for text in ["{\"instruction\": \"a\" \"output\": 1}", "{\"a\": NaN}", "{\"a\":1,}", "{\"output\":\"\\ud800\"}"] {
+        for text in ["{\"instruction\": \"a\" \"output\": 1}", "{\"a\": NaN}", "{\"a\":1,}", "{\"output\":\"\\ud800\"}"]
+        {
             assert!(parse(text, None, &Variables::new()).is_err(), "{text}");
         }
         let deep = "[".repeat(100_000);

@@ -28,6 +28,7 @@ pub(super) struct RawTurn<'a> {
     pub(super) reasoning: Field<'a>,
     pub(super) tool_calls: Field<'a>,
     pub(super) loss: Field<'a>,
+    pub(super) others: Vec<Cow<'a, str>>,
 }
 
 /// The list of turns, if it is one.
@@ -147,6 +148,7 @@ any_type! { TurnVisitor, Option<RawTurn<'de>>,
                 "loss" | "loss_weight" | "weight" | "train" => &mut turn.loss,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
+                    turn.others.push(key);
                     continue;
                 }
             };
@@ -194,9 +196,9 @@ macro_rules! list_of {
     };
 }
 
-list_of!(TurnsVisitor, Turns, Turn<'de>, |items: Vec<Turn<'de>>| Turns::List(
-    items.into_iter().map(|t| t.0).collect()
-));
+list_of!(TurnsVisitor, Turns, Turn<'de>, |items: Vec<Turn<'de>>| {
+    Turns::List(items.into_iter().map(|t| t.0).collect())
+});
 list_of!(PairVisitor, Pair, Field<'de>, Pair::Items);
 list_of!(HistoryVisitor, History, Pair<'de>, |pairs: Vec<Pair<'de>>| {
     let pairs: Option<Vec<_>> = pairs

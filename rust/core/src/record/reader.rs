@@ -216,7 +216,9 @@ impl Reader {
             }
             let rest = &self.pending[self.scanned..];
             self.scanned += rest.len() - rest.trim_ascii_start().len();
-            let Some(&byte) = self.pending.get(self.scanned) else { return Ok(()) };
+            let Some(&byte) = self.pending.get(self.scanned) else {
+                return Ok(());
+            };
             self.state = match (self.state, byte) {
                 (State::Start, b'[') => State::Element(true),
                 (State::Start, b'{') => State::Lines,
@@ -235,7 +237,9 @@ impl Reader {
                     continue;
                 }
                 (State::Comma, b',') => State::Element(false),
-                (State::Comma, _) => return Err(self.syntax("expected `,` or `]` here", "records are parted by commas")),
+                (State::Comma, _) => {
+                    return Err(self.syntax("expected `,` or `]` here", "records are parted by commas"));
+                }
                 (State::End, _) => {
                     return Err(self.syntax(
                         "there is text behind the array",
@@ -281,7 +285,9 @@ impl Reader {
                 b'"' => element.in_string = true,
                 b'{' | b'[' => element.depth += 1,
                 // At depth 0 this is the end of a bare number or word: it belongs to the array.
-                b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t' if element.depth == 0 => return Some(at),
+                b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t' if element.depth == 0 => {
+                    return Some(at);
+                }
                 b'}' | b']' => {
                     element.depth -= 1;
                     if element.depth == 0 {
@@ -409,13 +415,10 @@ mod tests {
 
     #[test]
     fn arrays_are_cut_at_their_commas() {
-        assert_eq!(texts(r#" [ {"a":"],}\""} , [1,{"b":2}],3 ,"x,y", null ] "#), [
-            r#"{"a":"],}\""}"#,
-            "[1,{\"b\":2}]",
-            "3",
-            "\"x,y\"",
-            "null"
-        ]);
+        assert_eq!(
+            texts(r#" [ {"a":"],}\""} , [1,{"b":2}],3 ,"x,y", null ] "#),
+            [r#"{"a":"],}\""}"#, "[1,{\"b\":2}]", "3", "\"x,y\"", "null"]
+        );
         assert_eq!(texts("[]"), Vec::<String>::new());
     }
 

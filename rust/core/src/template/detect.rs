@@ -20,15 +20,20 @@ pub fn detect(chat_template: &str, bos_token: Option<&str>, eos_token: Option<&s
     let printed: Option<Vec<String>> = probes
         .iter()
         .map(|probe| {
-            let messages: Vec<_> = probe.messages.iter().map(|m| context! { role => m.role.name(), content => m.content.as_ref() }).collect();
+            let messages: Vec<_> = probe
+                .messages
+                .iter()
+                .map(|m| context! { role => m.role.name(), content => m.content.as_ref() })
+                .collect();
             own.render(context! { messages, bos_token, eos_token, add_generation_prompt => false }).ok()
         })
         .collect();
     let printed = printed?;
     builtin::names().into_iter().filter_map(builtin::find).find(|template| {
-        probes.iter().zip(&printed).all(|(probe, text)| {
-            template.render(probe, None, Learn::default()).text(eos_token.unwrap_or("")) == *text
-        })
+        probes
+            .iter()
+            .zip(&printed)
+            .all(|(probe, text)| template.render(probe, None, Learn::default()).text(eos_token.unwrap_or("")) == *text)
     })
 }
 
@@ -43,6 +48,11 @@ fn probes() -> Vec<Conversation<'static>> {
         dialogue(&[(User, "What is 2+2?"), (Assistant, "4")]),
         dialogue(&[(System, "Be brief."), (User, "Hi"), (Assistant, "Hello")]),
         dialogue(&[(User, "  a\n"), (Assistant, "b "), (User, "c"), (Assistant, " d")]),
-        dialogue(&[(User, "q"), (Assistant, "<think>\nhm\n</think>\n\na"), (User, "r"), (Assistant, "<think>\nho\n</think>\n\nb")]),
+        dialogue(&[
+            (User, "q"),
+            (Assistant, "<think>\nhm\n</think>\n\na"),
+            (User, "r"),
+            (Assistant, "<think>\nho\n</think>\n\nb"),
+        ]),
     ]
 }

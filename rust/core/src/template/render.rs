@@ -6,7 +6,8 @@ use crate::record::pyjson;
 use std::borrow::Cow;
 
 /// Tags that templates write and tokenizers may know as one token.
-const MARKERS: [&str; 6] = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"];
+const MARKERS: [&str; 6] =
+    ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"];
 
 const TOOLS_BEFORE: &str = "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>";
 const TOOLS_AFTER: &str = "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>";
@@ -32,13 +33,21 @@ pub struct Rendered<'a> {
 impl ChatTemplate {
     /// Renders a repaired conversation. `system` replaces the template's own default system prompt.
     #[must_use]
-    pub fn render<'a>(&self, conversation: &'a Conversation<'_>, system: Option<&'a str>, learn: Learn) -> Rendered<'a> {
+    pub fn render<'a>(
+        &self,
+        conversation: &'a Conversation<'_>,
+        system: Option<&'a str>,
+        learn: Learn,
+    ) -> Rendered<'a> {
         let mut rendered = Rendered { turns: Vec::with_capacity(conversation.messages.len() + 1), notices: Vec::new() };
         let messages = &conversation.messages;
         let (first, rest) = match messages.split_first() {
             Some((first, rest)) if first.role == Role::System => (Some(first), rest),
             _ => (None, &messages[..]),
         };
+        if !self.begin.is_empty() {
+            rendered.turns.push(Builder::new(Role::System, self.begin).end(&[]));
+        }
         let default = system.unwrap_or(self.default_system);
         let own = first.map(|m| m.content.as_ref());
         self.render_system(own, default, conversation.tools.as_deref(), &mut rendered);
@@ -57,22 +66,21 @@ impl ChatTemplate {
                 }
                 Role::Assistant => {
                     let learned = message.is_learned() && (!learn.last_answer_only || Some(at) == last_answer);
-                    let behind = last_query.is_none_or(|query| at > query);
+                    let behind = last_query.is_some_and(|query| at > query);
                     let last = at + 1 == rest.len();
                     let turn = self.render_answer(message, learned, behind, last, &mut rendered.notices);
                     rendered.turns.push(turn);
                 }
                 role => {
+                    if message.content.trim_ascii().is_empty() {
+                        rendered.notices.push("empty_prompt");
+                    }
                     let mut turn = Builder::new(role, self.frame(role).before);
                     turn.content(self.trimmed(&message.content), message.loss == Some(true));
                     rendered.turns.push(turn.end(self.frame(role).after));
                 }
             }
             at += 1;
-        }
-        if let (Some(turn), false) = (rendered.turns.first_mut(), self.begin.is_empty()) {
-            let begin = Builder::new(turn.role, self.begin).segments;
-            turn.segments.splice(0..0, begin);
         }
         if learn.prompts {
             for turn in rendered.turns.iter_mut().filter(|t| t.role != Role::Assistant) {
@@ -121,7 +129,7 @@ impl ChatTemplate {
                 turn.content(system, false);
                 match self.tools {
                     ToolStyle::Qwen => {
-                        turn.template(if system.is_empty() { "" } else { "\n\n" });
+                        turn.template(if own.is_none() && system.is_empty() { "" } else { "\n\n" });
                         turn.markup(TOOLS_BEFORE, false);
                         for tool in tool_lines(tools) {
                             turn.template("\n");
@@ -172,8 +180,8 @@ impl ChatTemplate {
             notices.push("thoughts_left_out");
         }
         answer = self.trimmed(answer);
-        if learned && starts_with_line_break(answer) {
-            notices.push("answer_starts_with_line_break");
+        if learned && starts_with_blanks(answer) {
+            notices.push("answer_starts_with_blanks");
         }
         turn.content(answer, learned);
         for (i, call) in message.tool_calls.iter().enumerate() {
@@ -194,7 +202,8 @@ fn is_query(message: &Message<'_>) -> bool {
 
 /// `(thoughts, answer)` of content with a `</think>` in it, as Qwen3's own template parts them.
 fn split_thoughts(content: &str) -> (&str, &str) {
-    let (Some((before, _)), Some((_, after))) = (content.split_once("</think>"), content.rsplit_once("</think>")) else {
+    let (Some((before, _)), Some((_, after))) = (content.split_once("</think>"), content.rsplit_once("</think>"))
+    else {
         return ("", content);
     };
     let before = before.trim_end_matches('\n');
@@ -222,10 +231,11 @@ fn tool_responses<'a>(start: Piece, messages: &'a [Message<'_>], after: &'static
     turn.end(after)
 }
 
-/// Whether the first line break comes before the first letter: there, and only there, ChatML headers and answers share
-/// a token when the whole text is tokenized at once.
-fn starts_with_line_break(text: &str) -> bool {
-    text.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\n' || c == '\r')
+/// Whether an answer begins with a line break, or with several blanks. There, and only there, the line break that ends
+/// a ChatML header may share a token with the answer when the whole text is tokenized at once.
+fn starts_with_blanks(text: &str) -> bool {
+    let blanks = text.len() - text.trim_start().len();
+    blanks > 1 || text.starts_with(['\n', '\r'])
 }
 
 /// Python's `str.strip`, which also takes the four ASCII separators.

@@ -1,13 +1,18 @@
 //! The fast engine: the crate `fastokens`.
 
 use super::Engine;
-use serde_json::Value;
+use std::path::Path;
 
 pub(super) struct Fast(fastokens::Tokenizer);
 
 impl Fast {
-    pub(super) fn load(json: Value) -> Result<Self, String> {
-        fastokens::Tokenizer::from_json(json).map(Self).map_err(|e| e.to_string())
+    /// Loads the file as it is: without the detour over a JSON tree that is a fifth faster, and
+    /// [`encode`](Engine::encode) never looks at the added tokens.
+    pub(super) fn load(path: &Path) -> Result<Self, String> {
+        let mut tokenizer = fastokens::Tokenizer::from_file(path).map_err(|e| e.to_string())?;
+        tokenizer.set_truncation(None);
+        tokenizer.set_padding(None);
+        Ok(Self(tokenizer))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Text → token ids, by one of two engines with equal ids.
 //!
-//! Both load the tokenizer *without its added tokens*: text can then never become a control token, whatever it says.
+//! Both encode as if the tokenizer had no added tokens: text can then never become a control token, whatever it says.
 //! Control tokens are looked up by name, by the template.
 
 mod fast;
@@ -8,8 +8,8 @@ mod reference;
 
 use crate::error::{Error, Result};
 use aho_corasick::AhoCorasick;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -60,19 +60,27 @@ impl Tokenizer {
             problem: format!("`{}` is not a tokenizer that can be used: {problem}", path.display()),
             hint: "it must be the tokenizer.json that transformers' `save_pretrained` writes".to_owned(),
         };
-        let mut json: Value = serde_json::from_slice(&bytes).map_err(|e| fault(e.to_string()))?;
-        let added = take_added_tokens(&mut json).ok_or_else(|| fault("it has no list of added tokens".to_owned()))?;
+        let file: Shape = serde_json::from_slice(&bytes).map_err(|e| fault(e.to_string()))?;
+        drop(bytes);
+        let blanks = file.added_tokens.iter().find(|t| !t.special && t.content.trim().is_empty());
+        if let Some(blank) = blanks {
+            // Such tokens are part of how ordinary text is cut; without them the ids would be other ones.
+            return Err(fault(format!(
+                "its added token {:?} is white space, which is not supported yet",
+                blank.content
+            )));
+        }
+        let reference =
+            || -> Result<Box<dyn Engine>> { Ok(Box::new(reference::Reference::load(path).map_err(fault)?)) };
         let (engine, reason): (Box<dyn Engine>, _) = match choice {
-            Choice::Tokenizers => (Box::new(reference::Reference::load(&json).map_err(fault)?), None),
-            Choice::Fastokens => (Box::new(fast::Fast::load(json).map_err(fault)?), None),
-            Choice::Auto => match fast::Fast::load(json.clone()) {
+            Choice::Tokenizers => (reference()?, None),
+            Choice::Fastokens => (Box::new(fast::Fast::load(path).map_err(fault)?), None),
+            Choice::Auto => match fast::Fast::load(path) {
                 Ok(engine) => (Box::new(engine), None),
-                Err(why) => (
-                    Box::new(reference::Reference::load(&json).map_err(fault)?),
-                    Some(format!("fastokens does not know this tokenizer: {why}")),
-                ),
+                Err(why) => (reference()?, Some(format!("fastokens does not know this tokenizer: {why}"))),
             },
         };
+        let added: HashMap<String, u32> = file.added_tokens.into_iter().map(|t| (t.content, t.id)).collect();
         let lookalikes = AhoCorasick::new(added.keys()).ok().filter(|_| !added.is_empty());
         Ok(Self { engine, reason, added, lookalikes })
     }
@@ -102,18 +110,18 @@ impl Tokenizer {
     }
 }
 
-/// Removes the added tokens, and what else would put tokens into text, from a `tokenizer.json`.
-fn take_added_tokens(json: &mut Value) -> Option<HashMap<String, u32>> {
-    let root = json.as_object_mut()?;
-    let list = root.insert("added_tokens".to_owned(), Value::Array(Vec::new()))?;
-    for step in ["post_processor", "truncation", "padding"] {
-        root.insert(step.to_owned(), Value::Null);
-    }
-    list.as_array()?
-        .iter()
-        .map(|token| {
-            let id = u32::try_from(token.get("id")?.as_u64()?).ok()?;
-            Some((token.get("content")?.as_str()?.to_owned(), id))
-        })
-        .collect()
+/// What is read of a `tokenizer.json` beside the engine.
+#[derive(Deserialize)]
+struct Shape {
+    added_tokens: Vec<AddedToken>,
+    #[serde(rename = "model")]
+    _model: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    special: bool,
 }
