@@ -1,14 +1,13 @@
-"""A row through the model, to the loss of its supervised tokens.
+"""A row through the model, to the losses of its supervised tokens.
 
-The decoder runs over the whole row; the head only where something is learned. Models whose logits are more than one
-matrix product (soft caps, scales, an adapted head) take the longer way through their own head.
+The decoder runs over the whole row; the head only where something is learned. A model whose logits are more than one
+matrix product (soft caps, scales, an adapted head) is found out by a probe and takes the longer way through its own head.
 
 Legend: B sequences, S length, K supervised positions, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,89 +16,98 @@ from torch.nn.functional import cross_entropy
 
 from qlora_fast.attention import NAME
 from qlora_fast.data import Row
-from qlora_fast.loss import CHUNK, supervised_loss
-
-_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+from qlora_fast.loss import chunk_of, supervised_loss
 
 
 class Forward:
-    """Computes losses of rows with one model. Holds no state of its own."""
+    """Computes losses of rows with one model. Holds no state of its own.
 
-    def __init__(self, model: nn.Module, device: torch.device, compute_dtype: torch.dtype) -> None:
+    The model computes in its own dtype; there is no autocast, so nothing is cast that need not be.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
         inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = model
         self.device = device
         self._causal = inner
         self._decoder: Any = inner.get_decoder()
         self._head: Any = inner.get_output_embeddings()
-        self._compute_dtype = compute_dtype
-        config = inner.config.get_text_config()
-        self._own_logits = any(getattr(config, name, None) not in (None, 1, 1.0) for name in _LOGIT_CHANGES)
-        self._plain_head = type(self._head) is nn.Linear and self._head.bias is None
-        self._packs = config._attn_implementation == NAME
+        self._packs = inner.config._attn_implementation == NAME
+        self.plain_head = self._logits_are_one_product()
 
     def loss_sum(self, row: Row) -> Tensor:
-        """Σ cross-entropy over the row's supervised tokens, a scalar with a gradient."""
-        targets = self._to_device(row.targets)
-        with self._autocast():
-            hidden_KD = self._hidden(row)
-            if self._own_logits or not self._plain_head:
-                return cross_entropy(self._logits(hidden_KD).float(), targets, reduction="sum")
-            weight = self._head.weight
-            return supervised_loss(hidden_KD.to(weight.dtype), weight, targets)
+        """Σ cross-entropy over the row's supervised tokens: a scalar in fp32, with a gradient."""
+        targets_K = self._to_device(row.targets)
+        if self.plain_head:
+            return supervised_loss(self._hidden(row), self._head.weight, targets_K)
+        return cross_entropy(self._own_logits(row).float(), targets_K, reduction="sum")
 
     @torch.no_grad()
     def token_losses(self, row: Row) -> tuple[Tensor, Tensor]:
         """(cross-entropy, whether the most likely token is the right one) of each supervised token, both (K,)."""
-        targets = self._to_device(row.targets)
-        losses, right = [], []
-        with self._autocast():
-            hidden_KD = self._hidden(row)
-            for part, wanted in zip(hidden_KD.split(CHUNK), targets.split(CHUNK), strict=True):
-                logits = self._logits(part).float()
-                losses.append(cross_entropy(logits, wanted, reduction="none"))
-                right.append(logits.argmax(-1) == wanted)
-        if not losses:
-            return torch.zeros(0, device=self.device), torch.zeros(0, dtype=torch.bool, device=self.device)
+        targets_K = self._to_device(row.targets)
+        if self.plain_head:
+            chunk = chunk_of(len(self._head.weight))
+            parts = [self._head(part) for part in self._hidden(row).split(chunk)]
+            pairs = [self._score(part, wanted) for part, wanted in zip(parts, targets_K.split(chunk), strict=True)]
+        else:
+            pairs = [self._score(self._own_logits(row), targets_K)]
+        losses, right = zip(*pairs, strict=True)
         return torch.cat(losses), torch.cat(right)
+
+    @torch.no_grad()
+    def reference_loss(self, row: Row) -> Tensor:
+        """Σ cross-entropy through nothing but the model's own code: no borders, no chunks. For a row of one sample."""
+        logits = self._causal(
+            input_ids=self._to_device(row.input_ids),
+            use_cache=False,
+            logits_to_keep=self._to_device(row.target_index),
+        ).logits[0]
+        return cross_entropy(logits.float(), self._to_device(row.targets), reduction="sum")
+
+    @staticmethod
+    def _score(logits_KV: Tensor, targets_K: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803
+        losses = cross_entropy(logits_KV.float(), targets_K, reduction="none")
+        return losses, logits_KV.argmax(-1) == targets_K
 
     def _hidden(self, row: Row) -> Tensor:
         """Hidden states at the predicting positions, (K, D)."""
-        arguments: dict[str, Any] = {}
-        if row.cu_seqlens is not None:
-            borders = tuple(row.cu_seqlens.tolist())
-            arguments = {"borders": borders, "max_length_q": row.max_seqlen, "max_length_k": row.max_seqlen}
-            arguments["cu_seq_lens_q"] = arguments["cu_seq_lens_k"] = self._to_device(row.cu_seqlens)
-        elif not self._packs and row.attention_mask is not None:
-            arguments["attention_mask"] = self._to_device(row.attention_mask)
-        # use_cache=False: a cache would switch transformers' own packing detection off, and costs memory.
-        out = self._decoder(
-            input_ids=self._to_device(row.input_ids),
-            position_ids=self._to_device(row.position_ids),
-            use_cache=False,
-            **arguments,
-        )
-        states: Tensor = out.last_hidden_state
+        states: Tensor = self._decoder(**self._inputs(row)).last_hidden_state
         return states.reshape(-1, states.shape[-1])[self._to_device(row.target_index)]
 
-    def _logits(self, hidden_KD: Tensor) -> Tensor:
-        """Logits of some positions through the model's own head, (K, V)."""
-        logits: Tensor = self._head(hidden_KD)
-        if not self._own_logits:
+    def _own_logits(self, row: Row) -> Tensor:
+        """Logits at the predicting positions through the model's own head, (K, V)."""
+        index = self._to_device(row.target_index)
+        if len(row.input_ids) == 1:
+            logits: Tensor = self._causal(**self._inputs(row), logits_to_keep=index).logits[0]
             return logits
-        config = self._causal.config.get_text_config()
-        if scale := getattr(config, "logits_scaling", None):
-            logits = logits / scale
-        if scale := getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None):
-            logits = logits * scale
-        if cap := getattr(config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        logits = self._causal(**self._inputs(row)).logits
+        return logits.reshape(-1, logits.shape[-1])[index]
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self._compute_dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self._compute_dtype)
+    def _inputs(self, row: Row) -> dict[str, Any]:
+        # use_cache=False: a cache would switch transformers' own packing detection off, and costs memory.
+        inputs: dict[str, Any] = {"use_cache": False, "input_ids": self._to_device(row.input_ids)}
+        inputs["position_ids"] = self._to_device(row.position_ids)
+        if row.cu_seqlens is not None:
+            inputs["borders"] = tuple(row.cu_seqlens.tolist())
+            inputs["cu_seq_lens_q"] = inputs["cu_seq_lens_k"] = self._to_device(row.cu_seqlens)
+            inputs["max_length_q"] = inputs["max_length_k"] = row.max_seqlen
+        elif not self._packs and row.attention_mask is not None:
+            inputs["attention_mask"] = self._to_device(row.attention_mask)
+        return inputs
+
+    @torch.no_grad()
+    def _logits_are_one_product(self) -> bool:
+        """Whether the model's logits are exactly head · hidden: asked of the model, not of a list of its options."""
+        if type(self._head) is not nn.Linear or self._head.bias is not None or self._head.weight.is_meta:
+            return False
+        was_training = self.model.training
+        self.model.eval()
+        ids = torch.arange(4, device=self.device)[None]
+        own = self._causal(input_ids=ids, use_cache=False).logits
+        plain = self._head(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
+        self.model.train(was_training)
+        return own.shape == plain.shape and torch.equal(own, plain)
 
     def _to_device(self, array: Any) -> Tensor:
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
