@@ -197,7 +197,7 @@ impl<'a> Writer<'a> {
     }
 
     fn end_update(&mut self) {
-        while (self.plan.row_offsets.len() - 1 - self.first_row) % self.world != 0 {
+        while !(self.plan.row_offsets.len() - 1 - self.first_row).is_multiple_of(self.world) {
             self.row(std::iter::empty());
         }
         self.first_row = self.plan.row_offsets.len() - 1;
