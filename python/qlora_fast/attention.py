@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -82,11 +83,13 @@ def _each_sample(
     window: int | None,
 ) -> Tensor:
     """One causal sdpa a sample: (1, S, H, D)."""
-    sizes = [end - start for start, end in zip(borders, borders[1:], strict=False)]
+    sizes = [end - start for start, end in pairwise(borders)]
     # split, not slices: its backward writes one gradient instead of adding up one a sample.
     pieces = [
         _causal(q, k, v, scaling, dropout, window if window is not None and window < q.shape[2] else None)
-        for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
+        for q, k, v in zip(
+            torch.split(query, sizes, 2), torch.split(key, sizes, 2), torch.split(value, sizes, 2), strict=True
+        )
     ]
     return torch.cat([piece.transpose(1, 2) for piece in pieces], dim=1)
 
@@ -132,7 +135,9 @@ def _varlen() -> Varlen | None:
             options["scale"] = scale
         # (H, S, D) → (S, H, D), which is what the kernel wants.
         q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))
-        out: Tensor = varlen_attn(q, k, v, borders, borders, longest, longest, **options)
+        out = varlen_attn(q, k, v, borders, borders, longest, longest, **options)
+        if not isinstance(out, Tensor):
+            raise TypeError("varlen_attn gave more than the output that was asked for")
         return out
 
     return call

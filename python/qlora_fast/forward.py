@@ -26,49 +26,51 @@ class Forward:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        wrapped: Any = model
+        inner: Any = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = model
         self.device = device
         self._causal = inner
         self._decoder: Any = inner.get_decoder()
         self._head: Any = inner.get_output_embeddings()
+        self.dtype: torch.dtype = inner.get_input_embeddings().weight.dtype
         self._packs = inner.config._attn_implementation == NAME
         self.plain_head = self._logits_are_one_product()
 
     def loss_sum(self, row: Row) -> Tensor:
         """Σ cross-entropy over the row's supervised tokens: a scalar in fp32, with a gradient."""
-        targets_K = self._to_device(row.targets)
+        targets = self._to_device(row.targets)
         if self.plain_head:
-            return supervised_loss(self._hidden(row), self._head.weight, targets_K)
-        return cross_entropy(self._own_logits(row).float(), targets_K, reduction="sum")
+            return supervised_loss(self._hidden(row), self._head.weight, targets)
+        return cross_entropy(self._own_logits(row).float(), targets, reduction="sum")
 
     @torch.no_grad()
     def token_losses(self, row: Row) -> tuple[Tensor, Tensor]:
         """(cross-entropy, whether the most likely token is the right one) of each supervised token, both (K,)."""
-        targets_K = self._to_device(row.targets)
+        targets = self._to_device(row.targets)
         if self.plain_head:
             chunk = chunk_of(len(self._head.weight))
-            parts = [self._head(part) for part in self._hidden(row).split(chunk)]
-            pairs = [self._score(part, wanted) for part, wanted in zip(parts, targets_K.split(chunk), strict=True)]
+            parts = [self._head(part) for part in torch.split(self._hidden(row), chunk)]
+            pairs = [self._score(part, wanted) for part, wanted in zip(parts, torch.split(targets, chunk), strict=True)]
         else:
-            pairs = [self._score(self._own_logits(row), targets_K)]
+            pairs = [self._score(self._own_logits(row), targets)]
         losses, right = zip(*pairs, strict=True)
         return torch.cat(losses), torch.cat(right)
 
     @torch.no_grad()
-    def reference_loss(self, row: Row) -> Tensor:
-        """Σ cross-entropy through nothing but the model's own code: no borders, no chunks. For a row of one sample."""
+    def reference_losses(self, row: Row) -> Tensor:
+        """Cross-entropies (K,) by nothing but the model's own code: no borders, no chunks. For a row of one sample."""
         logits = self._causal(
             input_ids=self._to_device(row.input_ids),
             use_cache=False,
             logits_to_keep=self._to_device(row.target_index),
         ).logits[0]
-        return cross_entropy(logits.float(), self._to_device(row.targets), reduction="sum")
+        return cross_entropy(logits.float(), self._to_device(row.targets), reduction="none")
 
     @staticmethod
-    def _score(logits_KV: Tensor, targets_K: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803
-        losses = cross_entropy(logits_KV.float(), targets_K, reduction="none")
-        return losses, logits_KV.argmax(-1) == targets_K
+    def _score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        losses = cross_entropy(logits.float(), targets, reduction="none")
+        return losses, logits.argmax(-1) == targets
 
     def _hidden(self, row: Row) -> Tensor:
         """Hidden states at the predicting positions, (K, D)."""

@@ -43,7 +43,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream.to(gradient.dtype), None, None, None
 
@@ -56,5 +56,5 @@ def supervised_loss(hidden_KD: Tensor, weight_VD: Tensor, targets_K: Tensor, chu
     """
     if weight_VD.requires_grad:
         return cross_entropy((hidden_KD @ weight_VD.T).float(), targets_K, reduction="sum")
-    loss: Tensor = _FrozenHeadLoss.apply(hidden_KD, weight_VD, targets_K, chunk or chunk_of(len(weight_VD)))  # type: ignore[no-untyped-call]
+    loss: Tensor = _FrozenHeadLoss.apply(hidden_KD, weight_VD, targets_K, chunk or chunk_of(len(weight_VD)))
     return loss

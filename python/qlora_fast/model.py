@@ -99,7 +99,7 @@ def add_lora(model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool
 
     config = LoraConfig(
         r=spec.rank,
-        lora_alpha=int(spec.alpha) if float(spec.alpha).is_integer() else spec.alpha,  # type: ignore[arg-type]
+        lora_alpha=int(spec.alpha) if float(spec.alpha).is_integer() else spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=lora_targets(model, spec.target),
         task_type=TaskType.CAUSAL_LM,
@@ -110,7 +110,7 @@ def add_lora(model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapted: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
+        adapted: nn.Module = get_peft_model(model, config)
     return adapted.train()
 
 

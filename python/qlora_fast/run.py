@@ -23,14 +23,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qlora_fast import _core, base_model, checkpoint, durable
+from qlora_fast.adapter import Adapter
 from qlora_fast.config import Config, dump
 from qlora_fast.data import PreparedDataset
 from qlora_fast.errors import ArtifactError, TokenizerError
 from qlora_fast.evaluation import EvalOptions, evaluate
 from qlora_fast.forward import Forward
 from qlora_fast.generate import write_card
-from qlora_fast.model import LoraSpec, Quantization, add_lora, count, load_base, pick_device, pick_dtype, trainable
-from qlora_fast.optim import AdamWOptions, adamw
+from qlora_fast.model import LoraSpec, Quantization, add_lora, count, load_base, pick_device, pick_dtype
+from qlora_fast.optim import AdamW, AdamWOptions
 from qlora_fast.planning import PlanOptions, epoch_plan, split
 from qlora_fast.plots import plot_losses
 from qlora_fast.preparation import Progress as PrepareProgress
@@ -86,10 +87,11 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     tokenizer = tokenizer_of(config)
     data = load_data(config, tokenizer, watch.on_prepare)
 
-    torch.manual_seed(config.seed)
     model = make_model(config, tokenizer, dtype, device)
+    adapter = Adapter(model)
+    # Dropout is all that draws from torch's global generator, and differs from rank to rank.
     torch.manual_seed(config.seed + rank)
-    forward = Forward(model, device, dtype)
+    forward = Forward(model, device)
     packed = config.packing in ("exact", "dense")
 
     plans = PlanOptions.of(config, world)
@@ -101,8 +103,14 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
 
     per_epoch = len(plan_of_epoch(0).supervised)
     schedule = Schedule.of(config, total_updates(per_epoch, config.num_train_epochs, config.max_steps))
-    optimizer = adamw(
-        trainable(model), AdamWOptions((config.adam_beta1, config.adam_beta2), config.adam_epsilon, config.weight_decay)
+    optimizer = AdamW(
+        adapter,
+        AdamWOptions(
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+        ),
     )
     identity = _identity(config, data, world)
     progress = None
@@ -111,7 +119,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
         if newest is None:
             log.info("no checkpoint in `%s` yet: starting from the beginning", output)
         else:
-            progress = checkpoint.load_checkpoint(newest, model, optimizer, identity)
+            progress = checkpoint.load_checkpoint(newest, adapter, optimizer, identity)
             log.info("going on from `%s`, update %d of %d", newest, progress.update, schedule.updates)
 
     own, all_ = count(model)
@@ -131,20 +139,19 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
         if data.evals is None or not len(data.eval_ids):
             return None
         options = EvalOptions(config.per_device_eval_batch_size, config.row_budget, packed, config.compute_accuracy)
-        result = evaluate(forward, data.evals, data.eval_ids, options)
-        _keep_best(config, trainer, result, model, tokenizer, output if rank == 0 else None)
+        result = evaluate(forward, data.evals, data.eval_ids, options, rank=rank, world_size=world)
+        _keep_best(config, trainer, result, tokenizer, output if rank == 0 else None)
         return result
 
     def on_save(trainer: Trainer) -> None:
+        checkpoint.save_checkpoint(output, model, adapter, optimizer, trainer.progress, identity)
         if rank == 0:
-            checkpoint.save_checkpoint(output, model, optimizer, trainer.progress, identity)
             checkpoint.rotate(output, config.save_total_limit, trainer.progress.best_update)
 
     every_epoch = {"epoch": per_epoch}
     trainer = Trainer(
-        forward, trainable(model), optimizer, schedule, data.train, data.train_ids, plan_of_epoch,
+        forward, adapter, optimizer, schedule, data.train, data.train_ids, plan_of_epoch,
         TrainOptions(
-            max_grad_norm=config.max_grad_norm,
             logging_steps=config.logging_steps,
             eval_every=every_epoch.get(config.eval_strategy, config.eval_steps if config.eval_strategy == "steps" else None),
             save_every=every_epoch.get(config.save_strategy, config.save_steps if config.save_strategy == "steps" else None),
@@ -159,7 +166,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     done = trainer.run()
     results = _results(done, len(lengths), config)
     if rank == 0:
-        finish_output(config, model, tokenizer, done, results)
+        finish_output(trainer, config, tokenizer, results)
     if world > 1:
         dist.destroy_process_group()
     return results
@@ -220,15 +227,13 @@ def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device:
             hint=f"put the model's own tokenizer.json into `{tokenizer.folder}`",
         )
     spec = LoraSpec(config.lora_rank, config.alpha, config.lora_dropout, config.lora_target)
-    return add_lora(model, spec, compute_dtype=dtype, checkpointing=config.gradient_checkpointing)
+    return add_lora(model, spec, seed=config.seed, checkpointing=config.gradient_checkpointing)
 
 
-def finish_output(
-    config: Config, model: nn.Module, tokenizer: Tokenizer, progress: Progress, results: dict[str, Any]
-) -> None:
+def finish_output(trainer: Trainer, config: Config, tokenizer: Tokenizer, results: dict[str, Any]) -> None:
     """The guide's output folder, name for name."""
-    output = Path(config.output_dir)
-    _write_adapter(output / "last", model, tokenizer, config)
+    output, progress = Path(config.output_dir), trainer.progress
+    _write_adapter(output / "last", trainer, tokenizer, config)
     source = output / "best" if config.load_best_model_at_end and (output / "best").is_dir() else output / "last"
     for file in source.iterdir():
         shutil.copy2(file, output / file.name)
@@ -248,7 +253,7 @@ def finish_output(
 
 
 def _keep_best(
-    config: Config, trainer: Trainer, result: Log, model: nn.Module, tokenizer: Tokenizer, output: Path | None
+    config: Config, trainer: Trainer, result: Log, tokenizer: Tokenizer, output: Path | None
 ) -> None:
     value = result[config.metric_for_best_model]
     best = trainer.progress.best_metric
@@ -256,14 +261,13 @@ def _keep_best(
     if better:
         trainer.progress.best_metric, trainer.progress.best_update = value, trainer.progress.update
         if output is not None:
-            _write_adapter(output / "best", model, tokenizer, config)
+            _write_adapter(output / "best", trainer, tokenizer, config)
 
 
-def _write_adapter(folder: Path, model: nn.Module, tokenizer: Tokenizer, config: Config) -> None:
+def _write_adapter(folder: Path, trainer: Trainer, tokenizer: Tokenizer, config: Config) -> None:
     """An adapter folder that PEFT loads and `chat` understands."""
     with durable.new_folder(folder) as made:
-        model.save_pretrained(made)  # type: ignore[operator]
-        (made / "README.md").unlink(missing_ok=True)
+        checkpoint.write_adapter(made, trainer.forward.model, trainer.adapter, config.model_name_or_path)
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             if (tokenizer.folder / name).is_file():
                 shutil.copyfile(tokenizer.folder / name, made / name)

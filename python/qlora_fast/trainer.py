@@ -5,7 +5,7 @@
     for update in plan:
         for row in rows of this rank:
             (Σ cross-entropy / supervised tokens of the whole update).backward()
-        sum gradients over ranks; clip; AdamW; next rate
+        sum gradients over ranks; clip; AdamW at the schedule's rate
 
 It takes finished parts and knows no path and no config. On a GPU nothing leaves the device between log steps: an update
 whose gradient is not finite is skipped there, and found at the next log step, which ends the run.
@@ -13,37 +13,40 @@ whose gradient is not finite is skipped there, and found at the next log step, w
 
 from __future__ import annotations
 
+import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import Parameter
 
 from qlora_fast._core import EpochPlan
+from qlora_fast.adapter import Adapter
 from qlora_fast.data import PreparedDataset, Row, packed_row, padded_row
 from qlora_fast.errors import TrainingError
 from qlora_fast.forward import Forward
-from qlora_fast.optim import clip_gradients
+from qlora_fast.optim import AdamW
 from qlora_fast.schedule import Schedule
+from qlora_fast.signals import StopRequest
+
+log = logging.getLogger(__name__)
 
 Log = dict[str, float]
+
+ISOLATION_BOUND = {torch.float32: 1e-4}
+"""How far the losses of packed tokens may be from those of the samples alone, by dtype; see :func:`check_isolation`."""
+_ISOLATION_BOUND_16 = 5e-2
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
     """When something happens; ``None`` is never. Updates count from 1."""
 
-    max_grad_norm: float
     logging_steps: int
     eval_every: int | None
     save_every: int | None
@@ -65,7 +68,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the run does beside training. Each is called with the trainer."""
+    """What the run does beside training. Each is called with the trainer, on every rank."""
 
     on_log: Callable[[Trainer, Log], None]
     evaluate: Callable[[Trainer], Log | None]
@@ -77,14 +80,25 @@ class Interrupted(Exception):  # noqa: N818  it is no error
     """A signal ended the run behind a whole update, and a checkpoint was written."""
 
 
+@dataclass(slots=True)
+class _Window:
+    """What has happened since the last log step. The loss stays on the device."""
+
+    loss: Tensor
+    tokens: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    updates: int = 0
+
+
 class Trainer:
     """One run over one dataset."""
 
     def __init__(
         self,
         forward: Forward,
-        parameters: Sequence[Parameter],
-        optimizer: torch.optim.Optimizer,
+        adapter: Adapter,
+        optimizer: AdamW,
         schedule: Schedule,
         dataset: PreparedDataset,
         indices: NDArray[np.int64],
@@ -97,7 +111,7 @@ class Trainer:
         progress: Progress | None = None,
     ) -> None:
         self.forward = forward
-        self.parameters = list(parameters)
+        self.adapter = adapter
         self.optimizer = optimizer
         self.schedule = schedule
         self.dataset = dataset
@@ -111,8 +125,9 @@ class Trainer:
         self._plan = plan_of_epoch(0)
         self._planned_epoch = 0
         self.updates_per_epoch = len(self._plan.supervised)
-        self._stop = False
-        self._finite = torch.ones((), device=forward.device)
+        self._on_host = forward.device.type == "cpu"
+        # The first update whose gradient was not finite; 0 while there is none.
+        self._failed = torch.zeros((), dtype=torch.int64, device=forward.device)
 
     def run(self) -> Progress:
         """Train to the end of the schedule, or to the first signal.
@@ -123,69 +138,61 @@ class Trainer:
         """
         progress = self.progress
         if progress.update == 0 and self.options.packed:
-            self._check_packing()
-        window = torch.tensor(progress.window_loss, dtype=torch.float64, device=self.forward.device)
-        started, since = time.perf_counter() - progress.seconds, time.perf_counter()
-        tokens = samples = 0
-        with self._signals():
+            self._check_first_row()
+        carried = progress.window_loss if self.rank == 0 else 0.0
+        window = _Window(torch.tensor(carried, dtype=torch.float64, device=self.forward.device))
+        with StopRequest() as stop:
             while progress.update < self.schedule.updates:
+                started = time.perf_counter()
                 update = progress.update + 1
                 plan, k = self._update_of(update)
-                loss, norm = self._step(plan, k, self.schedule.lr(update))
-                window += loss
+                loss, norm = self._step(plan, k, update)
+                window.loss += loss
+                window.updates += 1
+                window.tokens += int(plan.tokens[k])
+                window.samples += _samples(plan, k)
                 progress.update = update
                 progress.window_tokens += int(plan.supervised[k])
-                tokens += int(plan.tokens[k])
-                first, last = plan.update_offsets[k], plan.update_offsets[k + 1]
-                samples += int(plan.row_offsets[last] - plan.row_offsets[first])
                 done = update == self.schedule.updates
-                if update % self.options.logging_steps == 0 or done:
-                    now = time.perf_counter()
-                    self._log(window, norm, {"samples": samples, "tokens": tokens}, now - since)
-                    window.zero_()
-                    progress.window_tokens, tokens, samples, since = 0, 0, 0, now
-                progress.seconds = time.perf_counter() - started
+                log_now = done or _due(update, self.options.logging_steps)
+                # Looking at the failure flag waits for the device: free on a CPU, rare on a GPU.
+                if self._on_host or log_now:
+                    self._raise_if_failed()
+                stopping = self._agreed(stop.requested) if self._on_host or log_now else False
+                loss_sum = self._over_ranks(window.loss) if log_now else None
+                window.seconds += time.perf_counter() - started
+                progress.seconds += time.perf_counter() - started
+                if loss_sum is not None:
+                    self._log(float(loss_sum), float(norm), window)
+                    window = _Window(torch.zeros_like(window.loss))
+                    progress.window_tokens = 0
                 self.hooks.on_update(self)
                 if _due(update, self.options.eval_every) or (done and self.options.eval_every):
                     self._evaluate()
-                if _due(update, self.options.save_every) or (done and self.options.save_every) or self._stop:
-                    progress.window_loss = float(window)
-                    self.hooks.save(self)
-                if self._stop and not done:
+                if stopping or _due(update, self.options.save_every) or (done and self.options.save_every):
+                    self._save(window, must=stopping or done)
+                if stopping and not done:
                     raise Interrupted
         return progress
 
-    def _step(self, plan: EpochPlan, k: int, lr: float) -> tuple[Tensor, Tensor]:
+    def _step(self, plan: EpochPlan, k: int, update: int) -> tuple[Tensor, Tensor]:
         """One update; its summed loss on this rank and its gradient norm, both still on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64, device=self.forward.device)
         supervised = max(int(plan.supervised[k]), 1)
         for row in self.rows(plan, k):
             loss = self.forward.loss_sum(row)
             (loss / supervised).backward()  # type: ignore[no-untyped-call]
+            self.adapter.collect()
             total += loss.detach()
         if self.world_size > 1:
-            self._sum_gradients()
-        norm = clip_gradients(self.parameters, self.options.max_grad_norm)
-        self._apply(norm, lr)
+            # A sum, not a mean: each rank's loss is divided by the tokens of all ranks already.
+            dist.all_reduce(self.adapter.gradient)
+        norm = self.optimizer.step(self.schedule.lr(update))
+        self._failed = torch.where((self._failed == 0) & ~norm.isfinite(), update, self._failed)
         return total, norm
 
-    def _apply(self, norm: Tensor, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        finite = torch.isfinite(norm)
-        if self.forward.device.type == "cpu":
-            if not finite:
-                self._not_finite()
-        else:
-            # The fused kernel skips the update when this is not 0; the host is not asked.
-            self._finite *= finite
-            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-            self.optimizer.grad_scale = None  # type: ignore[attr-defined]
-        self.optimizer.step()
-
     def rows(self, plan: EpochPlan, k: int) -> Iterator[Row]:
-        """This rank's rows of update ``k`` of a plan."""
+        """This rank's rows of update ``k`` of a plan; rows that only even out the ranks are empty and left out."""
         make = packed_row if self.options.packed else padded_row
         first, last = int(plan.update_offsets[k]), int(plan.update_offsets[k + 1])
         for row in range(first + self.rank, last, self.world_size):
@@ -199,34 +206,20 @@ class Trainer:
             self._plan, self._planned_epoch = self._plan_of_epoch(epoch), epoch
         return self._plan, k
 
-    def _sum_gradients(self) -> None:
-        """One all-reduce of one flat gradient; the loss is divided by the tokens of all ranks already."""
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        flat = torch.cat([g.reshape(-1) for g in gradients])
-        dist.all_reduce(flat)
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-    def _log(self, window: Tensor, norm: Tensor, done: dict[str, int], seconds: float) -> None:
-        if self.world_size > 1:
-            dist.all_reduce(window)
-        if not self._finite:
-            self._not_finite()
+    def _log(self, loss_sum: float, norm: float, window: _Window) -> None:
         progress = self.progress
-        loss = float(window) / max(progress.window_tokens, 1)
+        loss = loss_sum / max(progress.window_tokens, 1)
         if not math.isfinite(loss):
-            self._not_finite()
+            self._fail(progress.update)
+        seconds = max(window.seconds, 1e-9)
         entry: Log = {
             "step": progress.update,
-            "epoch": round(progress.update / self.updates_per_epoch, 4),
+            "epoch": self._epoch(),
             "loss": loss,
             "learning_rate": self.schedule.lr(progress.update),
-            "grad_norm": float(norm),
-            "samples_per_second": done["samples"] / seconds,
-            "tokens_per_second": done["tokens"] / seconds,
+            "grad_norm": norm,
+            "samples_per_second": window.samples / seconds,
+            "tokens_per_second": window.tokens / seconds,
             "supervised_tokens_per_second": progress.window_tokens / seconds,
         }
         progress.log_history.append(entry)
@@ -235,60 +228,90 @@ class Trainer:
     def _evaluate(self) -> None:
         result = self.hooks.evaluate(self)
         if result is not None:
-            entry: Log = {"step": self.progress.update, "epoch": round(self.progress.update / self.updates_per_epoch, 4)}
-            entry |= result
+            entry: Log = {"step": self.progress.update, "epoch": self._epoch(), **result}
             self.progress.log_history.append(entry)
             self.hooks.on_log(self, entry)
 
-    def _not_finite(self) -> None:
-        plan, k = self._update_of(self.progress.update + 1 if self.forward.device.type == "cpu" else self.progress.update)
+    def _save(self, window: _Window, *, must: bool) -> None:
+        """Write a checkpoint. A full disk in the middle of a run costs this one checkpoint, not the run."""
+        self._raise_if_failed()
+        total = self._over_ranks(window.loss)
+        self.progress.window_loss = float(total)
+        window.loss = total if self.rank == 0 else torch.zeros_like(total)
+        try:
+            self.hooks.save(self)
+        except OSError as error:
+            if must:
+                raise
+            log.warning("no checkpoint at update %d: %s; training goes on", self.progress.update, error)
+
+    def _epoch(self) -> float:
+        return round(self.progress.update / self.updates_per_epoch, 4)
+
+    def _over_ranks(self, value: Tensor) -> Tensor:
+        if self.world_size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any rank was asked to stop: all of them have to stop behind the same update."""
+        if self.world_size == 1:
+            return stop
+        return bool(self._over_ranks(torch.tensor(int(stop), device=self.forward.device)))
+
+    def _raise_if_failed(self) -> None:
+        if failed := int(self._failed):
+            self._fail(failed)
+
+    def _fail(self, update: int) -> None:
+        plan, k = self._update_of(update)
         first, last = plan.row_offsets[plan.update_offsets[k]], plan.row_offsets[plan.update_offsets[k + 1]]
-        where = ", ".join(str(self.dataset.origin(int(i))) for i in self.indices[plan.sample_ids[first:last]][:8])
+        ids = self.indices[plan.sample_ids[first:last]].tolist()
+        where = ", ".join(str(self.dataset.origin(i)) for i in ids[:8]) + (", …" if len(ids) > 8 else "")
         raise TrainingError(
-            f"the loss or gradient is not finite near update {self.progress.update + 1}; the update was not applied",
-            hint=f"lower learning_rate, or look at its samples: {where}",
+            f"the loss or its gradient is not finite in update {update} (samples {ids[:8]}); it was not applied",
+            hint=f"lower learning_rate, or look at its data: {where}",
         )
 
-    def _check_packing(self) -> None:
-        """Losses of the first packed row equal those of its samples alone, or packing is not safe with this model."""
+    def _check_first_row(self) -> None:
         plan, k = self._update_of(1)
-        row = next(self.rows(plan, k), None)
-        if row is None or len(row.sample_ids) < 2:
-            return
-        was_training = self.forward.model.training
-        self.forward.model.eval()
-        together = self.forward.token_losses(row)[0]
-        alone = torch.cat([self.forward.token_losses(packed_row(self.dataset, [i]))[0] for i in row.sample_ids.tolist()])
-        self.forward.model.train(was_training)
-        exact = all(p.dtype == torch.float32 for p in self.forward.model.parameters())
-        bound = 1e-3 if exact else 5e-2
-        error = float((together - alone).abs().mean() / alone.abs().mean().clamp_min(1e-6))
-        if not error <= bound:
-            raise TrainingError(
-                f"packed samples see each other with this model: their losses differ by {error:.1e} (bound {bound:.0e})",
-                hint="set `packing: none` or `packing: bucketed`, and please report the model",
-            )
+        row = max(self.rows(plan, k), key=lambda r: len(r.sample_ids), default=None)
+        if row is not None:
+            check_isolation(self.forward, self.dataset, row)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM lets the update end and a checkpoint be written; the second is obeyed at once."""
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
+@torch.no_grad()
+def check_isolation(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
+    """Compare a packed row with its samples run alone through the model's own code.
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        try:
-            before: dict[int, Any] = {n: signal.signal(n, stop) for n in numbers}
-        except ValueError:  # not in the main thread: the caller's business
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    Packing is safe, and the loss is the model's, exactly when they agree; a model that mixes samples in a way
+    nobody thought of shows here.
+
+    Returns:
+        mean |difference| ÷ mean loss, over the supervised tokens.
+
+    Raises:
+        TrainingError: the two differ by more than rounding.
+    """
+    was_training = forward.model.training
+    forward.model.eval()
+    together = forward.token_losses(row)[0]
+    alone = torch.cat([forward.reference_losses(packed_row(dataset, [i])) for i in row.sample_ids.tolist()])
+    forward.model.train(was_training)
+    error = float((together - alone).abs().mean() / alone.abs().mean().clamp_min(1e-6))
+    bound = ISOLATION_BOUND.get(forward.dtype, _ISOLATION_BOUND_16)
+    if not error <= bound:
+        raise TrainingError(
+            f"packed samples influence each other in this model: their losses differ by {error:.1e} (bound {bound:.0e})",
+            hint="set `packing: none` or `packing: bucketed`, and please report the model",
+        )
+    return error
+
+
+def _samples(plan: EpochPlan, k: int) -> int:
+    first, last = plan.update_offsets[k], plan.update_offsets[k + 1]
+    return int(plan.row_offsets[last] - plan.row_offsets[first])
 
 
 def _due(update: int, every: int | None) -> bool:
