@@ -117,7 +117,10 @@ def _write_model(gguf: Path, folder: Path) -> None:
     """De-quantize the weights to bf16 and save them with the tokenizer, as an ordinary model folder."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     # The weights are plain bf16 now; transformers still calls the model quantized and would refuse to save it.
     if "quantization_config" in model.config.__dict__:

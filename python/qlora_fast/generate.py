@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Decoder
 from torch import nn
 
 from qlora_fast.errors import ArtifactError, TokenizerError
+from qlora_fast.model import quiet_libraries
 from qlora_fast.preparation import Tokenizer
 
 CARD = "qlora_fast.json"
@@ -126,8 +127,6 @@ def load_chat_model(base: str, adapter: Path | None, dtype: torch.dtype, device:
     """The base model with a key-value cache, and the adapter on it if there is one."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
-
-    from qlora_fast.model import quiet_libraries
 
     quiet_libraries()
     try:
