@@ -55,9 +55,7 @@ class ChatSession:
         """Answer ``text``, in pieces as they come; the turn is remembered when it is complete."""
         self.turns.append({"role": "user", "content": text})
         conversation = json.dumps({"messages": self.turns})
-        prompt = self._encoder.encode(
-            conversation, add_generation_prompt=True, enable_thinking=self.enable_thinking
-        )[0]
+        prompt = self._encoder.encode(conversation, add_generation_prompt=True, enable_thinking=self.enable_thinking)[0]
         shown, ids = "", []
         stops = set(self._encoder.stop_ids())
         for token in self._generate(prompt.tolist(), sampling):
@@ -112,7 +110,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         ArtifactError: the folder is no adapter of this program.
     """
     if not (folder / "adapter_config.json").is_file():
-        raise ArtifactError(f"`{folder}` holds no adapter", hint="give the output_dir of a finished run, or a checkpoint in it")
+        raise ArtifactError(
+            f"`{folder}` holds no adapter", hint="give the output_dir of a finished run, or a checkpoint in it"
+        )
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -130,11 +130,13 @@ def load_chat_model(base: str, adapter: Path | None, dtype: torch.dtype, device:
 
     quiet_libraries()
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation="sdpa").to(device)
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation="sdpa").to(
+            device
+        )
     except (OSError, ValueError) as error:
         raise ArtifactError(f"cannot load the model `{base}`: {str(error).splitlines()[0]}") from error
     if adapter is not None:
-        model = PeftModel.from_pretrained(model, str(adapter))  # type: ignore[arg-type]
+        model = PeftModel.from_pretrained(model, str(adapter))
     return model.eval()
 
 

@@ -239,7 +239,9 @@ def finish_output(trainer: Trainer, config: Config, tokenizer: Tokenizer, result
         shutil.copy2(file, output / file.name)
     groups = {
         "train_results.json": {k: v for k, v in results.items() if not k.startswith("eval_") and k != "perplexity"},
-        "eval_results.json": {k: v for k, v in results.items() if k.startswith("eval_") or k in ("perplexity", "epoch")},
+        "eval_results.json": {
+            k: v for k, v in results.items() if k.startswith("eval_") or k in ("perplexity", "epoch")
+        },
         "all_results.json": results,
         "trainer_state.json": checkpoint.trainer_state(progress),
     }
@@ -252,9 +254,7 @@ def finish_output(trainer: Trainer, config: Config, tokenizer: Tokenizer, result
     durable.write_text(output / "README.md", _model_card(config, results))
 
 
-def _keep_best(
-    config: Config, trainer: Trainer, result: Log, tokenizer: Tokenizer, output: Path | None
-) -> None:
+def _keep_best(config: Config, trainer: Trainer, result: Log, tokenizer: Tokenizer, output: Path | None) -> None:
     value = result[config.metric_for_best_model]
     best = trainer.progress.best_metric
     better = best is None or (value > best if config.metric_for_best_model == "eval_accuracy" else value < best)

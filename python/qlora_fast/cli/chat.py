@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.argument("run_or_adapter", metavar="RUN_OR_ADAPTER")
 @click.option("--prompt", "prompts", multiple=True, help="Ask this and exit; may be given again, each by itself.")
 @click.option("--system", help="System prompt instead of the template's own.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest token.")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest token."
+)
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--thinking/--no-thinking", default=False, help="Let a thinking model think.")

@@ -57,7 +57,9 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
         report["plan_digest"] = first.digest
     schedule = Schedule.of(config, total_updates(per_epoch, config.num_train_epochs, config.max_steps))
     steps = range(config.logging_steps, schedule.updates + 1, max(config.logging_steps, schedule.updates // 1000))
-    key_steps = sorted({1, *steps, min(schedule.warmup + 1, schedule.updates), schedule.updates} & set(range(1, schedule.updates + 1)))
+    key_steps = sorted(
+        {1, *steps, min(schedule.warmup + 1, schedule.updates), schedule.updates} & set(range(1, schedule.updates + 1))
+    )
     report = {
         "rows": samples,
         "eval_rows": len(eval_ids),
@@ -101,7 +103,10 @@ def _show(report: dict[str, Any], config: Config) -> None:
     lines = [
         ("rows", f"{report['rows']:,} to train on, {report['eval_rows']:,} held out"),
         ("update", f"{report['samples_per_update']:,} {unit} (batch {batch})"),
-        ("updates", f"{report['updates_per_epoch']:,} an epoch × {report['epochs']:g} epochs = {updates:,}, {warmup:,} of them warm-up"),
+        (
+            "updates",
+            f"{report['updates_per_epoch']:,} an epoch × {report['epochs']:g} epochs = {updates:,}, {warmup:,} of them warm-up",
+        ),
         ("rate", ", ".join(f"{rates[k]:.3e} at {int(k):,}" for k in shown) + f"  ({config.lr_scheduler_type})"),
     ]
     if "tokens_per_update" in report:

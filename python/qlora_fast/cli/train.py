@@ -91,7 +91,10 @@ def _show(config: Config, results: dict[str, float]) -> None:
     output = Path(config.output_dir)
     lines = [
         ("adapter", str(output)),
-        ("train", f"loss {results['train_loss']:.4f}, {results['train_steps']:,} updates in {results['train_runtime']:,.0f} s"),
+        (
+            "train",
+            f"loss {results['train_loss']:.4f}, {results['train_steps']:,} updates in {results['train_runtime']:,.0f} s",
+        ),
     ]
     if "eval_loss" in results:
         lines.append(
