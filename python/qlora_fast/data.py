@@ -283,7 +283,8 @@ def _column(raw: NDArray[np.uint8], start: int, entry: dict[str, Any], dtype: ty
         raise ValueError("a column lies outside the file")
     # np.asarray drops the memmap subclass, whose slicing costs microseconds each.
     column: NDArray[Any] = np.asarray(raw[start + begin : start + end]).view(dtype)
-    return column.reshape(entry["shape"])
+    shaped: NDArray[Any] = column.reshape(entry["shape"])
+    return shaped
 
 
 def _supervised(shard: _Shard) -> NDArray[np.uint32]:
