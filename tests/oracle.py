@@ -99,7 +99,9 @@ def _turn(raw: dict[str, Any]) -> dict[str, Any]:
     content = raw.get("content", raw.get("value"))
     turn: dict[str, Any] = {"role": ROLES[name], "content": content or ""}
     if isinstance(content, list):
-        texts = {kind: [p["value"] for p in content if p["type"] == kind] for kind in ("text", "reasoning", "tool_call")}
+        texts = {
+            kind: [p["value"] for p in content if p["type"] == kind] for kind in ("text", "reasoning", "tool_call")
+        }
         turn["content"] = "".join(texts["text"])
         if texts["reasoning"]:
             turn["reasoning_content"] = "".join(texts["reasoning"])

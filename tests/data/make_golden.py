@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.oracle import DEMO, JINJA, Oracle, conversation, read_rows
+from oracle import DEMO, JINJA, Oracle, conversation, read_rows
 
 GOLDEN = Path(__file__).parent / "golden"
 Turns = list[dict[str, Any]]
@@ -43,7 +43,12 @@ HAND_MADE: dict[str, Turns] = {
     "system in the middle": [user("a"), answer("b"), system("Now in French."), user("c"), answer("d")],
     "thoughts in the content": [user("q"), answer("<think>\nhm\n</think>\n\na")],
     "thoughts apart": [user("q"), answer("a", reasoning_content="hm")],
-    "earlier thoughts": [user("q"), answer("a", reasoning_content="old"), user("r"), answer("b", reasoning_content="new")],
+    "earlier thoughts": [
+        user("q"),
+        answer("a", reasoning_content="old"),
+        user("r"),
+        answer("b", reasoning_content="new"),
+    ],
     "to be answered": [user("q")],
 }
 

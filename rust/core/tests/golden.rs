@@ -1,5 +1,7 @@
 //! Rendering and encoding against transformers and `tokenizers`: the golden vectors that `make golden` writes.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 use qlora_fast_core::conversation::Conversation;
 use qlora_fast_core::encode::Encoder;
 use qlora_fast_core::template::{self, Learn};
