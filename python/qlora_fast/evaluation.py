@@ -72,16 +72,14 @@ def sample_scores(
     world_size: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Σ cross-entropy and rightly predicted tokens of each sample, both (n,), in the order of ``indices``."""
-    was_training = forward.model.training
-    forward.model.eval()
     scores = np.zeros((2, len(indices)))
     make = packed_row if options.packed else padded_row
-    for row_ids in _rows(dataset, indices, options)[rank::world_size]:
-        pair = forward.token_losses(make(dataset, indices[row_ids]))
-        owner = np.repeat(row_ids, dataset.supervised[indices[row_ids]])
-        for score, values in zip(scores, pair, strict=True):
-            score += np.bincount(owner, weights=values.double().cpu().numpy(), minlength=len(indices))
-    forward.model.train(was_training)
+    with forward.scoring():
+        for row_ids in _rows(dataset, indices, options)[rank::world_size]:
+            pair = forward.token_losses(make(dataset, indices[row_ids]))
+            owner = np.repeat(row_ids, dataset.supervised[indices[row_ids]])
+            for score, values in zip(scores, pair, strict=True):
+                score += np.bincount(owner, weights=values.double().cpu().numpy(), minlength=len(indices))
     if world_size > 1:
         shared = torch.from_numpy(scores).to(forward.device)
         dist.all_reduce(shared)

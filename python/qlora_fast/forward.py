@@ -8,6 +8,8 @@ Legend: B sequences, S length, K supervised positions, D hidden width, V vocabul
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,6 +39,22 @@ class Forward:
         self._packs = inner.config._attn_implementation == NAME
         self.plain_head = self._logits_are_one_product()
 
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Without dropout and without gradients; the model is afterwards as it was."""
+        was_training = self.model.training
+        self.model.eval()
+        for module in self.model.modules():
+            # bitsandbytes turns the weights of such a layer over, for good, when it runs in evaluation mode on a CPU:
+            # in a layout of less precision, which training then goes on with, without a gradient.
+            if type(module).__name__ == "Linear4bit":
+                module.training = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(was_training)
+
     def loss_sum(self, row: Row) -> Tensor:
         """Σ cross-entropy over the row's supervised tokens: a scalar in fp32, with a gradient."""
         targets = self._to_device(row.targets)
@@ -44,9 +62,11 @@ class Forward:
             return supervised_loss(self._hidden(row), self._head.weight, targets)
         return cross_entropy(self._own_logits(row).float(), targets, reduction="sum")
 
-    @torch.no_grad()
     def token_losses(self, row: Row) -> tuple[Tensor, Tensor]:
-        """(cross-entropy, whether the most likely token is the right one) of each supervised token, both (K,)."""
+        """(cross-entropy, whether the most likely token is the right one) of each supervised token, both (K,).
+
+        Call it inside :meth:`scoring`, as :meth:`reference_losses`.
+        """
         targets = self._to_device(row.targets)
         if self.plain_head:
             chunk = chunk_of(len(self._head.weight))
@@ -57,7 +77,6 @@ class Forward:
         losses, right = zip(*pairs, strict=True)
         return torch.cat(losses), torch.cat(right)
 
-    @torch.no_grad()
     def reference_losses(self, row: Row) -> Tensor:
         """Cross-entropies (K,) by nothing but the model's own code: no borders, no chunks. For a row of one sample."""
         logits = self._causal(
@@ -98,17 +117,14 @@ class Forward:
             inputs["attention_mask"] = self._to_device(row.attention_mask)
         return inputs
 
-    @torch.no_grad()
     def _logits_are_one_product(self) -> bool:
         """Whether the model's logits are exactly head · hidden: asked of the model, not of a list of its options."""
         if type(self._head) is not nn.Linear or self._head.bias is not None or self._head.weight.is_meta:
             return False
-        was_training = self.model.training
-        self.model.eval()
         ids = torch.arange(4, device=self.device)[None]
-        own = self._causal(input_ids=ids, use_cache=False).logits
-        plain = self._head(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
-        self.model.train(was_training)
+        with self.scoring():
+            own = self._causal(input_ids=ids, use_cache=False).logits
+            plain = self._head(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
         return own.shape == plain.shape and torch.equal(own, plain)
 
     def _to_device(self, array: Any) -> Tensor:

@@ -70,6 +70,7 @@ def load_base(
         ConfigError: the model cannot be packed.
     """
     quiet_libraries()
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -82,7 +83,7 @@ def load_base(
         if quantization is not None:
             arguments |= {"quantization_config": _bitsandbytes(quantization, dtype), "device_map": {"": str(device)}}
         model: nn.Module = AutoModelForCausalLM.from_pretrained(path, **arguments)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _explained(path, error) from error
     model.requires_grad_(False)
     return model if quantization is not None else model.to(device)

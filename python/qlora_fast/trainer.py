@@ -281,7 +281,6 @@ class Trainer:
             check_isolation(self.forward, self.dataset, row)
 
 
-@torch.no_grad()
 def check_isolation(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
     """Compare a packed row with its samples run alone through the model's own code.
 
@@ -294,11 +293,9 @@ def check_isolation(forward: Forward, dataset: PreparedDataset, row: Row) -> flo
     Raises:
         TrainingError: the two differ by more than rounding.
     """
-    was_training = forward.model.training
-    forward.model.eval()
-    together = forward.token_losses(row)[0]
-    alone = torch.cat([forward.reference_losses(packed_row(dataset, [i])) for i in row.sample_ids.tolist()])
-    forward.model.train(was_training)
+    with forward.scoring():
+        together = forward.token_losses(row)[0]
+        alone = torch.cat([forward.reference_losses(packed_row(dataset, [i])) for i in row.sample_ids.tolist()])
     error = float((together - alone).abs().mean() / alone.abs().mean().clamp_min(1e-6))
     bound = ISOLATION_BOUND.get(forward.dtype, _ISOLATION_BOUND_16)
     if not error <= bound:
