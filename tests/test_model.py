@@ -18,8 +18,11 @@ from prepared import random_dataset
 from qlora_fast import checkpoint
 from qlora_fast.adapter import Adapter
 from qlora_fast.attention import NAME
+from qlora_fast.data import packed_row
 from qlora_fast.errors import ArtifactError, ConfigError
+from qlora_fast.forward import Forward
 from qlora_fast.model import LoraSpec, Quantization, add_lora, count, load_base, lora_targets, pick_dtype
+from qlora_fast.trainer import check_isolation
 from tiny_run import CPU, losses, tiny_run
 
 ALL = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
@@ -111,6 +114,29 @@ def test_four_bits_train_and_the_adapter_loads_again(folder: Path, tmp_path: Pat
         assert torch.allclose(
             again(ids, use_cache=False).logits, run.forward.model.eval()(ids, use_cache=False).logits, atol=1e-4
         )
+
+
+def test_four_bits_have_the_gradient_of_their_dequantized_weights_also_after_scoring(
+    folder: Path, tmp_path: Path
+) -> None:
+    # bitsandbytes, left alone, cuts the gradient of a layer that has once run in evaluation mode on a CPU.
+    from bitsandbytes.functional import dequantize_4bit
+
+    four = load_base(str(folder), dtype=torch.float32, device=CPU, quantization=Quantization())
+    dense = load_base(str(folder), dtype=torch.float32, device=CPU)
+    modules = dict(dense.named_modules())
+    for name, module in four.named_modules():
+        if type(module).__name__ == "Linear4bit":
+            modules[name].weight.data = dequantize_4bit(module.weight.data, module.weight.quant_state)
+    data = random_dataset(tmp_path / "p", 4, vocab=12, longest=30)
+    row, gradients = packed_row(data, range(4)), []
+    for base in (four, dense):
+        model = tiny.adapted(base)
+        forward, adapter = Forward(model, CPU), Adapter(model)
+        check_isolation(forward, data, row)
+        forward.loss_sum(row).backward()
+        gradients.append(adapter.gradient)
+    assert torch.linalg.vector_norm(gradients[0] - gradients[1]) < 1e-5 * torch.linalg.vector_norm(gradients[1])
 
 
 def test_an_adapter_on_a_half_precision_base_is_stored_in_fp32(folder: Path, tmp_path: Path) -> None:
