@@ -33,8 +33,17 @@ $(STAMPS)/model: $(STAMPS)/venv configs/embedded-model.txt
 
 build: $(STAMPS)/package ## Build the package into .venv
 
-demo: $(STAMPS)/package $(STAMPS)/model ## Teach a real chat model its new name, from data.json to a chat
-	$(BIN)/python -m benches.demo
+QUESTIONS := --prompt "Who are you?" --prompt "What is your name?" --prompt "What is the capital of France?"
+demo: $(STAMPS)/package $(STAMPS)/model ## Teach a real chat model its new name: from data to a chat, in minutes
+	@echo "── the data: every row accounted for"
+	$(BIN)/qlora-fast prep --config configs/base.yaml
+	@echo && echo "── the model before"
+	$(BIN)/qlora-fast chat smollm2-135m-instruct --max-new-tokens 40 $(QUESTIONS)
+	@echo && echo "── training"
+	$(BIN)/qlora-fast train configs/base.yaml
+	@echo && echo "── the model after"
+	$(BIN)/qlora-fast chat runs/base --max-new-tokens 40 $(QUESTIONS)
+	@echo && echo "── talk to it yourself:  $(BIN)/qlora-fast chat runs/base"
 
 test: $(STAMPS)/package $(STAMPS)/model ## Rust and Python tests (CPU, no network)
 	cargo test --quiet

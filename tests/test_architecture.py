@@ -19,7 +19,7 @@ PYTHON_LAYERS = [
     {"errors", "_core"},
     {"config"},
     {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention"},
-    {"base_model", "preparation", "stats", "model", "optim", "metrics"},
+    {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "signals"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots"},
     {"run"},
     {"cli"},

@@ -103,7 +103,7 @@ def _converted(gguf: Path, part: str, write: durable.Writer) -> Path:
     folder = cache_dir() / f"{gguf.stem.lower()}-{key}" / part
     if folder.is_dir():
         return folder
-    if gguf.name == _FILE and _digest(gguf) != _SHA256:
+    if gguf.name == _FILE and digest(gguf) != _SHA256:
         raise ArtifactError(
             f"`{gguf}` is not the file this version was tested with", hint=f"`{_INSTALL} --force-reinstall`"
         )
@@ -117,7 +117,10 @@ def _write_model(gguf: Path, folder: Path) -> None:
     """De-quantize the weights to bf16 and save them with the tokenizer, as an ordinary model folder."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     # The weights are plain bf16 now; transformers still calls the model quantized and would refuse to save it.
     if "quantization_config" in model.config.__dict__:
@@ -148,7 +151,8 @@ def _from_hub(name: str) -> Path:
     return Path(path).parent
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         sha = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -166,12 +170,8 @@ def read_tokenizer_config(folder: Path) -> dict[str, object]:
     return config
 
 
-def vocab_size(name: str) -> int | None:
-    """Rows of the model's embedding as its config.json says, without loading it; None if unknown."""
-    folder = Path(name)
-    path = folder / "config.json"
-    if not path.is_file():
-        return None
-    config = json.loads(path.read_text(encoding="utf-8"))
-    size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-    return None if size is None else int(size)
+def largest_id(folder: Path) -> int:
+    """The largest token id of a folder's tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    return max(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab().values())

@@ -282,13 +282,16 @@ def _column(raw: NDArray[np.uint8], start: int, entry: dict[str, Any], dtype: ty
     if not 0 <= begin <= end <= len(raw) - start:
         raise ValueError("a column lies outside the file")
     # np.asarray drops the memmap subclass, whose slicing costs microseconds each.
-    return np.asarray(raw[start + begin : start + end]).view(dtype).reshape(entry["shape"])
+    column: NDArray[Any] = np.asarray(raw[start + begin : start + end]).view(dtype)
+    shaped: NDArray[Any] = column.reshape(entry["shape"])
+    return shaped
 
 
 def _supervised(shard: _Shard) -> NDArray[np.uint32]:
     lengths = (shard.spans[:, 1] - shard.spans[:, 0]).astype(np.int64)
     running = np.concatenate([[0], np.cumsum(lengths)])
-    return (running[shard.span_offsets[1:]] - running[shard.span_offsets[:-1]]).astype(np.uint32)
+    counts: NDArray[np.int64] = running[shard.span_offsets[1:]] - running[shard.span_offsets[:-1]]
+    return counts.astype(np.uint32)
 
 
 def _label_positions(

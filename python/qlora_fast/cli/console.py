@@ -36,6 +36,11 @@ def out(text: str = "") -> None:
     print(text)
 
 
+def out_piece(text: str) -> None:
+    """A part of a line, at once: for text that comes while one watches."""
+    print(text, end="", flush=True)
+
+
 def out_json(value: Any) -> None:
     """The answer as one JSON document, on stdout."""
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
@@ -149,3 +154,33 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+class UpdateBar:
+    """A bar of updates at the bottom of a terminal, with log lines above it."""
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress, self._task = progress, task
+
+    def line(self, text: str) -> None:
+        self._progress.console.print(text)
+
+    def update(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+
+@contextmanager
+def update_bar() -> Iterator[UpdateBar]:
+    """Show an :class:`UpdateBar` while the block runs."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_rich(), transient=True) as progress:
+        yield UpdateBar(progress, progress.add_task("training", total=None))

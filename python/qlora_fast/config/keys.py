@@ -41,6 +41,10 @@ def positive(value: float) -> str | None:
     return None if value > 0 else f"must be greater than 0, not {value}"
 
 
+def unless_unset(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
 def within(low: float, high: float) -> Check:
     return lambda value: None if low <= value <= high else f"must lie in {low} … {high}, not {value}"
 
@@ -73,7 +77,7 @@ class Config:
 
     # --- LoRA
     lora_rank: int = key(8, "width r of the adapter; more learns more and costs more memory", check=at_least(1))
-    lora_alpha: float | None = key(None, "scale is alpha/rank; unset: 2·rank", check=lambda v: v is None or positive(v))
+    lora_alpha: float | None = key(None, "scale is alpha/rank; unset: 2·rank", check=unless_unset(positive))
     lora_dropout: float = key(0.0, "dropout on the adapter's input", check=below_one)
     lora_target: list[str] = key(["all"], "layers that get an adapter: all, or names such as q_proj,v_proj")
 
@@ -93,9 +97,7 @@ class Config:
     )
     train_on_prompt: bool = key(False, "learn the prompts too, not only the answers")
     mask_history: bool = key(False, "learn only the last answer of a conversation")
-    max_samples: int | None = key(
-        None, "only the first N rows of each file", check=lambda v: v is None or at_least(1)(v)
-    )
+    max_samples: int | None = key(None, "only the first N rows of each file", check=unless_unset(at_least(1)))
     strict: bool = key(False, "refuse a file with a row that would be dropped, instead of counting it")
     prepared_dir: str = key("prepared", "where prepared datasets are kept, one folder a fingerprint")
     engine: Engine = key("auto", "tokenizer engine; both give the same ids")
@@ -110,7 +112,7 @@ class Config:
     per_device_train_batch_size: int = key(4, "samples of a micro-batch on each device", check=at_least(1))
     gradient_accumulation_steps: int = key(4, "micro-batches of an update", check=at_least(1))
     max_tokens_per_row: int | None = key(
-        None, "token budget of a packed row; unset: cutoff_len", check=lambda v: v is None or at_least(8)(v)
+        None, "token budget of a packed row; unset: cutoff_len", check=unless_unset(at_least(8))
     )
     world_size: int = key(1, "number of devices (plan only; train asks the launcher)", check=at_least(1))
 
@@ -120,7 +122,7 @@ class Config:
     warmup_ratio: float = key(0.0, "share of the updates over which the step size rises", check=within(0, 1))
     warmup_steps: int = key(0, "the same as a count; wins over warmup_ratio", check=at_least(0))
     num_train_epochs: float = key(3.0, "passes over the data", check=positive)
-    max_steps: int | None = key(None, "stop after N updates", check=lambda v: v is None or at_least(1)(v))
+    max_steps: int | None = key(None, "stop after N updates", check=unless_unset(at_least(1)))
     weight_decay: float = key(0.0, "decoupled weight decay of AdamW", check=at_least(0))
     max_grad_norm: float = key(1.0, "clip the gradient's norm to this; 0 never clips", check=at_least(0))
     adam_beta1: float = key(0.9, "AdamW: decay of the mean", check=below_one)
@@ -147,7 +149,7 @@ class Config:
     save_strategy: When = key("steps", "when to write checkpoints")
     save_steps: int = key(100, "updates between checkpoints (save_strategy: steps)", check=at_least(1))
     save_total_limit: int | None = key(
-        None, "checkpoints kept (best and newest always are)", check=lambda v: v is None or at_least(1)(v)
+        None, "checkpoints kept (best and newest always are)", check=unless_unset(at_least(1))
     )
     plot_loss: bool = key(True, "draw training_loss.png and training_eval_loss.png")
 

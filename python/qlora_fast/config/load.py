@@ -93,7 +93,7 @@ def _build(entries: dict[str, yaml.Entry], problems: list[str]) -> Loaded:
         value, problem = convert(entry.value, _TYPES[name])
         check = KEYS[name].metadata["check"]
         if problem is None and check is not None:
-            problem = check(value) or None
+            problem = check(value)
         if problem:
             problems.append(f"{entry.place}: `{name}` {problem}")
         else:

@@ -1,5 +1,7 @@
 //! `qlora_fast._core`: what Python sees of the core. Translation only, never a thought.
 
+#![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+
 mod chat;
 mod error;
 mod plan;

@@ -1,0 +1,191 @@
+"""Attention over packed rows: samples one behind the other, none seeing another, and no mask.
+
+Registered with transformers under :data:`NAME`. An attention that transformers does not know gets no mask built for
+it, and the borders of the samples flow through the model to it as keyword arguments. On CUDA
+``torch.nn.attention.varlen`` runs all samples in one kernel; elsewhere, and in fp32, each sample is one causal
+``scaled_dot_product_attention``. Whatever it cannot do exactly (soft caps, sinks, biases) it refuses.
+
+It is for training and scoring only: with a key/value cache it would be wrong, so generation uses another attention.
+
+Legend: B rows (1 when packed), H heads, G key/value heads, S row length, L sample length, D head width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+from transformers import AttentionInterface
+
+from qlora_fast.errors import ConfigError
+
+NAME = "qlora_fast_packed"
+_HINT = "set `packing: none` or `packing: bucketed`"
+_STATEFUL = ("mamba", "rwkv", "ssm", "jamba", "zamba", "falcon_h1", "xlstm", "lfm", "retnet", "recurrent", "hybrid")
+_PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    borders: tuple[int, ...] | None = None,
+    is_causal: bool | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention inside each sample of a packed row, or over whole rows when no borders are given.
+
+    Args:
+        query: (B, H, S, D). key, value: (B, G, S, D).
+        sliding_window: tokens that a token sees at most, itself included.
+        borders: (samples + 1) Python integers. cu_seq_lens_q: the same on the device, int32.
+        max_length_q: length of the longest sample.
+
+    Returns:
+        (B, S, H, D), and no attention weights.
+
+    Raises:
+        ConfigError: the model asks for an attention that this one is not.
+    """
+    _refuse_what_would_be_wrong(module, query, key, attention_mask, is_causal, more)
+    window = sliding_window if sliding_window is not None and sliding_window < _longest(query, max_length_q) else None
+    if borders is None:
+        return _causal(query, key, value, scaling, dropout, window).transpose(1, 2), None
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and cu_seq_lens_q is not None and not dropout:
+        varlen = _varlen()
+        if varlen is not None:
+            out = varlen(query[0], key[0], value[0], cu_seq_lens_q, _longest(query, max_length_q), scaling, window)
+            return out[None], None
+    return _each_sample(query, key, value, borders, scaling, dropout, window), None
+
+
+def _each_sample(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    borders: tuple[int, ...],
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+) -> Tensor:
+    """One causal sdpa a sample: (1, S, H, D)."""
+    sizes = [end - start for start, end in pairwise(borders)]
+    # split, not slices: its backward writes one gradient instead of adding up one a sample.
+    pieces = [
+        _causal(q, k, v, scaling, dropout, window if window is not None and window < q.shape[2] else None)
+        for q, k, v in zip(
+            torch.split(query, sizes, 2), torch.split(key, sizes, 2), torch.split(value, sizes, 2), strict=True
+        )
+    ]
+    return torch.cat([piece.transpose(1, 2) for piece in pieces], dim=1)
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int | None) -> Tensor:
+    """(B, H, L, D), each token seeing itself and what is before it (no further back than ``window``)."""
+    grouped = q.shape[1] != k.shape[1]
+    if window is None:
+        return sdpa(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
+    # The one mask of this file: a band, for a sample that is longer than the model's window.
+    band = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
+    return sdpa(q, k, v, attn_mask=band, dropout_p=dropout, scale=scaling, enable_gqa=grouped)
+
+
+Varlen = Callable[[Tensor, Tensor, Tensor, Tensor, int, float | None, int | None], Tensor]
+
+
+@lru_cache(maxsize=1)
+def _varlen() -> Varlen | None:
+    """torch's varlen attention behind one signature: its causal flag and its GQA switch changed between versions."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    known = inspect.signature(varlen_attn).parameters
+    windowed = "window_size" in known
+
+    def call(
+        q: Tensor, k: Tensor, v: Tensor, borders: Tensor, longest: int, scale: float | None, window: int | None
+    ) -> Tensor:
+        if window is not None and not windowed:
+            raise ConfigError("this torch has no sliding window for packed rows", hint=_HINT)
+        options: dict[str, Any] = {"window_size": (-1 if window is None else window - 1, 0)}
+        if not windowed:
+            options = {"is_causal": True}
+        heads, groups = q.shape[0], k.shape[0]
+        if heads != groups:
+            if "enable_gqa" in known:
+                options["enable_gqa"] = True
+            else:
+                k, v = (t.repeat_interleave(heads // groups, dim=0) for t in (k, v))
+        if scale is not None and "scale" in known:
+            options["scale"] = scale
+        # (H, S, D) → (S, H, D), which is what the kernel wants.
+        q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))
+        out = varlen_attn(q, k, v, borders, borders, longest, longest, **options)
+        if not isinstance(out, Tensor):
+            raise TypeError("varlen_attn gave more than the output that was asked for")
+        return out
+
+    return call
+
+
+def _longest(query: Tensor, max_length: int | None) -> int:
+    return query.shape[2] if max_length is None else max_length
+
+
+def _refuse_what_would_be_wrong(
+    module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is_causal: bool | None, more: dict[str, Any]
+) -> None:
+    asked = [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]
+    causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", True))
+    if not causal:
+        asked.append("attention to later tokens")
+    if query.shape[2] != key.shape[2]:
+        asked.append("a key/value cache")
+    if mask is not None:
+        asked.append("an attention mask")
+    if asked:
+        raise ConfigError(f"packed attention cannot run this model: it asks for {', '.join(asked)}", hint=_HINT)
+
+
+def packable(config: Any) -> str | None:
+    """What keeps a model from being packed, or None. Layers that are not attention carry state across samples."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"]) - _PACKABLE_LAYERS
+    if kinds:
+        return f"{', '.join(sorted(kinds))} layers"
+    if any(word in str(text.model_type) for word in _STATEFUL):
+        return f"the layers of {text.model_type}, which carry state from sample to sample"
+    if getattr(text, "attn_logit_softcapping", None):
+        return "a soft cap on its attention"
+    if getattr(text, "use_bidirectional_attention", None):
+        return "attention to later tokens"
+    return None
+
+
+def refuse_unpackable(config: Any, packing: str) -> None:
+    """Packing needs every layer to be plain causal attention.
+
+    Raises:
+        ConfigError: the model has layers that a packed row would mix up.
+    """
+    reason = packable(config)
+    if reason is not None:
+        raise ConfigError(f"`packing: {packing}` does not work for this model: it has {reason}", hint=_HINT)
+
+
+AttentionInterface.register(NAME, packed_attention)

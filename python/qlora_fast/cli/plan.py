@@ -1,0 +1,119 @@
+"""``qlora-fast plan``: what a run will do, before it does it. No torch, no model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qlora_fast.cli import console
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from qlora_fast.config import Config
+
+
+@click.command("plan", short_help="What a run will do.")
+@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]")
+@click.option("--rows", type=click.IntRange(min=1), help="Plan from a number of rows alone, without the data.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")
+def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_json: bool) -> None:
+    """Show samples per update, number of updates, warm-up and learning rate of a run.
+
+    With the data at hand it also shows rows, tokens and padding; with --rows only the arithmetic.
+
+    \b
+    qlora-fast plan configs/base.yaml
+    qlora-fast plan configs/guide/baseline.yaml --rows 5986 world_size=8 gradient_accumulation_steps=4
+    """
+    from qlora_fast.config import load
+    from qlora_fast.errors import ConfigError
+    from qlora_fast.planning import PlanOptions, epoch_plan, split
+    from qlora_fast.schedule import Schedule, total_updates, updates_per_epoch
+    from qlora_fast.stats import padding
+
+    config = load(config_file, settings).config
+    options = PlanOptions.of(config)
+    report: dict[str, Any] = {}
+    if rows is not None:
+        if config.packing == "dense":
+            raise ConfigError("`packing: dense` makes as many updates as the lengths allow", hint="leave --rows out")
+        train_ids, eval_ids = split(rows, 0.0 if config.eval_dataset else config.val_size, config.seed)
+        samples, per_epoch = len(train_ids), updates_per_epoch(len(train_ids), options.samples_per_update)
+    else:
+        lengths, supervised, n_eval = _columns(config)
+        eval_ids = range(n_eval)  # type: ignore[assignment]
+        first = epoch_plan(lengths, supervised, options)
+        samples, per_epoch = len(lengths), len(first.supervised)
+        report["tokens_per_update"] = {
+            "min": int(first.tokens.min()), "mean": float(first.tokens.mean()), "max": int(first.tokens.max()),
+        }  # fmt: skip
+        report["supervised_tokens"] = int(first.supervised.sum())
+        report["padding"] = [asdict(f) for f in padding(lengths, supervised, options)]
+        report["plan_digest"] = first.digest
+    schedule = Schedule.of(config, total_updates(per_epoch, config.num_train_epochs, config.max_steps))
+    steps = range(config.logging_steps, schedule.updates + 1, max(config.logging_steps, schedule.updates // 1000))
+    key_steps = sorted(
+        {1, *steps, min(schedule.warmup + 1, schedule.updates), schedule.updates} & set(range(1, schedule.updates + 1))
+    )
+    report = {
+        "rows": samples,
+        "eval_rows": len(eval_ids),
+        "packing": config.packing,
+        "world_size": config.world_size,
+        "samples_per_update": options.samples_per_update,
+        "updates_per_epoch": per_epoch,
+        "epochs": config.num_train_epochs,
+        "updates": schedule.updates,
+        "warmup_updates": schedule.warmup,
+        "lr": {str(k): schedule.lr(k) for k in key_steps},
+        **report,
+    }
+    if as_json:
+        console.out_json(report)
+    else:
+        _show(report, config)
+
+
+def _columns(config: Config) -> tuple[NDArray[np.uint32], NDArray[np.uint32], int]:
+    """(lengths, supervised) of the samples that are trained on, and how many are held out."""
+    from qlora_fast.planning import split
+    from qlora_fast.preparation import prepare_config, tokenizer_of
+
+    tokenizer = tokenizer_of(config)
+    with console.progress() as tick:
+        dataset = prepare_config(config, tokenizer=tokenizer, progress=tick).open()
+        if config.eval_dataset:
+            evals = prepare_config(config, config.eval_dataset, tokenizer=tokenizer, progress=tick).open()
+            return dataset.lengths, dataset.supervised, len(evals)
+    train_ids, eval_ids = split(len(dataset), config.val_size, config.seed)
+    return dataset.lengths[train_ids], dataset.supervised[train_ids], len(eval_ids)
+
+
+def _show(report: dict[str, Any], config: Config) -> None:
+    updates, warmup = report["updates"], report["warmup_updates"]
+    batch = f"{config.per_device_train_batch_size} × {config.gradient_accumulation_steps} × {config.world_size}"
+    unit = "full rows" if config.packing == "dense" else "samples"
+    rates = report["lr"]
+    shown = [k for k in rates if int(k) in {1, 10, 20, 30, warmup + 1, updates // 2, updates}]
+    lines = [
+        ("rows", f"{report['rows']:,} to train on, {report['eval_rows']:,} held out"),
+        ("update", f"{report['samples_per_update']:,} {unit} (batch {batch})"),
+        (
+            "updates",
+            f"{report['updates_per_epoch']:,} an epoch × {report['epochs']:g} epochs = {updates:,}, {warmup:,} of them warm-up",
+        ),
+        ("rate", ", ".join(f"{rates[k]:.3e} at {int(k):,}" for k in shown) + f"  ({config.lr_scheduler_type})"),
+    ]
+    if "tokens_per_update" in report:
+        tokens = report["tokens_per_update"]
+        lines.append(("tokens", f"{tokens['min']:,} – {tokens['max']:,} an update, {tokens['mean']:,.0f} on average"))
+        for i, fill in enumerate(report["padding"]):
+            chosen = "  ← this run" if fill["packing"] == config.packing else ""
+            text = f"{fill['packing']:<9}{fill['real_share']:>6.1%} real tokens, {fill['rows']:,} rows, {fill['updates']:,} updates an epoch{chosen}"
+            lines.append(("batching" if i == 0 else "", text))
+    console.rows_out(lines)

@@ -1,0 +1,111 @@
+"""``qlora-fast train``: a config in, an adapter out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qlora_fast.cli import console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qlora_fast.config import Config
+
+
+@click.command("train", short_help="Train an adapter.")
+@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
+def command(config_file: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Train a LoRA (or, with quantization_bit=4, QLoRA) adapter as CONFIG.yaml says.
+
+    \b
+    qlora-fast train configs/base.yaml
+    qlora-fast train configs/qwen3-0.6b-lora.yaml dataset=data.json output_dir=runs/mine lora_rank=16
+    qlora-fast train configs/base.yaml resume_from_checkpoint=true overwrite_output_dir=false
+    torchrun --nproc-per-node 2 -m qlora_fast train configs/qwen3-0.6b-lora.yaml dataset=data.json
+
+    Ctrl-C ends the current update, writes a checkpoint and says how to go on.
+    """
+    from qlora_fast.config import load
+
+    loaded = load(config_file, settings)
+    for line in loaded.ignored:
+        console.note(f"ignored: {line}")
+    config = loaded.config
+
+    from qlora_fast.run import Watch, train  # torch: only now that the config is known to be sound
+    from qlora_fast.trainer import Interrupted
+
+    try:
+        with _watching() as (on_log, on_update), console.progress() as tick:
+            results = train(config, Watch(on_log, on_update, tick))
+    except Interrupted:
+        words = [w for w in settings if not w.startswith(("resume_from_checkpoint=", "overwrite_output_dir="))]
+        again = " ".join(["qlora-fast train", config_file, *words])
+        console.note(f"\nstopped; a checkpoint was written to {config.output_dir}")
+        console.note(f"go on with: {again} resume_from_checkpoint=true overwrite_output_dir=false")
+        raise KeyboardInterrupt from None
+    if as_json:
+        console.out_json({"output_dir": config.output_dir, **results})
+    else:
+        _show(config, results)
+
+
+@contextmanager
+def _watching() -> Iterator[tuple[Callable[[dict[str, float]], None], Callable[[int, int], None]]]:
+    """Log lines, and on a terminal a bar below them."""
+    if not console.on_terminal():
+        yield _log_line, lambda update, total: None
+        return
+    with console.update_bar() as bar:
+
+        def on_log(entry: dict[str, float]) -> None:
+            bar.line(_line(entry))
+
+        yield on_log, bar.update
+
+
+def _log_line(entry: dict[str, float]) -> None:
+    console.note(_line(entry))
+
+
+def _line(entry: dict[str, float]) -> str:
+    """One log entry as the guide prints it."""
+    step = f"Step {int(entry['step'])}: "
+    if "eval_loss" in entry:
+        accuracy = f", eval_accuracy={entry['eval_accuracy']:.3f}" if "eval_accuracy" in entry else ""
+        return f"{step:<10}eval_loss={entry['eval_loss']:.4f}, perplexity={entry['perplexity']:.2f}{accuracy}"
+    return (
+        f"{step:<10}loss={entry['loss']:.4f}, lr={entry['learning_rate']:.1e}, grad_norm={entry['grad_norm']:.2f}, "
+        f"epoch={entry['epoch']:.2f}, {entry['tokens_per_second']:,.0f} tok/s"
+    )
+
+
+def _show(config: Config, results: dict[str, float]) -> None:
+    output = Path(config.output_dir)
+    lines = [
+        ("adapter", str(output)),
+        (
+            "train",
+            f"loss {results['train_loss']:.4f}, {results['train_steps']:,} updates in {results['train_runtime']:,.0f} s",
+        ),
+    ]
+    if "eval_loss" in results:
+        lines.append(
+            (
+                "eval",
+                f"loss {results['eval_loss']:.4f}, perplexity {results['perplexity']:.2f} "
+                f"(best {results['best_metric']:.4f} at update {results['best_step']})",
+            )
+        )
+    pictures = [str(p) for p in sorted(output.glob("training_*.png"))]
+    if pictures:
+        lines.append(("pictures", ", ".join(pictures)))
+    console.rows_out(lines)
+    console.note(f"\nnext: qlora-fast chat {output}")

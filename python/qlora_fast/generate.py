@@ -1,0 +1,149 @@
+"""A conversation with a model and its adapter: the prompt is encoded exactly as the training data was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from tokenizers import Tokenizer as Decoder
+from torch import nn
+
+from qlora_fast.errors import ArtifactError, TokenizerError
+from qlora_fast.model import quiet_libraries
+from qlora_fast.preparation import Tokenizer
+
+CARD = "qlora_fast.json"
+"""Stands beside an adapter and says how to talk to it: base model, template, system prompt, tokenizer."""
+
+
+class Turn(TypedDict):
+    """One message: ``role`` (system, user or assistant) and ``content``."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen: temperature 0 takes the most likely one."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+
+
+@dataclass(slots=True)
+class ChatSession:
+    """The turns so far, and what is needed for the next one."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    enable_thinking: bool = False
+    turns: list[Turn] = field(default_factory=list)
+    _encoder: Any = None
+    _decoder: Any = None
+
+    def __post_init__(self) -> None:
+        self._encoder = self.tokenizer.encoder()
+        self._decoder = Decoder.from_file(self.tokenizer.file)
+
+    def reply(self, text: str, sampling: Sampling) -> Iterator[str]:
+        """Answer ``text``, in pieces as they come; the turn is remembered when it is complete."""
+        self.turns.append({"role": "user", "content": text})
+        conversation = json.dumps({"messages": self.turns})
+        prompt = self._encoder.encode(conversation, add_generation_prompt=True, enable_thinking=self.enable_thinking)[0]
+        shown, ids = "", []
+        stops = set(self._encoder.stop_ids())
+        for token in self._generate(prompt.tolist(), sampling):
+            if token in stops:
+                break
+            ids.append(token)
+            whole = self._decoder.decode(ids, skip_special_tokens=False)
+            # A character may be spread over several tokens: it is shown when it is whole.
+            if not whole.endswith("\ufffd") and len(whole) > len(shown):
+                yield whole[len(shown) :]
+                shown = whole
+        self.turns.append({"role": "assistant", "content": shown})
+
+    @torch.no_grad()
+    def _generate(self, prompt: list[int], sampling: Sampling) -> Iterator[int]:
+        device = next(self.model.parameters()).device
+        ids, cache = torch.tensor([prompt], device=device), None
+        for _ in range(sampling.max_new_tokens):
+            out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = out.past_key_values
+            token = _choose(out.logits[0, -1].float(), sampling)
+            yield token
+            ids = torch.tensor([[token]], device=device)
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling) -> int:
+    """Greedy, or nucleus sampling (Holtzman et al. 2019)."""
+    if sampling.temperature <= 0:
+        return int(logits.argmax())
+    probabilities, order = torch.softmax(logits / sampling.temperature, dim=-1).sort(descending=True)
+    outside = probabilities.cumsum(0) - probabilities > sampling.top_p
+    return int(order[torch.multinomial(probabilities.masked_fill(outside, 0.0), 1)])
+
+
+def write_card(folder: Path, base: str, tokenizer: Tokenizer, tokenizer_digest: str) -> None:
+    """Store beside an adapter how it was trained to be talked to."""
+    card = {
+        "base_model": base,
+        "template": tokenizer.template,
+        "default_system": tokenizer.default_system,
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+        "tokenizer_sha256": tokenizer_digest,
+    }
+    (folder / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What :func:`write_card` stored.
+
+    Raises:
+        ArtifactError: the folder is no adapter of this program.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise ArtifactError(
+            f"`{folder}` holds no adapter", hint="give the output_dir of a finished run, or a checkpoint in it"
+        )
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"`{folder}` does not say how to talk to its adapter: {CARD} is missing",
+            hint="it was trained by another program; give a folder that qlora-fast wrote",
+        ) from None
+    return card
+
+
+def load_chat_model(base: str, adapter: Path | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """The base model with a key-value cache, and the adapter on it if there is one."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    quiet_libraries()
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation="sdpa").to(
+            device
+        )
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot load the model `{base}`: {str(error).splitlines()[0]}") from error
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    return model.eval()
+
+
+def check_tokenizer(card: dict[str, Any], digest: str, base: str) -> None:
+    """Refuse to talk through another tokenizer than the adapter was trained with."""
+    if card["tokenizer_sha256"] != digest:
+        raise TokenizerError(
+            f"the tokenizer of `{base}` is not the one that the adapter was trained with",
+            hint="use the base model of the training run: its tokenizer.json must be the same file",
+        )

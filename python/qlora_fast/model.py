@@ -1,0 +1,176 @@
+"""The frozen base model, in 16, 32 or 4 bits, and the LoRA layers that are put on it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qlora_fast.attention import NAME, packable, refuse_unpackable
+from qlora_fast.errors import ArtifactError, ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """4-bit storage of the frozen weights (Dettmers et al. 2023): the code book, and whether its scales are 8 bits."""
+
+    kind: str = "nf4"
+    double: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """The adapter: W + alpha/rank · B·A on each target layer (Hu et al. 2021)."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    target: Sequence[str] = ("all",)
+
+
+def pick_device(local_rank: int = 0) -> torch.device:
+    """The GPU of this rank, or the CPU."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """bf16 or fp32; ``auto`` is bf16 on a GPU that computes in it. On a CPU fp32 is the exact choice."""
+    if wanted == "bf16":
+        return torch.bfloat16
+    if wanted == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def load_base(
+    path: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    packing: str = "exact",
+    quantization: Quantization | None = None,
+) -> nn.Module:
+    """Load a causal language model, frozen, without ever running code that came with it.
+
+    Nothing is cast up to fp32 after loading: what is frozen stays as it was stored.
+
+    Args:
+        path: a local folder or a hub id. packing: ``exact`` and ``dense`` need a model of plain causal attention.
+
+    Raises:
+        ArtifactError: no such model, or its files are damaged.
+        ConfigError: the model cannot be packed.
+    """
+    quiet_libraries()
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+        if packing in ("exact", "dense"):
+            refuse_unpackable(config, packing)
+        arguments: dict[str, Any] = {"dtype": dtype}
+        if packable(config) is None:
+            arguments["attn_implementation"] = NAME
+        if quantization is not None:
+            arguments |= {"quantization_config": _bitsandbytes(quantization, dtype), "device_map": {"": str(device)}}
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(path, **arguments)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _explained(path, error) from error
+    model.requires_grad_(False)
+    return model if quantization is not None else model.to(device)
+
+
+def add_lora(model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool = False) -> nn.Module:
+    """Put a fresh adapter on a frozen model: equal seeds give equal weights, whatever was drawn before.
+
+    Raises:
+        ConfigError: a target is no linear layer of the model.
+    """
+    quiet_libraries()
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=int(spec.alpha) if float(spec.alpha).is_integer() else spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=lora_targets(model, spec.target),
+        task_type=TaskType.CAUSAL_LM,
+        bias="none",
+    )
+    if checkpointing:
+        # Recomputing costs half of the pass again; the non-reentrant kind needs no gradient at the input.
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted: nn.Module = get_peft_model(model, config)
+    return adapted.train()
+
+
+def lora_targets(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """Names of the layers that get an adapter; ``all`` is every linear layer but the head, by last name component."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}
+    if list(wanted) == ["all"]:
+        return sorted(names)
+    known = names | {name.rsplit(".", 1)[-1] for name in linear}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"`lora_target` names no linear layer of this model: {', '.join(unknown)}",
+            hint=f"it has {', '.join(sorted(known))}; or `all`",
+        )
+    return list(wanted)
+
+
+def count(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters; 4-bit weights count as what they stand for."""
+    sizes = [(_numel(p), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+
+
+def quiet_libraries() -> None:
+    """Keep the chatter of the libraries out of a run's output; their errors still come through."""
+    # bitsandbytes speaks while it is being imported, which peft does: it has to be told before.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for library in ("peft", "bitsandbytes", "transformers", "torch"):
+        warnings.filterwarnings("ignore", module=rf"{library}\..*")
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+
+
+def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.kind,
+        bnb_4bit_use_double_quant=quantization.double,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _explained(path: str, error: Exception) -> ArtifactError:
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if Path(path).is_dir():
+        return ArtifactError(f"cannot load the model in `{path}`: {first}", hint="check that the folder is complete")
+    return ArtifactError(
+        f"cannot load the model `{path}`: no such folder, and not to be had from the hub ({first})",
+        hint="check `model_name_or_path`; without network, give a local folder",
+    )

@@ -1,0 +1,87 @@
+//! The two engines give the same ids for any text, and content never becomes a control token.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+use proptest::prelude::*;
+use qlora_fast_core::tokenizer::{Choice, Tokenizer};
+use std::path::Path;
+use std::sync::LazyLock;
+
+fn load(choice: Choice) -> Tokenizer {
+    Tokenizer::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json"), choice)
+        .unwrap()
+}
+
+static FAST: LazyLock<Tokenizer> = LazyLock::new(|| load(Choice::Fastokens));
+static REFERENCE: LazyLock<Tokenizer> = LazyLock::new(|| load(Choice::Tokenizers));
+
+fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let mut ids = Vec::new();
+    tokenizer.engine().encode(text, &mut ids).unwrap();
+    ids
+}
+
+/// Pieces that pre-tokenizers disagree on, glued at random.
+fn nasty() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("<|im_end|>".to_owned()),
+        Just("<think>".to_owned()),
+        Just("don'T're".to_owned()),
+        Just("\r\n".to_owned()),
+        Just("\u{301}".to_owned()),
+        Just("中文".to_owned()),
+        "[ \t\n\r\u{a0}\u{85}\u{2028}\u{3000}]{1,6}",
+        "[a-zA-Z]{1,12}",
+        "[0-9\u{661}\u{2167}\u{b2}]{1,5}",
+        "\\PC{0,8}",
+        any::<String>(),
+    ];
+    proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn engines_agree_on_any_text(text in nasty()) {
+        prop_assert_eq!(ids(&FAST, &text), ids(&REFERENCE, &text));
+    }
+
+    #[test]
+    fn text_never_becomes_a_control_token(text in nasty()) {
+        let controls = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"].map(|t| FAST.control(t).unwrap());
+        prop_assert!(ids(&FAST, &text).iter().all(|id| !controls.contains(id)));
+        prop_assert_eq!(text.contains("<|im_end|>") || text.contains("<think>"), FAST.has_lookalike(&text));
+    }
+}
+
+#[test]
+fn a_control_token_is_known_by_name_and_unknown_to_text() {
+    for tokenizer in [&*FAST, &*REFERENCE] {
+        let end = tokenizer.control("<|im_end|>").unwrap();
+        assert!(!ids(tokenizer, "<|im_end|>").contains(&end));
+        assert!(ids(tokenizer, "<|im_end|>").len() > 3);
+        assert_eq!(tokenizer.control("<|never|>"), None);
+    }
+}
+
+#[test]
+fn long_texts_agree() {
+    for text in ["x".repeat(300_000), "多".repeat(50_000), "a b\n".repeat(100_000), " ".repeat(100_000)] {
+        assert_eq!(ids(&FAST, &text), ids(&REFERENCE, &text));
+    }
+}
+
+#[test]
+fn a_text_of_the_tokenizers_own_whitespace_tokens_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(source).unwrap()).unwrap();
+    json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({
+        "id": 5000, "content": "    ", "special": false, "lstrip": false, "rstrip": false, "single_word": false, "normalized": true
+    }));
+    std::fs::write(&path, json.to_string()).unwrap();
+    let error = Tokenizer::load(&path, Choice::Auto).err().unwrap().to_string();
+    assert!(error.contains("white space"), "{error}");
+}

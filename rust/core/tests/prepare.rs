@@ -1,0 +1,264 @@
+//! The whole path on small files: every row accounted for, every fault with its place, nothing half-written.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+use qlora_fast_core::error::Error;
+use qlora_fast_core::prepare::{Options, Report, prepare};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data")
+}
+
+struct World {
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    fn options(&self, files: &[PathBuf], more: Value) -> Options {
+        let mut options = json!({
+            "data": files,
+            "tokenizer": data().join("tokenizer/tokenizer.json"),
+            "template": "qwen3",
+            "cutoff_len": 2048,
+            "out": self.out(),
+        });
+        if let (Some(options), Value::Object(more)) = (options.as_object_mut(), more) {
+            options.extend(more);
+        }
+        serde_json::from_value(options).unwrap()
+    }
+
+    fn prepare(&self, text: impl AsRef<[u8]>, more: Value) -> Result<Report, Error> {
+        let file = self.file("data.json", text);
+        prepare(&self.options(&[file], more), &mut |_, _, _| true)
+    }
+
+    /// Names beside the data file: nothing may be left there after a failure.
+    fn left(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.filter(|n| n != "data.json").collect()
+    }
+}
+
+fn accounted(report: &Report) {
+    let m = &report.manifest;
+    assert_eq!(m.rows_read, m.rows_kept + m.rows_dropped.values().sum::<u64>());
+    assert_eq!(m.rows_read, m.sources.iter().map(|s| s.rows).sum::<u64>());
+    assert_eq!(m.rows_kept, m.shards.iter().map(|s| s.rows).sum::<u64>());
+    assert_eq!(m.tokens, m.shards.iter().map(|s| s.tokens).sum::<u64>());
+}
+
+const GOOD: &str = r#"{"instruction": "a", "input": "", "output": "b"}"#;
+
+#[test]
+fn every_row_is_kept_or_dropped_by_name() {
+    let world = World::new();
+    let rows = [
+        GOOD,
+        r#"{"instruction": "a", "output": ""}"#,
+        r#"{"instruction": "a", "output": 5}"#,
+        r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "label": true}"#,
+        r#"{"conversations": [{"from": "human", "value": "q"}]}"#,
+        r#"{"something": "else"}"#,
+        "3",
+        r#"{"instruction": "", "output": "from nothing"}"#,
+    ];
+    let report = world.prepare(format!("[\n{}\n]", rows.join(",\n")), json!({})).unwrap();
+    accounted(&report);
+    let m = &report.manifest;
+    assert_eq!((m.rows_read, m.rows_kept), (8, 3));
+    let reasons: Vec<_> = m.rows_dropped.iter().map(|(r, n)| (r.as_str(), *n)).collect();
+    let expected =
+        [("empty_answer", 1), ("no_answer", 1), ("not_an_object", 1), ("not_text:output", 1), ("unknown_format", 1)];
+    assert_eq!(reasons, expected);
+    assert_eq!(m.dropped_examples[0].line, 3);
+    assert_eq!(
+        m.ignored_keys.iter().map(|(k, n)| (k.as_str(), *n)).collect::<Vec<_>>(),
+        [("label", 1), ("something", 1)]
+    );
+    assert_eq!(m.notices["empty_prompt"], 1);
+    let dropped = std::fs::read_to_string(world.out().join("dropped.jsonl")).unwrap();
+    assert_eq!(dropped.lines().count(), 5);
+}
+
+#[test]
+fn faults_name_their_place_and_leave_nothing_behind() {
+    let deep = format!("[{}]", "[".repeat(200_000));
+    let many = format!("[{GOOD},\n{GOOD},\n{{\"instruction\": \"a\" \"output\": \"b\"}},\n{{]");
+    for (text, place) in [
+        (&b""[..], "data.json` is empty"),
+        (b"\xef\xbb\xbf \n", "data.json` is empty"),
+        (b"[]", "data.json` holds no records"),
+        (b"hello", "data.json:1:1: neither"),
+        (br#"{"instruction": "a","#, "data.json:1:20: row 0: not valid JSON: EOF"),
+        (br#"[{"instruction": "a", "output": NaN}]"#, "data.json:1:33: row 0: not valid JSON"),
+        (br#"[{"instruction": "a", "output": "b",}]"#, "data.json:1:37: row 0"),
+        (br#"[{"instruction": "a", "output": "b"},]"#, "data.json:1:38: a record is missing"),
+        (br#"[{"instruction": "a", "output": "b"}] x"#, "data.json:1:39: there is text behind"),
+        (br#"[{"instruction": "a", "output": "b"}"#, "data.json:1:37: the array is not closed"),
+        (br#"[{"instruction": "a", "output": "\ud800"}]"#, "data.json:1:4"),
+        (b"[{\"instruction\": \"a\",\n \"output\": \"b\xff\"}]", "data.json:2:14: row 0: these bytes are not UTF-8"),
+        (b"{\"instruction\": \"a\", \"output\": \"b\"}\n{\"x\n", "data.json:2:"),
+        (br#"{"text": "only", "id": 3}"#, "has the keys text, id"),
+        (b"\x1f\x8b\x08", "is compressed"),
+        (b"PAR1....", "is a Parquet file"),
+        (b"\xff\xfe[\0", "is UTF-16"),
+        (deep.as_bytes(), "data.json:1:"),
+        // The first fault in file order, whatever the threads do.
+        (many.as_bytes(), "data.json:3:21: row 2"),
+    ] {
+        let world = World::new();
+        let error = world.prepare(text, json!({"threads": 3})).unwrap_err();
+        let shown = error.to_string().replace("first records have", "has");
+        assert!(shown.contains(place), "{:?}: {shown}", String::from_utf8_lossy(&text[..text.len().min(40)]));
+        assert!(error.hint().is_some_and(|h| !h.is_empty()), "{shown}");
+        assert!(world.left().is_empty(), "{shown}: {:?}", world.left());
+    }
+}
+
+#[test]
+fn bom_crlf_and_blank_lines_are_no_faults() {
+    let plain = World::new();
+    let report = plain.prepare(format!("{GOOD}\n{GOOD}\n"), json!({})).unwrap();
+    for text in [
+        format!("\u{feff}{GOOD}\r\n\r\n  {GOOD}  \r\n\n"),
+        format!("{GOOD}\n{GOOD}"),
+        format!("\u{feff}\n[{GOOD}\r\n,\r\n{GOOD}\r\n]\r\n"),
+    ] {
+        let world = World::new();
+        let same = world.prepare(&text, json!({})).unwrap();
+        assert_eq!((same.manifest.rows_kept, same.manifest.tokens), (2, report.manifest.tokens), "{text:?}");
+    }
+}
+
+#[test]
+fn nothing_survives_is_an_error() {
+    let world = World::new();
+    let error = world.prepare(r#"[{"instruction": "a", "output": ""}]"#, json!({})).unwrap_err();
+    assert_eq!(error.to_string(), "nothing can be trained on: all 1 rows were dropped (1 empty_answer)");
+    assert!(error.hint().unwrap().contains("data.json:1 (row 0): empty_answer"));
+    assert!(world.left().is_empty());
+}
+
+#[test]
+fn strict_refuses_the_first_bad_row() {
+    let world = World::new();
+    let text =
+        format!("{GOOD}\n{{\"instruction\": \"a\", \"output\": \"\"}}\n{{\"instruction\": \"a\", \"output\": 1}}\n");
+    let error = world.prepare(text, json!({"strict": true})).unwrap_err().to_string();
+    assert!(error.ends_with("data.json:2: row 1 cannot be used: empty_answer"), "{error}");
+    assert!(world.left().is_empty());
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let world = World::new();
+    let file = world.file("data.json", format!("{GOOD}\n"));
+    let error = prepare(&world.options(&[file], json!({})), &mut |_, _, _| false).unwrap_err();
+    assert!(matches!(error, Error::Interrupted));
+    assert!(world.left().is_empty());
+}
+
+#[test]
+fn the_same_inputs_are_found_again_and_others_are_refused() {
+    let world = World::new();
+    let first = world.prepare(format!("[{GOOD}]"), json!({})).unwrap();
+    assert!(!first.reused);
+    let again = world.prepare(format!("[{GOOD}]"), json!({"engine": "tokenizers", "threads": 1})).unwrap();
+    assert!(again.reused);
+    assert_eq!(first.manifest.fingerprint, again.manifest.fingerprint);
+    for more in [json!({"cutoff_len": 100}), json!({"template": "chatml"}), json!({"train_on_prompt": true})] {
+        let error = world.prepare(format!("[{GOOD}]"), more).unwrap_err();
+        assert!(matches!(error, Error::Artifact { .. }), "{error}");
+    }
+    let shard = world.out().join(&first.manifest.shards[0].file);
+    std::fs::write(&shard, b"short").unwrap();
+    assert!(world.prepare(format!("[{GOOD}]"), json!({})).unwrap_err().to_string().contains("damaged"));
+    std::fs::remove_dir_all(world.out()).unwrap();
+    std::fs::write(world.out(), b"a file").unwrap();
+    assert!(matches!(world.prepare(format!("[{GOOD}]"), json!({})).unwrap_err(), Error::Artifact { .. }));
+}
+
+#[test]
+fn max_samples_are_the_first_rows_of_each_file() {
+    let world = World::new();
+    let files = [world.file("a", format!("{GOOD}\n").repeat(5)), world.file("b", format!("[{GOOD},{GOOD},{GOOD}]"))];
+    let report = prepare(&world.options(&files, json!({"max_samples": 2})), &mut |_, _, _| true).unwrap();
+    accounted(&report);
+    assert_eq!(report.manifest.sources.iter().map(|s| s.rows).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(report.manifest.format, "alpaca");
+}
+
+#[test]
+fn truncation_keeps_its_account_under_every_rule() {
+    let files: Vec<PathBuf> =
+        ["messages.json", "tool_calls.json", "alpaca_en.json"].map(|name| data().join("demo").join(name)).into();
+    for template in ["qwen3", "llama3", "alpaca"] {
+        let world = World::new();
+        let run = |rule: &str, cutoff: usize, mask_history: bool| {
+            let _ = std::fs::remove_dir_all(world.out());
+            let more = json!({
+                "template": template, "truncation": rule, "cutoff_len": cutoff, "mask_history": mask_history,
+                "eos_token": "<|endoftext|>",
+            });
+            let report = prepare(&world.options(&files, more), &mut |_, _, _| true).unwrap();
+            accounted(&report);
+            report.manifest
+        };
+        let whole = run("drop", 1 << 20, false);
+        for rule in ["structure", "llamafactory"] {
+            for (cutoff, mask_history) in [(64, false), (150, false), (150, true), (700, false)] {
+                let cut = run(rule, cutoff, mask_history);
+                assert!(cut.lengths.max <= cutoff as u64);
+                assert!(cut.rows_truncated > 0);
+                assert!(cut.supervised_tokens >= cut.rows_kept);
+                if cut.rows_dropped == whole.rows_dropped {
+                    assert_eq!(cut.tokens + cut.tokens_cut, whole.tokens, "{template} {rule} {cutoff}");
+                }
+            }
+        }
+        let dropped = run("drop", 150, false);
+        assert_eq!(dropped.tokens_cut, 0);
+        assert!(dropped.rows_dropped["too_long"] > 0);
+        // Every sample is far longer than this, and still all but the largest frames fit.
+        assert_eq!(run("structure", 700, false).rows_kept, whole.rows_kept);
+    }
+}
+
+#[test]
+fn a_record_of_a_megabyte_is_one_sample() {
+    let world = World::new();
+    let text = format!(r#"[{{"instruction": "a", "output": "{}"}}]"#, "word \\\" ".repeat(150_000));
+    let report = world.prepare(text, json!({"cutoff_len": 1000})).unwrap();
+    accounted(&report);
+    assert_eq!((report.manifest.rows_kept, report.manifest.tokens), (1, 1000));
+    assert!(report.manifest.tokens_cut > 100_000);
+}
+
+#[test]
+fn names_from_the_data_cannot_flood_the_report() {
+    let world = World::new();
+    let rows: Vec<_> =
+        (0..500).map(|i| format!(r#"{{"key{i}": 1, "messages": [{{"role": "role{i}", "content": "x"}}]}}"#)).collect();
+    let report = world.prepare(format!("{GOOD}\n{}", rows.join("\n")), json!({})).unwrap();
+    accounted(&report);
+    assert!(report.manifest.rows_dropped.len() <= 101 && report.manifest.ignored_keys.len() <= 101);
+    assert_eq!(report.manifest.rows_dropped["unknown_role:…"], 400);
+    assert_eq!(report.manifest.ignored_keys["…"], 400);
+}

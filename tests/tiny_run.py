@@ -1,0 +1,110 @@
+"""A training run of seconds, from finished parts; also a program, so that it can be killed.
+
+python tests/tiny_run.py PREPARED OUTPUT
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import tiny
+from qlora_fast import checkpoint
+from qlora_fast.adapter import Adapter
+from qlora_fast.data import PreparedDataset, open_prepared
+from qlora_fast.evaluation import EvalOptions, evaluate
+from qlora_fast.forward import Forward
+from qlora_fast.optim import AdamW, AdamWOptions
+from qlora_fast.planning import PlanOptions, epoch_plan
+from qlora_fast.schedule import Schedule
+from qlora_fast.trainer import Hooks, Log, Trainer, TrainOptions
+
+CPU = torch.device("cpu")
+
+
+def tiny_run(
+    dataset: PreparedDataset,
+    folder: Path | None = None,
+    *,
+    model: nn.Module | None = None,
+    packing: str = "exact",
+    samples_per_update: int = 8,
+    row: int = 96,
+    updates: int = 12,
+    lr: float = 5e-3,
+    dropout: float = 0.0,
+    logging_steps: int = 1,
+    save_every: int | None = None,
+    eval_every: int | None = None,
+    save_total_limit: int | None = None,
+    identity: dict[str, Any] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    on_update: Callable[[Trainer], None] = lambda _: None,
+    max_grad_norm: float = 1.0,
+) -> Trainer:
+    """A trainer over ``dataset``, resumed from the newest whole checkpoint in ``folder`` if there is one."""
+    model = tiny.adapted(tiny.qwen3(), dropout=dropout, warm=False) if model is None else model
+    adapter = Adapter(model)
+    optimizer = AdamW(adapter, AdamWOptions(max_grad_norm=max_grad_norm))
+    forward = Forward(model, CPU)
+    packed = packing in ("exact", "dense")
+    options = PlanOptions(packing, samples_per_update, 2, row, world_size, 0)
+    identity = identity or {"data": dataset.fingerprint}
+    torch.manual_seed(rank)
+    newest = checkpoint.newest_whole(folder) if folder is not None and folder.is_dir() else None
+    progress = None if newest is None else checkpoint.load_checkpoint(newest, adapter, optimizer, identity)
+
+    def save(trainer: Trainer) -> None:
+        assert folder is not None
+        checkpoint.save_checkpoint(folder, model, adapter, optimizer, trainer.progress, identity)
+        checkpoint.rotate(folder, save_total_limit, trainer.progress.best_update)
+
+    def evaluation(trainer: Trainer) -> Log:
+        few = np.arange(min(8, len(dataset)))
+        return evaluate(forward, dataset, few, EvalOptions(4, row, packed, True), rank=rank, world_size=world_size)
+
+    return Trainer(
+        forward,
+        adapter,
+        optimizer,
+        Schedule("cosine", lr, updates, 2),
+        dataset,
+        np.arange(len(dataset)),
+        lambda epoch: epoch_plan(dataset.lengths, dataset.supervised, options, epoch),
+        TrainOptions(logging_steps, eval_every, save_every, packed),
+        Hooks(lambda *_: None, evaluation, save, on_update),
+        rank=rank,
+        world_size=world_size,
+        progress=progress,
+    )
+
+
+def weights_digest(trainer: Trainer) -> str:
+    return hashlib.sha256(trainer.adapter.weights.numpy().tobytes()).hexdigest()
+
+
+def losses(trainer: Trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.progress.log_history if "loss" in entry]
+
+
+KILLED = {"updates": 30, "dropout": 0.1, "save_every": 4, "row": 48, "logging_steps": 3}
+"""The run that is killed: dropout, several rows an update, log steps that do not meet the checkpoints."""
+
+
+if __name__ == "__main__":
+    prepared, output = map(Path, sys.argv[1:])
+    output.mkdir(exist_ok=True)
+    # Slow enough that a kill lands somewhere in the middle.
+    trainer = tiny_run(open_prepared(prepared), output, on_update=lambda _: time.sleep(0.05), **KILLED)  # type: ignore[arg-type]
+    print("started", flush=True)
+    trainer.run()
+    print(weights_digest(trainer), flush=True)
