@@ -44,8 +44,8 @@ pub(crate) fn plan_epoch(
         seed,
     };
     let (lengths, supervised) = (lengths.as_slice()?, supervised.as_slice()?);
-    let plan = py.detach(|| core::plan_epoch(lengths, supervised, &options, epoch)).map_err(error::pack)?;
-    let digest = plan.digest();
+    let plan = py.detach(|| core::plan_epoch(lengths, supervised, &options, epoch).map(|plan| (plan.digest(), plan)));
+    let (digest, plan) = plan.map_err(error::pack)?;
     Ok(EpochPlan {
         sample_ids: plan.sample_ids.into_pyarray(py).unbind(),
         row_offsets: plan.row_offsets.into_pyarray(py).unbind(),

@@ -1,8 +1,10 @@
 //! The updates of an epoch, as a pure function of lengths, options, seed and epoch.
 
 use super::bfd::{Layout, LengthClasses};
+use super::exact::{Windows, deal};
 use super::rng::{Purpose, SplitMix64};
-use super::{PackError, at_least_one, check_lengths, exact};
+use super::{PackError, at_least_one, check_lengths};
+use std::cmp::Reverse;
 use std::str::FromStr;
 
 /// How an update's samples become rows.
@@ -72,11 +74,15 @@ impl EpochPlan {
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
+        // The hasher is at its best with thousands of bytes at a time.
+        let mut bytes = Vec::with_capacity(8 * 4096);
         for column in [&self.sample_ids, &self.row_offsets, &self.update_offsets, &self.supervised, &self.tokens] {
             hasher.update(&(column.len() as u64).to_le_bytes());
-            column.iter().for_each(|value| {
-                hasher.update(&value.to_le_bytes());
-            });
+            for values in column.chunks(4096) {
+                bytes.clear();
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                hasher.update(&bytes);
+            }
         }
         hasher.finalize().to_hex().to_string()
     }
@@ -97,31 +103,28 @@ pub fn plan_epoch(
     let mut writer = Writer::new(lengths, supervised, options.world_size);
     if options.mode == Mode::Dense {
         let packing = dense(lengths, options, epoch)?;
-        let rows: Vec<&[i64]> =
-            packing.row_offsets.windows(2).map(|w| &packing.sample_ids[w[0] as usize..w[1] as usize]).collect();
-        rows.chunks(options.rows_per_update as usize).for_each(|update| {
-            update.iter().for_each(|row| writer.row(row.iter().copied()));
+        writer.plan.sample_ids = packing.sample_ids;
+        for ends in packing.row_offsets[1..].chunks(options.rows_per_update as usize) {
+            writer.plan.row_offsets.extend(ends);
             writer.end_update();
-        });
+        }
         return Ok(writer.plan);
     }
+    // `check` has seen that they can be counted in 32 bits.
     let order = SplitMix64::keyed(options.seed, epoch, Purpose::Order).permutation(lengths.len() as u32);
-    let mut own = Vec::new();
+    let mut windows = Windows::new(options.max_tokens_per_row, options.world_size);
+    writer.plan.sample_ids.reserve_exact(order.len());
     for window in order.chunks(options.samples_per_update as usize) {
-        own.clear();
-        own.extend(window.iter().map(|&id| lengths[id as usize]));
         match options.mode {
-            Mode::Exact => {
-                for row in exact::rows(&own, options.max_tokens_per_row, options.world_size)? {
-                    writer.row(row.iter().map(|&i| i64::from(window[i as usize])));
-                }
-            }
+            Mode::Exact => windows.rows(window, lengths).for_each(|row| writer.row(row)),
             Mode::Bucketed => {
                 let mut sorted = window.to_vec();
-                sorted.sort_by_key(|&id| std::cmp::Reverse(lengths[id as usize]));
-                writer.micro_batches(&sorted, options.micro_batch_size);
+                sorted.sort_unstable_by_key(|&id| (Reverse(lengths[id as usize]), id));
+                bucketed(&sorted, lengths, options).for_each(|row| writer.row(row));
             }
-            Mode::None | Mode::Dense => writer.micro_batches(window, options.micro_batch_size),
+            Mode::None | Mode::Dense => {
+                window.chunks(options.micro_batch_size as usize).for_each(|row| writer.row(row));
+            }
         }
         writer.end_update();
     }
@@ -159,50 +162,67 @@ fn dense(lengths: &[u32], options: &PlanOptions, epoch: u64) -> Result<super::Pa
     Ok(layout.write(&classes.sample_ids, Some(&order)))
 }
 
+/// Micro-batches of neighbours in length, dealt to the devices by what they cost, which is their padded size.
+///
+/// A window that does not come out even is cut into the few more batches that do, if there are samples for them.
+fn bucketed<'a>(
+    sorted: &'a [u32],
+    lengths: &[u32],
+    options: &PlanOptions,
+) -> impl Iterator<Item = &'a [u32]> + use<'a> {
+    let n = sorted.len();
+    let size = options.micro_batch_size as usize;
+    let fewest = n.div_ceil(size);
+    let even = fewest.next_multiple_of(options.world_size as usize);
+    let batches: Vec<&[u32]> = if fewest == even || even > n {
+        sorted.chunks(size).collect()
+    } else {
+        (0..even).map(|batch| &sorted[batch * n / even..(batch + 1) * n / even]).collect()
+    };
+    let padded = |batch: &&[u32]| u64::from(lengths[batch[0] as usize]) * batch.len() as u64;
+    let costs: Vec<u64> = batches.iter().map(padded).collect();
+    deal(&costs, options.world_size).into_iter().map(move |batch| batches[batch as usize])
+}
+
 struct Writer<'a> {
     lengths: &'a [u32],
     supervised: &'a [u32],
-    world: usize,
+    world_size: usize,
     plan: EpochPlan,
-    first_row: usize,
-    tokens: i64,
-    learned: i64,
 }
 
 impl<'a> Writer<'a> {
     fn new(lengths: &'a [u32], supervised: &'a [u32], world_size: u32) -> Self {
         let plan = EpochPlan {
-            sample_ids: Vec::with_capacity(lengths.len()),
+            sample_ids: Vec::new(),
             row_offsets: vec![0],
             update_offsets: vec![0],
             supervised: Vec::new(),
             tokens: Vec::new(),
         };
-        Self { lengths, supervised, world: world_size as usize, plan, first_row: 0, tokens: 0, learned: 0 }
+        Self { lengths, supervised, world_size: world_size as usize, plan }
     }
 
-    fn row(&mut self, samples: impl Iterator<Item = i64>) {
-        for id in samples {
-            self.tokens += i64::from(self.lengths[id as usize]);
-            self.learned += i64::from(self.supervised[id as usize]);
-            self.plan.sample_ids.push(id);
-        }
+    fn row(&mut self, samples: &[u32]) {
+        self.plan.sample_ids.extend(samples.iter().map(|&id| i64::from(id)));
         self.plan.row_offsets.push(self.plan.sample_ids.len() as i64);
     }
 
-    fn micro_batches(&mut self, samples: &[u32], size: u32) {
-        for batch in samples.chunks(size as usize) {
-            self.row(batch.iter().map(|&id| i64::from(id)));
-        }
-    }
-
+    /// Closes the update over all rows since the last one: fills up with empty rows, and sums.
     fn end_update(&mut self) {
-        while !(self.plan.row_offsets.len() - 1 - self.first_row).is_multiple_of(self.world) {
-            self.row(std::iter::empty());
+        let plan = &mut self.plan;
+        let first_row = plan.update_offsets.last().map_or(0, |&row| row as usize);
+        let (start, end) = (plan.row_offsets[first_row], plan.row_offsets.last().copied().unwrap_or(0));
+        let n_rows = (plan.row_offsets.len() - 1 - first_row).next_multiple_of(self.world_size);
+        plan.row_offsets.resize(first_row + n_rows + 1, end);
+        plan.update_offsets.push((first_row + n_rows) as i64);
+
+        let (mut tokens, mut supervised) = (0, 0);
+        for &id in &plan.sample_ids[start as usize..end as usize] {
+            tokens += i64::from(self.lengths[id as usize]);
+            supervised += i64::from(self.supervised[id as usize]);
         }
-        self.first_row = self.plan.row_offsets.len() - 1;
-        self.plan.update_offsets.push(self.first_row as i64);
-        self.plan.supervised.push(std::mem::take(&mut self.learned));
-        self.plan.tokens.push(std::mem::take(&mut self.tokens));
+        plan.tokens.push(tokens);
+        plan.supervised.push(supervised);
     }
 }
