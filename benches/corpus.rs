@@ -4,3 +4,4 @@
 //! those of the data that people fine-tune on; see [`lengths`] for the numbers.
 
 pub mod lengths;
+pub mod text;

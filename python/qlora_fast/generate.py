@@ -125,10 +125,10 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def load_chat_model(base: str, adapter: Path | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """The base model with a key-value cache, and the adapter on it if there is one."""
+    quiet_libraries()
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    quiet_libraries()
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation="sdpa").to(
             device
