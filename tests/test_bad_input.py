@@ -98,7 +98,9 @@ CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "a template that the tokenizer cannot write": wrong_template,
     "unknown template": rows(*GOOD, more=("template=qwen9",)),
     "no such model": config("model_name_or_path: nobody/nothing\ndataset: data.json\n"),
-    "no such layer": config("model_name_or_path: MODEL\ndataset: data.json\nlora_target: q_proj,nix\noutput_dir: run\n"),
+    "no such layer": config(
+        "model_name_or_path: MODEL\ndataset: data.json\nlora_target: q_proj,nix\noutput_dir: run\n"
+    ),
     "placeholders unfilled": config("model_name_or_path: MODEL\ndataset: identity\n", "prep", "--config"),
     "nothing left to train on": config("model_name_or_path: MODEL\ndataset: data.json\nval_size: 8\noutput_dir: run\n"),
     "chat with a folder that is no adapter": lambda folder, model: ["chat", folder],

@@ -34,9 +34,18 @@ def test_preps_json_is_what_scripts_rely_on(model_dir: Path, tmp_path: Path) -> 
     ran = cli("prep", ALPACA, "--json", f"model_name_or_path={model_dir}", cwd=tmp_path)
     assert ran.status == 0, ran.err
     report = ran.json
-    names = (
-        ["path", "rows_read", "rows_kept", "rows_dropped", "tokens", "supervised_tokens", "tokens_cut", "engine", "seconds", "fingerprint"]
-    )
+    names = [
+        "path",
+        "rows_read",
+        "rows_kept",
+        "rows_dropped",
+        "tokens",
+        "supervised_tokens",
+        "tokens_cut",
+        "engine",
+        "seconds",
+        "fingerprint",
+    ]
     assert set(names) <= set(report)
     assert report["rows_read"] == report["rows_kept"] + sum(report["rows_dropped"].values())
     assert report["template"] == "qwen3"
@@ -97,7 +106,25 @@ def test_a_run_leaves_the_guides_folder_and_peft_loads_it(config: Path, model_di
     assert ran.status == 0, ran.err
     run = tmp_path / "run"
     names = {p.name for p in run.iterdir()}
-    expected = ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "trainer_log.jsonl", "train_results.json", "eval_results.json", "all_results.json", "training_loss.png", "training_eval_loss.png", "config.yaml", "run.json", "README.md", "best", "last", "checkpoint-5"]
+    expected = [
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "trainer_state.json",
+        "trainer_log.jsonl",
+        "train_results.json",
+        "eval_results.json",
+        "all_results.json",
+        "training_loss.png",
+        "training_eval_loss.png",
+        "config.yaml",
+        "run.json",
+        "README.md",
+        "best",
+        "last",
+        "checkpoint-5",
+    ]
     assert set(expected) <= names
     results = ran.json
     log = [json.loads(line) for line in (run / "trainer_log.jsonl").read_text().splitlines()]
@@ -155,6 +182,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(config: Path, tmp_path: Path, nu
         assert "go on with: qlora-fast train" in err
     assert not (output / "adapter_model.safetensors").exists()
     assert finished(config, output, "resume_from_checkpoint=true") == whole
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if "grad_norm" in line]
+    assert steps == list(range(1, len(steps) + 1))
 
 
 def test_help_is_instant_and_teaches() -> None:

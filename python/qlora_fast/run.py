@@ -120,6 +120,10 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
             log.info("no checkpoint in `%s` yet: starting from the beginning", output)
         else:
             progress = checkpoint.load_checkpoint(newest, adapter, optimizer, identity)
+            if rank == 0:
+                # The killed run may have logged updates that are made again now.
+                lines = [_log_line(entry, schedule.updates) for entry in progress.log_history]
+                durable.write_text(output / "trainer_log.jsonl", "".join(lines))
             log.info("going on from `%s`, update %d of %d", newest, progress.update, schedule.updates)
 
     own, all_ = count(model)
@@ -132,7 +136,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     def on_log(trainer: Trainer, entry: Log) -> None:
         if rank == 0:
             with (output / "trainer_log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**entry, "total_steps": schedule.updates}) + "\n")
+                file.write(_log_line(entry, schedule.updates))
             watch.on_log(entry)
 
     def on_eval(trainer: Trainer) -> Log | None:
@@ -172,6 +176,10 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     return results
 
 
+def _log_line(entry: Log, updates: int) -> str:
+    return json.dumps({**entry, "total_steps": updates}) + "\n"
+
+
 def claim_output(config: Config) -> None:
     """Make the run's folder, or take it over as the config says; what is not ours is never touched.
 
@@ -196,6 +204,9 @@ def claim_output(config: Config) -> None:
                 "output_dir=… starts another",
             )
     output.mkdir(parents=True, exist_ok=True)
+    for unfinished in output.glob(".*.tmp-*"):
+        # Of a killed run: a folder that was never whole, under a name that nothing reads.
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def load_data(config: Config, tokenizer: Tokenizer, progress: PrepareProgress | None) -> Data:
