@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cli_run import DATA, cli
 
 SNAPSHOTS = DATA / "messages.txt"

@@ -173,7 +173,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(config: Path, tmp_path: Path, nu
     log = output / "trainer_log.jsonl"
     deadline = time.monotonic() + 120
     while not log.is_file() or log.read_text().count("grad_norm") < 7:
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, number)
     _, err = process.communicate()

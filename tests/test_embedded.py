@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_run import cli
 
+from cli_run import cli
 from qlora_fast import base_model
 from qlora_fast.config import Config
 from qlora_fast.errors import ArtifactError, TokenizerError

@@ -6,6 +6,21 @@ from typing import Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "ChatEncoder",
+    "detect_template",
+    "templates",
+    "EpochPlan",
+    "pack",
+    "packing_lower_bound",
+    "plan_epoch",
+    "split",
+    "fingerprint",
+    "prepare",
+    "__version__",
+    "BUILD_PROFILE",
+]
+
 __version__: Final[str]
 BUILD_PROFILE: Final[Literal["release", "debug"]]
 
