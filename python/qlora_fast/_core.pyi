@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "BUILD_PROFILE",
     "ChatEncoder",
-    "detect_template",
-    "templates",
     "EpochPlan",
+    "__version__",
+    "detect_template",
+    "fingerprint",
     "pack",
     "packing_lower_bound",
     "plan_epoch",
-    "split",
-    "fingerprint",
     "prepare",
-    "__version__",
-    "BUILD_PROFILE",
+    "split",
+    "templates",
 ]
 
 __version__: Final[str]
