@@ -53,6 +53,25 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def recover(folder: Path) -> None:
+    """Clear up after a process that was killed while it wrote into ``folder``.
+
+    What was moved aside comes back if its successor never arrived; what never became whole goes. To be called when no
+    other process writes there.
+    """
+    for aside in folder.glob(".*.old-*"):
+        target = folder / aside.name.removeprefix(".").rpartition(".old-")[0]
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(target)
+    for left in [*folder.glob(".*.tmp-*"), *folder.glob(".*.gone-*")]:
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder so that a half-removed one is never taken for a whole one."""
     aside = path.parent / f".{path.name}.gone-{os.getpid()}"

@@ -52,22 +52,35 @@ class ChatSession:
         self._decoder = Decoder.from_file(self.tokenizer.file)
 
     def reply(self, text: str, sampling: Sampling) -> Iterator[str]:
-        """Answer ``text``, in pieces as they come; the turn is remembered when it is complete."""
+        """Answer ``text``, in pieces as they come; what was said is remembered, also when the caller stops listening."""
         self.turns.append({"role": "user", "content": text})
         conversation = json.dumps({"messages": self.turns})
         prompt = self._encoder.encode(conversation, add_generation_prompt=True, enable_thinking=self.enable_thinking)[0]
-        shown, ids = "", []
+        shown = ""
+        try:
+            for piece in self._pieces(self._generate(prompt.tolist(), sampling)):
+                shown += piece
+                yield piece
+        finally:
+            self.turns.append({"role": "assistant", "content": shown})
+
+    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
+        """Text up to the first stop token. A character that is spread over several tokens is shown when it is whole."""
         stops = set(self._encoder.stop_ids())
-        for token in self._generate(prompt.tolist(), sampling):
+        ids: list[int] = []
+        shown = ""
+        for token in tokens:
             if token in stops:
                 break
             ids.append(token)
             whole = self._decoder.decode(ids, skip_special_tokens=False)
-            # A character may be spread over several tokens: it is shown when it is whole.
-            if not whole.endswith("\ufffd") and len(whole) > len(shown):
+            if not whole.endswith("\ufffd"):
                 yield whole[len(shown) :]
                 shown = whole
-        self.turns.append({"role": "assistant", "content": shown})
+        # Half a character at the very end stays half: it is shown as what it is.
+        rest = self._decoder.decode(ids, skip_special_tokens=False)[len(shown) :]
+        if rest:
+            yield rest
 
     @torch.no_grad()
     def _generate(self, prompt: list[int], sampling: Sampling) -> Iterator[int]:

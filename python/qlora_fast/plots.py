@@ -81,7 +81,7 @@ def _axes(title: str, label: str) -> tuple[Figure, Axes]:
     axes.set_title(title, fontsize=11, loc="left", color=_GREY)
     axes.set_xlabel("update")
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
