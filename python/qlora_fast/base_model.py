@@ -6,8 +6,10 @@ is all that ``prep`` needs and takes no torch, the weights when a model is to be
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -121,7 +123,9 @@ def _write_model(gguf: Path, folder: Path) -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    # Its bar is drawn whether somebody watches or not, and says nothing that the line above did not.
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     # The weights are plain bf16 now; transformers still calls the model quantized and would refuse to save it.
     if "quantization_config" in model.config.__dict__:
         del model.config.quantization_config
