@@ -18,7 +18,7 @@ CORE = ROOT / "rust" / "core" / "src"
 PYTHON_LAYERS = [
     {"errors", "_core"},
     {"config"},
-    {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention"},
+    {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention", "lora"},
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "signals"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots"},
     {"run"},

@@ -14,6 +14,7 @@ from torch import nn
 
 from qlora_fast.attention import NAME, packable, refuse_unpackable
 from qlora_fast.errors import ArtifactError, ConfigError
+from qlora_fast.lora import fuse
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def add_lora(model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
+    fuse(adapted)
     return adapted.train()
 
 
