@@ -50,12 +50,14 @@ def tiny_run(
     world_size: int = 1,
     on_update: Callable[[Trainer], None] = lambda _: None,
     max_grad_norm: float = 1.0,
+    device: torch.device = CPU,
 ) -> Trainer:
     """A trainer over ``dataset``, resumed from the newest whole checkpoint in ``folder`` if there is one."""
     model = tiny.adapted(tiny.qwen3(), dropout=dropout, warm=False) if model is None else model
+    model = model.to(device)
     adapter = Adapter(model)
     optimizer = AdamW(adapter, AdamWOptions(max_grad_norm=max_grad_norm))
-    forward = Forward(model, CPU)
+    forward = Forward(model, device)
     packed = packing in ("exact", "dense")
     options = PlanOptions(packing, samples_per_update, 2, row, world_size, 0)
     identity = identity or {"data": dataset.fingerprint}
@@ -89,7 +91,7 @@ def tiny_run(
 
 
 def weights_digest(trainer: Trainer) -> str:
-    return hashlib.sha256(trainer.adapter.weights.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(trainer.adapter.weights.cpu().numpy().tobytes()).hexdigest()
 
 
 def losses(trainer: Trainer) -> list[float]:
