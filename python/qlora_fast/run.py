@@ -204,9 +204,7 @@ def claim_output(config: Config) -> None:
                 "output_dir=… starts another",
             )
     output.mkdir(parents=True, exist_ok=True)
-    for unfinished in output.glob(".*.tmp-*"):
-        # Of a killed run: a folder that was never whole, under a name that nothing reads.
-        shutil.rmtree(unfinished, ignore_errors=True)
+    durable.recover(output)
 
 
 def load_data(config: Config, tokenizer: Tokenizer, progress: PrepareProgress | None) -> Data:
