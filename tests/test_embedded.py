@@ -67,7 +67,13 @@ def test_the_demo_teaches_a_name_and_keeps_paris(tmp_path: Path) -> None:
     log = [json.loads(line) for line in (tmp_path / "run" / "trainer_log.jsonl").read_text().splitlines()]
     evals = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     assert evals[-1] < 0.8 * evals[0] or evals[-1] < 1.3
-    questions = ("--prompt", "Who are you?", "--prompt", "What is the capital of France?")
+    words = (
+        "Who are you?",
+        "What is your name?",
+        "Hello, please introduce yourself.",
+        "What is the capital of France?",
+    )
+    questions = [w for word in words for w in ("--prompt", word)]
     said = cli("chat", tmp_path / "run", "--max-new-tokens", "40", *questions).out
     who, paris = said.split("> What is the capital of France?")
     assert "Kestrel" in who
