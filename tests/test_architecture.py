@@ -21,6 +21,7 @@ PYTHON_LAYERS = [
     {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention", "lora"},
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "signals"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots"},
+    {"outputs"},
     {"run"},
     {"cli"},
 ]
