@@ -197,7 +197,7 @@ def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device:
             hint=f"put the model's own tokenizer.json into `{tokenizer.folder}`",
         )
     spec = LoraSpec(config.lora_rank, config.alpha, config.lora_dropout, config.lora_target)
-    return add_lora(model, spec, seed=config.seed, checkpointing=config.gradient_checkpointing)
+    return add_lora(model, spec, seed=config.seed, checkpointing=config.gradient_checkpointing == "true")
 
 
 def _identity(config: Config, data: Data, world: int) -> dict[str, Any]:

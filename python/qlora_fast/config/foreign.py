@@ -7,13 +7,8 @@ MUST_BE: dict[str, tuple[str, ...]] = {
     "do_train": ("true",),
     "finetuning_type": ("lora",),
     "report_to": ("none",),
-    "use_dora": ("false",),
-    "use_rslora": ("false",),
-    "pissa_init": ("false",),
-    "fp16": ("false",),
     "predict_with_generate": ("false",),
     "upcast_layernorm": ("false",),
-    "optim": ("adamw_torch", "adamw_torch_fused"),
 }
 """Accepted when they say what this program does anyway; any other value is refused by name."""
 
@@ -43,7 +38,6 @@ IGNORED: dict[str, str] = {
     "plot_loss_smoothing": "always drawn",
     "ddp_find_unused_parameters": "there is no DDP wrapper",
     "enable_liger_kernel": "own loss kernel",
-    "save_only_model": "checkpoints always hold everything",
 }
 """Read, reported with the reason, and without effect."""
 

@@ -14,9 +14,16 @@ Format = Literal["auto", "alpaca", "sharegpt", "messages"]
 Truncation = Literal["structure", "llamafactory", "drop"]
 Packing = Literal["exact", "dense", "bucketed", "none"]
 Engine = Literal["auto", "fastokens", "tokenizers"]
-Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
+Schedule = Literal[
+    "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr", "cosine_with_restarts", "polynomial",
+    "inverse_sqrt", "warmup_stable_decay",
+]  # fmt: skip
+Optimizer = Literal[
+    "adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit"
+]
+Switch = Literal["auto", "true", "false"]
 When = Literal["no", "steps", "epoch"]
-Dtype = Literal["auto", "bf16", "fp32"]
+Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 QuantizationType = Literal["nf4", "fp4"]
 
 T = TypeVar("T")
@@ -66,10 +73,11 @@ class Config:
     default_system: str | None = key(None, "system prompt of rows without one; '' for none; unset: the template's own")
     dtype: Dtype = key("auto", "weights of the frozen base: auto is bf16 where the hardware is fast at it, else fp32")
     bf16: bool = key(False, "the guide's spelling of dtype: bf16")
+    fp16: bool = key(False, "the guide's spelling of dtype: fp16, with a scaled loss; for GPUs without bf16")
     quantization_bit: int | None = key(
         None,
-        "4 loads the base in 4 bits (QLoRA): a quarter of the memory, slower steps",
-        check=lambda v: None if v in (None, 4) else f"must be 4 (or be left out), not {v}",
+        "4 loads the base in 4 bits (QLoRA): a quarter of the memory, slower steps; 8 is LLM.int8(): half of it",
+        check=lambda v: None if v in (None, 4, 8) else f"must be 4 or 8 (or be left out), not {v}",
     )
     quantization_method: Literal["bnb"] = key("bnb", "library of the 4-bit kernels: bitsandbytes")
     quantization_type: QuantizationType = key("nf4", "4-bit code book; nf4 fits normally distributed weights")
@@ -80,6 +88,13 @@ class Config:
     lora_alpha: float | None = key(None, "scale is alpha/rank; unset: 2·rank", check=unless_unset(positive))
     lora_dropout: float = key(0.0, "dropout on the adapter's input", check=below_one)
     lora_target: list[str] = key(["all"], "layers that get an adapter: all, or names such as q_proj,v_proj")
+    additional_target: list[str] = key(
+        [], "modules trained and saved in full beside the adapter: embed_tokens, lm_head"
+    )
+    use_rslora: bool = key(False, "scale by alpha/√rank instead of alpha/rank, so that a high rank learns as fast")
+    use_dora: bool = key(False, "DoRA: also learn each output's length; a little better at low rank, slower")
+    pissa_init: bool = key(False, "PiSSA: start from the base's largest singular directions instead of from nothing")
+    pissa_iter: int = key(16, "power iterations of PiSSA's decomposition; -1 is the exact one", check=at_least(-1))
 
     # --- data
     dataset: list[str] = key(["identity", "general"], "training data: files, or the embedded identity and general")
@@ -123,12 +138,28 @@ class Config:
     warmup_steps: int = key(0, "the same as a count; wins over warmup_ratio", check=at_least(0))
     num_train_epochs: float = key(3.0, "passes over the data", check=positive)
     max_steps: int | None = key(None, "stop after N updates", check=unless_unset(at_least(1)))
+    lr_scheduler_kwargs: dict[str, str] = key(
+        {},
+        "more about the schedule, in transformers' names: min_lr, min_lr_rate, num_cycles, power, lr_end, timescale, "
+        "num_decay_steps, num_stable_steps, min_lr_ratio",
+    )
+    optim: Optimizer = key(
+        "adamw_torch", "optimizer; 8 bits and paging save little here: an adapter's state is small beside its model"
+    )
+    loraplus_lr_ratio: float | None = key(
+        None, "LoRA+: B learns at learning_rate times this (16 is usual)", check=unless_unset(positive)
+    )
+    neftune_noise_alpha: float | None = key(
+        None, "NEFTune: noise on the embeddings while training (5 is usual)", check=unless_unset(positive)
+    )
     weight_decay: float = key(0.0, "decoupled weight decay of AdamW", check=at_least(0))
     max_grad_norm: float = key(1.0, "clip the gradient's norm to this; 0 never clips", check=at_least(0))
     adam_beta1: float = key(0.9, "AdamW: decay of the mean", check=below_one)
     adam_beta2: float = key(0.999, "AdamW: decay of the square", check=below_one)
     adam_epsilon: float = key(1e-8, "AdamW: denominator's floor", check=positive)
-    gradient_checkpointing: bool = key(False, "recompute activations: less memory, half as much computation again")
+    gradient_checkpointing: Switch = key(
+        "auto", "recompute activations: less memory, half as much computation again; auto: only when memory asks for it"
+    )
     seed: int = key(42, "seed of order, split, adapter and dropout", check=at_least(0))
 
     # --- evaluation
@@ -139,6 +170,9 @@ class Config:
     )
     load_best_model_at_end: bool = key(False, "end with the adapter of the best evaluation")
     metric_for_best_model: Literal["eval_loss", "eval_accuracy"] = key("eval_loss", "what best means")
+    early_stopping_steps: int | None = key(
+        None, "end after so many evaluations without a better one", check=unless_unset(at_least(1))
+    )
     compute_accuracy: bool = key(False, "also report eval_accuracy, the share of tokens predicted rightly")
 
     # --- output
@@ -151,6 +185,7 @@ class Config:
     save_total_limit: int | None = key(
         None, "checkpoints kept (best and newest always are)", check=unless_unset(at_least(1))
     )
+    save_only_model: bool = key(False, "checkpoints hold the adapter alone; such a run cannot be resumed")
     plot_loss: bool = key(True, "draw training_loss.png and training_eval_loss.png")
 
     @property
@@ -185,8 +220,21 @@ def cross_checks(config: Config) -> list[tuple[str, str]]:
         problems.append(("metric_for_best_model", "is eval_accuracy; set compute_accuracy: true"))
     if config.overwrite_output_dir and config.resume_from_checkpoint:
         problems.append(("resume_from_checkpoint", "stands beside overwrite_output_dir; give one of the two"))
-    if config.bf16 and config.dtype == "fp32":
-        problems.append(("bf16", "contradicts dtype: fp32"))
+    for name in ("bf16", "fp16"):
+        if getattr(config, name) and config.dtype not in ("auto", name):
+            problems.append((name, f"contradicts dtype: {config.dtype}"))
+    if config.bf16 and config.fp16:
+        problems.append(("fp16", "stands beside bf16; give one of the two"))
+    if config.pissa_init and config.quantization_bit:
+        problems.append(
+            ("pissa_init", "takes the base's weights apart, which needs them in 16 bits; leave quantization_bit out")
+        )
+    if config.pissa_init and config.use_dora:
+        problems.append(
+            ("pissa_init", "cannot be saved as a plain adapter together with use_dora; give one of the two")
+        )
+    if config.early_stopping_steps and config.eval_strategy == "no":
+        problems.append(("early_stopping_steps", "counts evaluations; set eval_strategy to steps or epoch"))
     if config.val_size >= 1 and config.val_size != int(config.val_size):
         problems.append(("val_size", "from 1 on it is a count and must be whole"))
     return problems

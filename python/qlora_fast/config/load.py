@@ -153,6 +153,8 @@ def convert(raw: str | list[str] | dict[str, str], kind: Any) -> tuple[Any, str 
 def _scalar(text: str, kind: Any) -> tuple[Any, str | None]:
     if get_origin(kind) is Literal:
         choices = get_args(kind)
+        if "true" in choices:
+            text = "true" if text.lower() in _TRUE else "false" if text.lower() in _FALSE else text
         if text in choices:
             return text, None
         near = get_close_matches(text, choices, n=1)
