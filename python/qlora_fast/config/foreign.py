@@ -6,7 +6,6 @@ MUST_BE: dict[str, tuple[str, ...]] = {
     "stage": ("sft",),
     "do_train": ("true",),
     "finetuning_type": ("lora",),
-    "report_to": ("none",),
     "predict_with_generate": ("false",),
     "upcast_layernorm": ("false",),
 }

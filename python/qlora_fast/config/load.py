@@ -12,7 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml as pyyaml
 
 from qlora_fast.config import foreign, yaml
-from qlora_fast.config.keys import KEYS, Config, cross_checks
+from qlora_fast.config.checks import cross_checks
+from qlora_fast.config.keys import KEYS, Config, about
 from qlora_fast.errors import ConfigError
 
 _TYPES = get_type_hints(Config)
@@ -91,9 +92,9 @@ def _build(entries: dict[str, yaml.Entry], problems: list[str]) -> Loaded:
         if entry.value is None:
             continue  # `key:` and `key: null` leave a setting at its default
         value, problem = convert(entry.value, _TYPES[name])
-        check = KEYS[name].metadata["check"]
-        if problem is None and check is not None:
-            problem = check(value)
+        limit = about(name).limit
+        if problem is None and limit is not None:
+            problem = limit(value)
         if problem:
             problems.append(f"{entry.place}: `{name}` {problem}")
         else:

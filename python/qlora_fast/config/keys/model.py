@@ -1,0 +1,98 @@
+"""Settings of the base model and of the adapter on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qlora_fast.config.keys.table import at_least, below_one, key, one_of, positive, unless_unset
+
+Dtype = Literal["auto", "bf16", "fp16", "fp32"]
+QuantizationType = Literal["nf4", "fp4"]
+Checkpointing = Literal["auto", "true", "false"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelKeys:
+    """The frozen base: which, and in which numbers."""
+
+    model_name_or_path: str = key(
+        "smollm2-135m-instruct",
+        "base model: a folder, a .gguf file, a hub id, or the embedded smollm2-135m-instruct",
+        differs="has a default that needs no hub",
+    )
+    template: str = key(
+        "auto",
+        "chat template; auto takes the built-in one that renders as the model's own does",
+        differs="auto is ours; without a template LLaMA-Factory renders no roles at all",
+    )
+    default_system: str | None = key(None, "system prompt of rows without one; '' for none; unset: the template's own")
+    dtype: Dtype = key(
+        "auto",
+        "numbers of the frozen base and of the arithmetic: auto is bf16 where the hardware is fast at it, else fp32",
+        theirs=None,
+    )
+    bf16: bool = key(
+        False,
+        "the guide's spelling of dtype: bf16",
+        differs="the base is held in bf16 too, without autocast; the adapter's own weights stay fp32",
+    )
+    fp16: bool = key(
+        False,
+        "the same as dtype: fp16: for GPUs before Ampere, which have no fast bf16; the loss is scaled against underflow",
+    )
+    quantization_bit: int | None = key(
+        None,
+        "4 or 8 loads the base in that many bits (QLoRA): a quarter or half of the memory, slower steps",
+        check=one_of(4, 8),
+        unit="bits",
+        differs="2, 3, 5 and 6 (hqq) are not supported",
+    )
+    quantization_method: Literal["bnb"] = key(
+        "bnb", "library of the quantized kernels: bitsandbytes", differs="hqq and eetq are not supported"
+    )
+    quantization_type: QuantizationType = key("nf4", "4-bit code book; nf4 fits normally distributed weights")
+    double_quantization: bool = key(True, "also quantize the scales of the 4-bit blocks: 0.4 bits a weight less")
+    gradient_checkpointing: Checkpointing = key(
+        "auto",
+        "recompute activations in the backward pass: less memory, half as much computation again; auto: only when the "
+        "longest row would not fit without",
+        differs="LLaMA-Factory recomputes unless disable_gradient_checkpointing is set, whether memory asks for it or not",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraKeys:
+    """The adapter: the only part that learns."""
+
+    lora_rank: int = key(8, "width r of the adapter; more learns more and costs more memory", check=at_least(1))
+    lora_alpha: float | None = key(None, "scale is alpha/rank; unset: 2·rank", check=unless_unset(positive))
+    lora_dropout: float = key(
+        0.0, "share of the adapter's input that is dropped at random while training", check=below_one, unit="share"
+    )
+    lora_target: list[str] = key(
+        ["all"], "layers that get an adapter: all (every linear layer but the head), or names such as q_proj,v_proj"
+    )
+    additional_target: list[str] = key(
+        [], "layers that are trained whole and saved with the adapter, such as embed_tokens,lm_head"
+    )
+    use_rslora: bool = key(False, "rank-stabilized LoRA: scale is alpha/√rank, so that a high rank still learns")
+    use_dora: bool = key(
+        False, "weight-decomposed LoRA: direction and length of each weight row learn apart; slower, sometimes better"
+    )
+    pissa_init: bool = key(
+        False,
+        "start the adapter from the principal components of each weight (PiSSA), and the base from what is left; "
+        "learns faster at first",
+    )
+    pissa_iter: int = key(
+        16,
+        "iterations of the fast SVD of pissa_init; -1 takes the exact one",
+        check=at_least(-1),
+        unit="iterations",
+    )
+    neftune_noise_alpha: float | None = key(
+        None,
+        "NEFTune: uniform noise of this size, ÷ √(tokens · width), on the embeddings while training; 5 is usual",
+        check=unless_unset(positive),
+    )
