@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
 from transformers import get_scheduler
 
 from qlora_fast.config import Config
-from qlora_fast.schedule import Schedule, total_updates, updates_per_epoch
+from qlora_fast.errors import ConfigError
+from qlora_fast.schedule import SHAPES, Schedule, total_updates, updates_per_epoch
 
 
 @pytest.mark.parametrize(("update", "rate"), [(10, 3.000e-5), (20, 4.988e-5), (30, 4.849e-5)])
@@ -35,16 +38,62 @@ def test_parts_of_an_epoch_are_rounded_up_and_max_steps_wins(
     assert total_updates(47, epochs, max_steps) == updates
 
 
-@pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "constant_with_warmup"])
-@pytest.mark.parametrize(("warmup", "updates"), [(0, 20), (7, 40), (40, 40), (1, 1)])
-def test_every_rate_is_the_one_that_transformers_would_use(kind: str, warmup: int, updates: int) -> None:
+KINDS: list[tuple[str, dict[str, float]]] = [
+    ("cosine", {}),
+    ("linear", {}),
+    ("constant", {}),
+    ("constant_with_warmup", {}),
+    ("cosine_with_min_lr", {"min_lr": 0.02}),
+    ("cosine_with_min_lr", {"min_lr_rate": 0.3}),
+    ("cosine_with_restarts", {"num_cycles": 3}),
+    ("polynomial", {"lr_end": 1e-3, "power": 2}),
+    ("polynomial", {}),
+    ("inverse_sqrt", {}),
+    ("inverse_sqrt", {"timescale": 12}),
+    ("warmup_stable_decay", {"num_decay_steps": 9, "min_lr_ratio": 0.1}),
+    ("warmup_stable_decay", {"num_stable_steps": 5, "num_decay_steps": 11}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Both num_training_steps")
+@pytest.mark.parametrize(("kind", "more"), KINDS)
+@pytest.mark.parametrize(("warmup", "updates"), [(0, 20), (7, 40), (40, 40), (1, 1), (60, 30)])
+def test_every_rate_is_the_one_that_transformers_would_use(
+    kind: str, more: dict[str, float], warmup: int, updates: int
+) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    theirs = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=updates)
-    ours = Schedule.of(Config(learning_rate=0.1, lr_scheduler_type=kind, warmup_steps=warmup), updates)  # type: ignore[arg-type]
+    theirs = get_scheduler(
+        kind, optimizer, num_warmup_steps=warmup, num_training_steps=updates, scheduler_specific_kwargs=dict(more)
+    )
+    asked = {name: str(value) for name, value in more.items()}
+    config = Config(learning_rate=0.1, lr_scheduler_type=kind, warmup_steps=warmup, lr_scheduler_kwargs=asked)  # type: ignore[arg-type]
+    ours = Schedule.of(config, updates)
     for update in range(1, updates + 1):
         assert ours.lr(update) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12), update
-        optimizer.step()
-        theirs.step()
+        if update < updates:  # behind the last one theirs may divide by zero
+            optimizer.step()
+            theirs.step()
+
+
+def test_every_schedule_of_the_config_has_a_shape() -> None:
+    assert set(get_args(get_type_hints(Config)["lr_scheduler_type"])) == set(SHAPES)
+
+
+def test_stable_then_decay_by_itself_is_a_third_and_the_rest() -> None:
+    schedule = Schedule.of(Config(learning_rate=1.0, lr_scheduler_type="warmup_stable_decay", warmup_steps=10), 100)
+    assert [k for k in range(1, 101) if schedule.lr(k) == 1.0] == list(range(11, 42))
+    assert 0 < schedule.lr(100) < 0.01
+
+
+def test_the_floor_of_cosine_with_min_lr_is_a_tenth_unless_asked_for() -> None:
+    schedule = Schedule.of(Config(learning_rate=1e-3, lr_scheduler_type="cosine_with_min_lr"), 1000)
+    assert schedule.lr(1000) == pytest.approx(1e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "more"), [("cosine", {"min_lr": "1e-6"}), ("polynomial", {"power": "two"})])
+def test_what_a_schedule_does_not_know_is_refused(kind: str, more: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="lr_scheduler_kwargs"):
+        Schedule.of(Config(lr_scheduler_type=kind, lr_scheduler_kwargs=more), 10)  # type: ignore[arg-type]
 
 
 def test_warmup_steps_win_over_the_ratio() -> None:
