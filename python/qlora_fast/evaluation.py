@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from qlora_fast import _core
 from qlora_fast.data import PreparedDataset, packed_row, padded_row
 from qlora_fast.forward import Forward
+
+OnSamples = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
+"""Called with Σ cross-entropy and rightly predicted tokens of each sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ def evaluate(
     *,
     rank: int = 0,
     world_size: int = 1,
+    on_samples: OnSamples | None = None,
 ) -> dict[str, float]:
     """``eval_loss`` (Σ/N over all supervised tokens), ``perplexity``, and the value transformers would report.
 
@@ -43,6 +48,8 @@ def evaluate(
     """
     started = time.perf_counter()
     total, right = sample_scores(forward, dataset, indices, options, rank=rank, world_size=world_size)
+    if on_samples is not None:
+        on_samples(total, right)
     tokens = dataset.supervised[indices].astype(np.float64)
     loss = float(total.sum() / max(tokens.sum(), 1))
     starts = np.arange(0, len(indices), options.batch_size)

@@ -84,7 +84,8 @@ def finish_output(trainer: Trainer, config: Config, tokenizer: Tokenizer, result
     durable.write_text(output / "README.md", _model_card(config, results))
 
 
-def keep_best(config: Config, trainer: Trainer, result: Log, tokenizer: Tokenizer, output: Path | None) -> None:
+def keep_best(config: Config, trainer: Trainer, result: Log, tokenizer: Tokenizer, output: Path | None) -> bool:
+    """Note whether this evaluation is the best so far, and keep its adapter if it is."""
     value = result[config.metric_for_best_model]
     best = trainer.progress.best_metric
     better = best is None or (value > best if config.metric_for_best_model == "eval_accuracy" else value < best)
@@ -92,6 +93,7 @@ def keep_best(config: Config, trainer: Trainer, result: Log, tokenizer: Tokenize
         trainer.progress.best_metric, trainer.progress.best_update = value, trainer.progress.update
         if output is not None:
             write_adapter(output / "best", trainer, tokenizer, config)
+    return better
 
 
 def write_adapter(folder: Path, trainer: Trainer, tokenizer: Tokenizer, config: Config) -> None:

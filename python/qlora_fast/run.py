@@ -17,7 +17,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from qlora_fast import _core, base_model, checkpoint, durable
+from qlora_fast import _core, base_model, checkpoint, durable, samples
 from qlora_fast.adapter import Adapter
 from qlora_fast.config import Config, dump
 from qlora_fast.data import PreparedDataset
@@ -30,6 +30,7 @@ from qlora_fast.outputs import MARK, claim_output, environment, finish_output, k
 from qlora_fast.planning import PlanOptions, epoch_plan, split
 from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.preparation import Tokenizer, prepare_config, tokenizer_of
+from qlora_fast.samples import write_samples
 from qlora_fast.schedule import Schedule, total_updates
 from qlora_fast.trainer import Hooks, Log, Trainer, TrainOptions
 
@@ -135,8 +136,15 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
         if data.evals is None or not len(data.eval_ids):
             return None
         options = EvalOptions(config.per_device_eval_batch_size, config.row_budget, packed, config.compute_accuracy)
-        result = evaluate(forward, data.evals, data.eval_ids, options, rank=rank, world_size=world)
-        keep_best(config, trainer, result, tokenizer, output if rank == 0 else None)
+        scores: list[NDArray[np.float64]] = []
+        result = evaluate(
+            forward, data.evals, data.eval_ids, options, rank=rank, world_size=world,
+            on_samples=lambda *both: scores.extend(both),
+        )  # fmt: skip
+        better = keep_best(config, trainer, result, tokenizer, output if rank == 0 else None)
+        # The scores that stay are those of the adapter that stays.
+        if rank == 0 and (better or not config.load_best_model_at_end):
+            write_samples(output / samples.FILE, data.evals, data.eval_ids, *scores)
         return result
 
     def on_save(trainer: Trainer) -> None:
