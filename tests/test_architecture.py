@@ -19,7 +19,7 @@ PYTHON_LAYERS = [
     {"errors", "_core"},
     {"config"},
     {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention", "lora"},
-    {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "signals", "samples"},
+    {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "signals", "samples", "trackers"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "sweep"},
     {"outputs"},
     {"run"},

@@ -32,6 +32,7 @@ from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.preparation import Tokenizer, prepare_config, tokenizer_of
 from qlora_fast.samples import write_samples
 from qlora_fast.schedule import Schedule, total_updates
+from qlora_fast.trackers import Trackers
 from qlora_fast.trainer import Hooks, Log, Trainer, TrainOptions
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ _FREE_TO_CHANGE = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps", "save_strategy", "save_steps",
     "save_total_limit", "eval_strategy", "eval_steps", "per_device_eval_batch_size", "compute_accuracy", "plot_loss",
     "load_best_model_at_end", "metric_for_best_model", "dataset", "dataset_dir", "eval_dataset", "prepared_dir", "engine",
-    "threads", "world_size",
+    "threads", "world_size", "report_to", "run_name", "project",
 }  # fmt: skip
 """Settings that do not change what is learned; the data is compared by its fingerprint."""
 
@@ -119,6 +120,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
                 durable.write_text(output / "trainer_log.jsonl", "".join(lines))
             log.info("going on from `%s`, update %d of %d", newest, progress.update, schedule.updates)
 
+    trackers = Trackers.of(config) if rank == 0 else Trackers()
     own, all_ = count(model)
     log.info(
         "%s samples, %s an update, %s updates (%s an epoch); %s of %s parameters are trained, %s on %s",
@@ -130,6 +132,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
         if rank == 0:
             with (output / "trainer_log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(log_line(entry, schedule.updates))
+            trackers.log(entry)
             watch.on_log(entry)
 
     def on_eval(trainer: Trainer) -> Log | None:
@@ -167,8 +170,10 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     if rank == 0:
         durable.write_text(output / "config.yaml", dump(config))
         durable.write_text(output / MARK, json.dumps(environment(config, data.train.fingerprint, device), indent=2))
-    done = trainer.run()
-    results = results_of(done, len(lengths), config)
+    with trackers:
+        done = trainer.run()
+        results = results_of(done, len(lengths), config)
+        trackers.finish(results)
     if rank == 0:
         finish_output(trainer, config, tokenizer, results)
     if world > 1:
