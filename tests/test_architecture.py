@@ -18,9 +18,10 @@ CORE = ROOT / "rust" / "core" / "src"
 PYTHON_LAYERS = [
     {"errors", "_core"},
     {"config"},
-    {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention", "lora"},
-    {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "signals", "samples", "trackers"},
-    {"evaluation", "checkpoint", "trainer", "generate", "plots", "sweep"},
+    {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
+    {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
+    | {"samples", "trackers", "footprint"},
+    {"evaluation", "checkpoint", "trainer", "generate", "plots", "sweep", "probe"},
     {"outputs"},
     {"run"},
     {"cli"},

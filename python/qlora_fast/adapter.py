@@ -13,15 +13,33 @@ Legend: P trained parameters, padded to the alignment.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from qlora_fast.errors import ArtifactError, TrainingError
+from qlora_fast.pissa import Origin, is_pissa
 
-_ALIGN = 16
-"""Every matrix starts at a multiple of this many values, so that kernels may load them in vectors."""
+_ALIGN = 256
+"""Every matrix starts at a multiple of this many values: kernels may load them in vectors, and a block of the 8-bit
+optimizers, which share one scale, never spans two matrices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A stretch of the flat vector that is optimized alike.
+
+    Attributes:
+        fast: B matrices (and vectors), whose rate LoRA+ raises. decays: what weight decay pulls on: no biases, no norms.
+    """
+
+    start: int
+    end: int
+    fast: bool
+    decays: bool
 
 
 class Adapter:
@@ -31,24 +49,39 @@ class Adapter:
         weights: (P,) fp32, what is optimized and saved.
         gradient: (P,) fp32, the sum over the rows of an update.
         names: the matrices' names as PEFT stores them.
+        groups: what is optimized alike stands together.
+        origin: where the matrices started, for an adapter that is saved as the difference to it (PiSSA).
     """
 
     def __init__(self, model: nn.Module) -> None:
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise TrainingError("the model has no trainable parameters", hint="add an adapter first")
+        named.sort(key=lambda pair: _kind(*pair))
         self.names = [_stored_name(n) for n, _ in named]
         self.parameters = [p for _, p in named]
+        own = {id(p): name for name, p in zip(self.names, self.parameters, strict=True)}
+        everything = model.named_parameters(remove_duplicate=False)
+        stored = {_stored_name(n): own[id(p)] for n, p in everything if id(p) in own}
+        # PEFT wants a head that is tied to the embedding stored under both names.
+        self._tied = {name: first for name, first in stored.items() if name != first}
         self.shapes = [tuple(p.shape) for p in self.parameters]
         device = self.parameters[0].device
         starts = [0]
         for shape in self.shapes:
             starts.append(-(-(starts[-1] + prod(shape)) // _ALIGN) * _ALIGN)
         self._starts = starts
+        kinds = [_kind(n, p) for n, p in named]
+        borders = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
+        self.groups = [
+            Group(starts[i], starts[j], fast=kinds[i][0], decays=not kinds[i][1])
+            for i, j in pairwise([*borders, len(kinds)])
+        ]
         self.weights = torch.zeros(starts[-1], device=device)
         self.gradient = torch.zeros_like(self.weights)
         for view, parameter in zip(self._views(self.weights), self.parameters, strict=True):
             view.copy_(parameter.detach())
+        self.origin = Origin(model, self._on_host()) if is_pissa(model) else None
         dtype = _compute_dtype(model)
         # The buffers that the model sees: the same ones in fp32, 16-bit copies otherwise.
         self._seen = self.weights if dtype == torch.float32 else self.weights.to(dtype)
@@ -73,17 +106,26 @@ class Adapter:
             self._seen.copy_(self.weights)
         self.gradient.zero_()
 
+    def discard(self) -> None:
+        """Forget the gradient of rows that were run for another reason than an update."""
+        self._seen_gradient.zero_()
+        self.gradient.zero_()
+
     def tensors(self) -> dict[str, Tensor]:
-        """The matrices in fp32 on the host, by their PEFT names."""
-        host = self.weights.detach().to("cpu", copy=True)
-        return {n: v.clone() for n, v in zip(self.names, self._views(host), strict=True)}
+        """What a folder holds that PEFT loads onto the base model: fp32, on the host, by PEFT's names."""
+        host = self._on_host()
+        host |= {name: host[first].clone() for name, first in self._tied.items()}
+        return host if self.origin is None else self.origin.widen(host)
 
     def load(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Replace all weights.
+        """Go on from what :meth:`tensors` gave.
 
         Raises:
             ArtifactError: a matrix is missing, unknown, or of another shape; nothing is changed then.
         """
+        tensors = {name: value for name, value in tensors.items() if name not in self._tied}
+        if self.origin is not None:
+            tensors = self.origin.narrow(tensors)
         missing, extra = sorted(set(self.names) - set(tensors)), sorted(set(tensors) - set(self.names))
         wrong = [n for n, s in zip(self.names, self.shapes, strict=True) if n in tensors and tensors[n].shape != s]
         if missing or extra or wrong:
@@ -97,6 +139,10 @@ class Adapter:
             view.copy_(tensors[name])
         self.publish()
 
+    def _on_host(self) -> dict[str, Tensor]:
+        host = self.weights.detach().to("cpu", copy=True)
+        return {n: v.clone() for n, v in zip(self.names, self._views(host), strict=True)}
+
     def _views(self, flat: Tensor) -> list[Tensor]:
         return [
             flat[start : start + prod(shape)].view(shape)
@@ -105,8 +151,15 @@ class Adapter:
 
 
 def _stored_name(name: str) -> str:
-    """PEFT leaves the adapter's own name (``default``) out of its files."""
-    return name.replace(".default.", ".")
+    """PEFT leaves the adapter's own name (``default``) out of its files, and what is only there while training."""
+    name = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+    return name.removesuffix(".weight") if ".lora_magnitude_vector." in name else name
+
+
+def _kind(name: str, parameter: nn.Parameter) -> tuple[bool, bool]:
+    """(is of B's side, never decays); PEFT's LoRA+ counts vectors to B's side as well."""
+    still = name.endswith("bias") or "norm" in name.split(".modules_to_save.")[0].rsplit(".", 1)[-1]
+    return "lora_B" in name or parameter.ndim == 1, still
 
 
 def _compute_dtype(model: nn.Module) -> torch.dtype:

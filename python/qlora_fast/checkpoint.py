@@ -25,6 +25,7 @@ from qlora_fast import durable
 from qlora_fast.adapter import Adapter
 from qlora_fast.errors import ArtifactError
 from qlora_fast.optim import AdamW
+from qlora_fast.pissa import plain_settings
 from qlora_fast.trainer import Progress
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def write_adapter(folder: Path, model: nn.Module, adapter: Adapter, base: str | 
     """
     save_file(adapter.tensors(), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
+    if adapter.origin is not None:
+        config = plain_settings(config)
     config["inference_mode"] = True
     if base is not None:
         config["base_model_name_or_path"] = base

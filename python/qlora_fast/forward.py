@@ -45,9 +45,10 @@ class Forward:
         was_training = self.model.training
         self.model.eval()
         for module in self.model.modules():
-            # bitsandbytes turns the weights of such a layer over, for good, when it runs in evaluation mode on a CPU:
-            # in a layout of less precision, which training then goes on with, without a gradient.
-            if type(module).__name__ == "Linear4bit":
+            # bitsandbytes turns the weights of a 4-bit layer over, for good, when it runs in evaluation mode on a CPU:
+            # in a layout of less precision, which training then goes on with, without a gradient. An 8-bit layer rounds
+            # its inputs there only in evaluation mode, and would score another model than the one that is trained.
+            if type(module).__name__ in ("Linear4bit", "Linear8bitLt"):
                 module.training = True
         try:
             with torch.no_grad():

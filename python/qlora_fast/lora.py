@@ -57,7 +57,11 @@ def fuse(model: nn.Module, adapter: str = "default") -> int:
     fused = 0
     for module in model.modules():
         variants = getattr(module, "lora_variant", None)
-        if variants is None or adapter in variants or type(module).__name__ not in ("Linear", "Linear4bit"):
+        if (
+            variants is None
+            or adapter in variants
+            or type(module).__name__ not in ("Linear", "Linear4bit", "Linear8bitLt")
+        ):
             continue
         if module.lora_bias.get(adapter):  # type: ignore[operator, union-attr]
             continue

@@ -1,4 +1,4 @@
-"""The frozen base model, in 16, 32 or 4 bits, and the LoRA layers that are put on it."""
+"""The frozen base model, in 32, 16, 8 or 4 bits, and the LoRA layers that are put on it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """4-bit storage of the frozen weights (Dettmers et al. 2023): the code book, and whether its scales are 8 bits."""
+    """Storage of the frozen weights: 4 bits (Dettmers et al. 2023) with their code book, and whether its scales are 8
+    bits themselves; or the 8 bits of LLM.int8() (Dettmers et al. 2022), which knows neither."""
 
     kind: str = "nf4"
     double: bool = True
+    bits: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LoraSpec:
-    """The adapter: W + alpha/rank · B·A on each target layer (Hu et al. 2021)."""
+    """The adapter: W + alpha/rank · B·A on each target layer (Hu et al. 2021), and its variants.
+
+    Attributes:
+        also: modules that are trained and saved whole, beside the adapter.
+        rslora: scale by alpha/√rank (Kalajdzievski 2023). dora: learn each output's length too (Liu et al. 2024).
+        pissa: iterations of the decomposition that the adapter starts from, -1 for the exact one; None: B starts at 0.
+    """
 
     rank: int
     alpha: float
     dropout: float = 0.0
     target: Sequence[str] = ("all",)
+    also: Sequence[str] = ()
+    rslora: bool = False
+    dora: bool = False
+    pissa: int | None = None
 
 
 def pick_device(local_rank: int = 0) -> torch.device:
@@ -43,9 +55,17 @@ def pick_device(local_rank: int = 0) -> torch.device:
 
 
 def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """bf16 or fp32; ``auto`` is bf16 on a GPU that computes in it. On a CPU fp32 is the exact choice."""
+    """bf16, fp16 or fp32; ``auto`` is bf16 on a GPU that computes in it. On a CPU fp32 is the exact choice.
+
+    Raises:
+        ConfigError: fp16 on a CPU.
+    """
     if wanted == "bf16":
         return torch.bfloat16
+    if wanted == "fp16":
+        if device.type == "cpu":
+            raise ConfigError("`fp16` needs a GPU: a CPU emulates it, slowly", hint="use bf16, or dtype: fp32")
+        return torch.float16
     if wanted == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
@@ -94,27 +114,67 @@ def add_lora(model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool
     """Put a fresh adapter on a frozen model: equal seeds give equal weights, whatever was drawn before.
 
     Raises:
-        ConfigError: a target is no linear layer of the model.
+        ConfigError: a target is not in the model, or PiSSA is asked of quantized weights.
     """
     quiet_libraries()
     from peft import LoraConfig, TaskType, get_peft_model
 
+    start: bool | str = True
+    if spec.pissa is not None:
+        if getattr(model, "is_quantized", False):
+            raise ConfigError(
+                "`pissa_init` takes the base's weights apart, which needs them in 16 or 32 bits",
+                hint="leave out quantization_bit, or pissa_init",
+            )
+        start = "pissa" if spec.pissa < 0 else f"pissa_niter_{spec.pissa}"
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=int(spec.alpha) if float(spec.alpha).is_integer() else spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=lora_targets(model, spec.target),
+        modules_to_save=additional_targets(model, spec) or None,
+        # A head that is the embedding's own weight stays so when either of them is trained.
+        ensure_weight_tying=tied and bool(spec.also),
+        use_rslora=spec.rslora,
+        use_dora=spec.dora,
+        init_lora_weights=start,
         task_type=TaskType.CAUSAL_LM,
         bias="none",
     )
     if checkpointing:
-        # Recomputing costs half of the pass again; the non-reentrant kind needs no gradient at the input.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+        recompute(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
     fuse(adapted)
     return adapted.train()
+
+
+def recompute(model: nn.Module) -> None:
+    """Keep no activations inside the layers: half of the pass again, in exchange for memory."""
+    # The non-reentrant kind needs no gradient at the input.
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+
+
+def additional_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
+    """Names of the modules that are trained whole, checked.
+
+    Raises:
+        ConfigError: one is not in the model, is quantized, or gets an adapter as well.
+    """
+    modules = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules() if name}
+    problems = {
+        "is not in this model": [n for n in spec.also if n not in modules],
+        "is quantized, and only frozen weights can be": [
+            n for n in spec.also if n in modules and any(_is_quantized(m) for m in modules[n].modules())
+        ],
+        "has an adapter already (lora_target)": [n for n in spec.also if n in lora_targets(model, spec.target)],
+    }
+    for what, names in problems.items():
+        if names:
+            raise ConfigError(f"`additional_target`: `{names[0]}` {what}", hint="embed_tokens and lm_head are usual")
+    return list(spec.also)
 
 
 def lora_targets(model: nn.Module, wanted: Sequence[str]) -> list[str]:
@@ -157,9 +217,15 @@ def _numel(parameter: nn.Parameter) -> int:
     return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
 
 
+def _is_quantized(module: nn.Module) -> bool:
+    return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
 def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
+    if quantization.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.kind,

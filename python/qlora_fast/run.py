@@ -77,7 +77,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     if rank == 0:
         claim_output(config)
     device = pick_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dtype = pick_dtype("bf16" if config.bf16 else config.dtype, device)
+    dtype = pick_dtype("bf16" if config.bf16 else "fp16" if config.fp16 else config.dtype, device)
     tokenizer = tokenizer_of(config)
     data = load_data(config, tokenizer, watch.on_prepare)
 
@@ -200,7 +200,7 @@ def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device:
     path = base_model.model_path(config.model_name_or_path)
     quantization = None
     if config.quantization_bit:
-        quantization = Quantization(config.quantization_type, config.double_quantization)
+        quantization = Quantization(config.quantization_type, config.double_quantization, config.quantization_bit)
     model = load_base(path, dtype=dtype, device=device, packing=config.packing, quantization=quantization)
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     largest = base_model.largest_id(tokenizer.folder)
@@ -209,7 +209,16 @@ def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device:
             f"the tokenizer is not the model's: it has the id {largest:,}, the model {rows:,} embeddings",
             hint=f"put the model's own tokenizer.json into `{tokenizer.folder}`",
         )
-    spec = LoraSpec(config.lora_rank, config.alpha, config.lora_dropout, config.lora_target)
+    spec = LoraSpec(
+        rank=config.lora_rank,
+        alpha=config.alpha,
+        dropout=config.lora_dropout,
+        target=config.lora_target,
+        also=config.additional_target,
+        rslora=config.use_rslora,
+        dora=config.use_dora,
+        pissa=config.pissa_iter if config.pissa_init else None,
+    )
     return add_lora(model, spec, seed=config.seed, checkpointing=config.gradient_checkpointing == "true")
 
 
