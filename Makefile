@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo build test test-slow lint fix bench bench-short golden gpu clean
+.PHONY: help demo build test test-slow lint fix bench bench-short golden docs gpu clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ bench-short: $(STAMPS)/package ## Every benchmark once, so that none can rot
 
 golden: $(STAMPS)/package ## Make the golden vectors anew with transformers and tokenizers
 	$(BIN)/python tests/data/make_golden.py
+
+docs: $(STAMPS)/package ## Make docs/configuration.md and the JSON schema from the table of settings
+	$(BIN)/qlora-fast config reference > docs/configuration.md
+	$(BIN)/qlora-fast config schema > docs/config.schema.json
 
 gpu: $(STAMPS)/package ## On an NVIDIA GPU: the cuda tests and a throughput table
 	$(BIN)/python -m benches.gpu

@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "See samples as the model will: tokens, what is learned, where rows end.",
     "train": "Train a LoRA or QLoRA adapter.",
     "chat": "Talk to an adapter.",
+    "config": "Look up settings; see what a config file means.",
 }
 
 

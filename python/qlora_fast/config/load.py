@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml as pyyaml
 
-from qlora_fast.config import foreign, yaml
-from qlora_fast.config.checks import cross_checks
+from qlora_fast.config import yaml
+from qlora_fast.config.checks import cross_checks, without_effect
+from qlora_fast.config.convert import convert
+from qlora_fast.config.foreign import (
+    NOT_FOR_EYES,
+    RENAMED,
+    RULES,
+    Fate,
+    Translation,
+    by_rule,
+    foreign_key,
+    foreign_value,
+)
 from qlora_fast.config.keys import KEYS, Config, about
 from qlora_fast.errors import ConfigError
 
-_TYPES = get_type_hints(Config)
-_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+TYPES = get_type_hints(Config)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of one key that was read."""
+
+    key: str
+    value: Any
+    place: str
+    fate: Fate
+    reason: str = ""
+    becomes: dict[str, str] = field(default_factory=dict)
+    """The settings that a translated key stands for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A config and what was read but has no effect (``place: key: reason``)."""
+    """A config, and what became of every key that was read."""
 
     config: Config
-    ignored: list[str]
+    verdicts: list[Verdict]
+
+    @property
+    def ignored(self) -> list[str]:
+        """What was read and has no effect (``place: key: reason``)."""
+        found = [v for v in self.verdicts if v.fate == "ignored" and v.value is not None]
+        return [f"{v.place}: `{v.key}` has no effect: {v.reason}" for v in found]
+
+
+@dataclass(slots=True)
+class Reading:
+    """Everything that was found out about a config, whether it loads or not."""
+
+    verdicts: list[Verdict]
+    problems: list[str]
+    config: Config | None
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Loaded:
@@ -36,6 +73,16 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Loade
     Raises:
         ConfigError: with all problems, each with its file and line.
     """
+    reading = examine(path, overrides)
+    if reading.config is None:
+        problems = reading.problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError("\n".join([f"{count} in the config", *(f"  {p}" for p in problems)]))
+    return Loaded(reading.config, reading.verdicts)
+
+
+def examine(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Reading:
+    """:func:`load` without raising for what is wrong in the file: what becomes of each key, and the problems."""
     entries: dict[str, yaml.Entry] = {}
     problems: list[str] = []
     if path is not None:
@@ -49,11 +96,11 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Loade
             parsed, trouble = yaml.parse(f"{name}: {text}", f"`{word}`")
             problems += trouble
             if name in parsed:
-                entries[name] = yaml.Entry(parsed[name].value, f"`{word}`")
+                entries[name] = yaml.Entry(parsed[name].value, f"`{word}`", parsed[name].problem)
         else:
             # Anything else is meant as it stands: a colon or a `#` in a path is no YAML.
             entries[name] = yaml.Entry(None if text in ("", "null") else text, f"`{word}`")
-    return _build(entries, problems)
+    return _Judge(entries, problems).judge()
 
 
 def dump(config: Config) -> str:
@@ -80,105 +127,99 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, yaml.Entr
     return {**below, **entries}, [*more, *problems]
 
 
-def _build(entries: dict[str, yaml.Entry], problems: list[str]) -> Loaded:
-    values: dict[str, Any] = {}
-    ignored: list[str] = []
-    for name, entry in entries.items():
-        if name not in KEYS:
-            problem = _foreign(name, entry, ignored)
-            if problem:
-                problems.append(f"{entry.place}: {problem}")
-            continue
-        if entry.value is None:
-            continue  # `key:` and `key: null` leave a setting at its default
-        value, problem = convert(entry.value, _TYPES[name])
+class _Judge:
+    """Decides about each entry in turn, and about all of them together at the end."""
+
+    def __init__(self, entries: dict[str, yaml.Entry], problems: list[str]) -> None:
+        self._entries, self._problems = entries, problems
+        self._verdicts: dict[str, Verdict] = {}
+        self._values: dict[str, Any] = {}
+        self._places: dict[str, str] = {}
+
+    def judge(self) -> Reading:
+        for name, entry in self._entries.items():
+            shown = "…" if name.endswith(NOT_FOR_EYES) else "{…}" if entry.problem else entry.value
+            verdict = self._verdicts[name] = Verdict(name, shown, entry.place, "used")
+            if name in KEYS:
+                self._own(verdict, entry)
+            else:
+                self._foreign(verdict, entry)
+        verdicts = list(self._verdicts.values())
+        if self._problems:
+            return Reading(verdicts, self._problems, None)
+        config = Config(**self._values)
+        for name, problem in cross_checks(config):
+            self._problem(name, problem)
+        for name, reason in without_effect(config, list(self._entries)).items():
+            self._verdicts[name].fate, self._verdicts[name].reason = "ignored", reason
+        return Reading(verdicts, self._problems, None if self._problems else config)
+
+    def _own(self, verdict: Verdict, entry: yaml.Entry) -> None:
+        name = verdict.key
+        if entry.problem:
+            self._problem(name, entry.problem)
+        elif entry.value is None:
+            verdict.reason = "unset: the default"  # `key:` and `key: null`
+        elif isinstance(entry.value, str) and (translation := foreign_value(name, entry.value)):
+            self._apply(verdict, translation)
+        else:
+            self._set(name, entry.value, entry.place)
+
+    def _foreign(self, verdict: Verdict, entry: yaml.Entry) -> None:
+        name = verdict.key
+        text = entry.value if isinstance(entry.value, str) else str(entry.value)
+        if entry.value is None and entry.problem is None and (name in RULES or foreign_key(name, "")):
+            verdict.fate, verdict.reason = "ignored", "unset"
+        elif translation := foreign_key(name, text):
+            self._apply(verdict, translation)
+        elif name in RULES:
+            self._apply(verdict, by_rule(RULES[name], text))
+        else:
+            near = [RENAMED[name]] if name in RENAMED else get_close_matches(name, KEYS, n=1, cutoff=0.6)
+            verdict.fate = "unknown"
+            verdict.reason = f"did you mean `{near[0]}`?" if near else "no such setting"
+            mend = f"; did you mean `{near[0]}`?" if near else ""
+            self._problems.append(f"{verdict.place}: unknown key `{name}`{mend}")
+
+    def _apply(self, verdict: Verdict, translation: Translation) -> None:
+        verdict.fate, verdict.reason = translation.fate, translation.reason
+        if translation.fate == "refused":
+            self._problems.append(f"{verdict.place}: {_refusal(verdict)}")
+        if not translation.key:
+            return
+        target = self._entries.get(translation.key)
+        if target is not None and target.value is not None and translation.key != verdict.key:
+            said = foreign_value(translation.key, str(target.value))
+            if (said.value if said and said.key else target.value) == translation.value:
+                verdict.becomes = {translation.key: translation.value}
+            elif target.place.startswith("`"):  # a word of the command line has the last say
+                verdict.fate, verdict.reason = "ignored", f"{target.place} overrides it"
+            else:
+                self._problem(verdict.key, f"contradicts `{translation.key}` at {target.place}")
+            return
+        verdict.becomes = {translation.key: translation.value}
+        self._set(translation.key, translation.value, verdict.place)
+
+    def _set(self, name: str, raw: str | list[str] | dict[str, str], place: str) -> None:
+        self._places[name] = place
+        value, problem = convert(raw, TYPES[name])
         limit = about(name).limit
         if problem is None and limit is not None:
             problem = limit(value)
         if problem:
-            problems.append(f"{entry.place}: `{name}` {problem}")
+            self._problem(name, problem)
         else:
-            values[name] = value
-    if not problems:
-        config = Config(**values)
-        for name, problem in cross_checks(config):
-            place = f"{entries[name].place}: " if name in entries else ""
-            problems.append(f"{place}`{name}` {problem}")
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError("\n".join([f"{count} in the config", *(f"  {p}" for p in problems)]))
-    return Loaded(config, ignored)
+            self._values[name] = value
+
+    def _problem(self, name: str, problem: str) -> None:
+        place = self._places.get(name) or (self._entries[name].place if name in self._entries else "")
+        self._problems.append(f"{place}: `{name}` {problem}" if place else f"`{name}` {problem}")
+        if name in self._verdicts:
+            self._verdicts[name].fate, self._verdicts[name].reason = "refused", problem
 
 
-def _foreign(name: str, entry: yaml.Entry, ignored: list[str]) -> str | None:
-    """What is wrong with a key that is not ours; a harmless one is noted as ignored."""
-    if name in foreign.MUST_BE:
-        accepted = foreign.MUST_BE[name]
-        text = str(entry.value).lower()
-        if text in accepted or (entry.value is None and "none" in accepted):
-            ignored.append(f"{entry.place}: `{name}` is always so here")
-            return None
-        return f"`{name}: {entry.value}` is not supported; only {' or '.join(accepted)} is"
-    if name in foreign.IGNORED:
-        ignored.append(f"{entry.place}: `{name}` has no effect: {foreign.IGNORED[name]}")
-        return None
-    if name in foreign.REFUSED:
-        return f"`{name}` cannot be honoured: {foreign.REFUSED[name]}"
-    near = [foreign.RENAMED[name]] if name in foreign.RENAMED else get_close_matches(name, KEYS, n=1, cutoff=0.6)
-    return f"unknown key `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
-
-
-def convert(raw: str | list[str] | dict[str, str], kind: Any) -> tuple[Any, str | None]:
-    """A raw value as its key's type, or the problem with it."""
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        inner = next(arg for arg in get_args(kind) if arg is not type(None))
-        return convert(raw, inner)
-    if origin is list:
-        if isinstance(raw, dict):
-            return None, "must be a list"
-        items = raw if isinstance(raw, list) else raw.split(",")
-        return [item.strip() for item in items if item.strip()], None
-    if origin is dict:
-        if isinstance(raw, dict):
-            return raw, None
-        pairs = [item.partition("=") for item in (raw if isinstance(raw, list) else raw.split(","))]
-        if all(equals for _, equals, _ in pairs):
-            return {name.strip(): text.strip() for name, _, text in pairs}, None
-        return None, "must be a mapping, such as `{name: Kestrel}` or name=Kestrel,author=Lab"
-    if not isinstance(raw, str):
-        return None, f"must be {_words(kind)}"
-    return _scalar(raw, kind)
-
-
-def _scalar(text: str, kind: Any) -> tuple[Any, str | None]:
-    if get_origin(kind) is Literal:
-        choices = get_args(kind)
-        if "true" in choices:
-            text = "true" if text.lower() in _TRUE else "false" if text.lower() in _FALSE else text
-        if text in choices:
-            return text, None
-        near = get_close_matches(text, choices, n=1)
-        return None, f"must be one of {', '.join(choices)}; not `{text}`" + (
-            f" (did you mean {near[0]}?)" if near else ""
-        )
-    if kind is str:
-        return text, None
-    if kind is bool:
-        lowered = text.lower()
-        if lowered in _TRUE + _FALSE:
-            return lowered in _TRUE, None
-        return None, f"must be true or false, not `{text}`"
-    try:
-        if kind is int:
-            return int(text.replace("_", "")), None
-        number = float(text.replace("_", ""))
-    except ValueError:
-        return None, f"must be {_words(kind)}, not `{text}`"
-    if number != number or number in (float("inf"), float("-inf")):
-        return None, f"must be a finite number, not `{text}`"
-    return number, None
-
-
-def _words(kind: Any) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "text")
+def _refusal(verdict: Verdict) -> str:
+    said = f"`{verdict.key}: {verdict.value}`"
+    rule = RULES.get(verdict.key)
+    mend = f"; only {rule.harmless[0]} is" if rule and len(rule.harmless) == 1 else ""
+    return f"{said} is not supported{mend}: {verdict.reason}"

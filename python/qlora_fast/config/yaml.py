@@ -21,6 +21,8 @@ class Entry:
 
     value: Raw
     place: str
+    problem: str | None = None
+    """What is wrong with a value that is no scalar, flat list or flat mapping; its key decides whether it matters."""
 
 
 def read(path: Path) -> tuple[dict[str, Entry], list[str]]:
@@ -55,10 +57,7 @@ def parse(text: str, name: str) -> tuple[dict[str, Entry], list[str]]:
             problems.append(f"{place}: `{key}` stands here again; it was set at {entries[key].place}")
             continue
         value, problem = _raw(value_node)
-        if problem:
-            problems.append(f"{place}: `{key}` {problem}")
-        else:
-            entries[key] = Entry(value, place)
+        entries[key] = Entry(value, place, problem)
     return entries, problems
 
 

@@ -18,7 +18,7 @@ class DataKeys:
     """What is learned from, and how it becomes tokens."""
 
     dataset: list[str] = key(["identity", "general"], "training data: files, or the embedded identity and general")
-    dataset_dir: str = key(".", "folder that relative dataset names start from", differs="LLaMA-Factory's is `data`")
+    dataset_dir: str = key(".", "folder that relative dataset names start from", there="data")
     eval_dataset: list[str] = key([], "data to evaluate on, instead of val_size")
     val_size: float = key(
         0.0,
@@ -64,9 +64,11 @@ class BatchKeys:
         "updates without the pads)",
     )
     per_device_train_batch_size: int = key(
-        4, "samples of a micro-batch on each device", check=at_least(1), unit="samples"
+        4, "samples of a micro-batch on each device", check=at_least(1), unit="samples", there="8"
     )
-    gradient_accumulation_steps: int = key(4, "micro-batches of an update", check=at_least(1), unit="micro-batches")
+    gradient_accumulation_steps: int = key(
+        4, "micro-batches of an update", check=at_least(1), unit="micro-batches", there="1"
+    )
     max_tokens_per_row: int | None = key(
         None,
         "token budget of a packed row: higher is faster until memory ends; unset: cutoff_len",

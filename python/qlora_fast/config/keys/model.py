@@ -19,12 +19,12 @@ class ModelKeys:
     model_name_or_path: str = key(
         "smollm2-135m-instruct",
         "base model: a folder, a .gguf file, a hub id, or the embedded smollm2-135m-instruct",
-        differs="has a default that needs no hub",
+        there="none: it must be named",
     )
     template: str = key(
         "auto",
         "chat template; auto takes the built-in one that renders as the model's own does",
-        differs="auto is ours; without a template LLaMA-Factory renders no roles at all",
+        there="none: the tokenizer's own",
     )
     default_system: str | None = key(None, "system prompt of rows without one; '' for none; unset: the template's own")
     dtype: Dtype = key(
@@ -46,10 +46,10 @@ class ModelKeys:
         "4 or 8 loads the base in that many bits (QLoRA): a quarter or half of the memory, slower steps",
         check=one_of(4, 8),
         unit="bits",
-        differs="2, 3, 5 and 6 (hqq) are not supported",
+        lacks="2, 3, 5 and 6 (hqq)",
     )
     quantization_method: Literal["bnb"] = key(
-        "bnb", "library of the quantized kernels: bitsandbytes", differs="hqq and eetq are not supported"
+        "bnb", "library of the quantized kernels: bitsandbytes", lacks="hqq and eetq"
     )
     quantization_type: QuantizationType = key("nf4", "4-bit code book; nf4 fits normally distributed weights")
     double_quantization: bool = key(True, "also quantize the scales of the 4-bit blocks: 0.4 bits a weight less")
@@ -57,7 +57,9 @@ class ModelKeys:
         "auto",
         "recompute activations in the backward pass: less memory, half as much computation again; auto: only when the "
         "longest row would not fit without",
-        differs="LLaMA-Factory recomputes unless disable_gradient_checkpointing is set, whether memory asks for it or not",
+        theirs="disable_gradient_checkpointing",
+        differs="there it is on whether memory asks for it or not",
+        there="true",
     )
 
 

@@ -55,9 +55,7 @@ class OptimKeys:
     """How far, how fast and how long it learns."""
 
     learning_rate: float = key(5e-5, "peak step size; 1e-4 … 2e-4 is usual for LoRA", check=positive)
-    lr_scheduler_type: Schedule = key(
-        "cosine", "how the step size falls after the warm-up", differs="LLaMA-Factory's default is linear"
-    )
+    lr_scheduler_type: Schedule = key("cosine", "how the step size falls after the warm-up", there="linear")
     lr_scheduler_kwargs: dict[str, str] = key(
         {}, "numbers of the schedule, such as {min_lr_rate: 0.1} for cosine_with_min_lr"
     )
@@ -80,7 +78,7 @@ class OptimKeys:
     optim: Optimizer = key(
         "adamw_torch",
         "AdamW, one fused kernel; 8-bit moments or paged ones through bitsandbytes (little to gain for LoRA)",
-        differs="other optimizers (galore, adafactor, muon, …) are not supported",
+        lacks="other optimizers (adafactor, lion, sgd, …)",
     )
     weight_decay: float = key(0.0, "decoupled weight decay of AdamW", check=at_least(0))
     max_grad_norm: float = key(1.0, "clip the gradient's norm to this; 0 never clips", check=at_least(0))

@@ -21,7 +21,8 @@ class EvalKeys:
         "updates between evaluations (eval_strategy: steps)",
         check=at_least(1),
         unit="updates",
-        differs="LLaMA-Factory's default is logging_steps; a share below 1 is not supported",
+        lacks="a share below 1",
+        there="logging_steps",
     )
     per_device_eval_batch_size: int = key(
         8, "samples of an evaluation row; changes speed, not the result", check=at_least(1), unit="samples"
@@ -51,19 +52,15 @@ class OutputKeys:
         "move an earlier run in output_dir aside and start anew",
         differs="nothing is deleted; false refuses a folder with a run in it, where LLaMA-Factory goes on with it silently",
     )
-    resume_from_checkpoint: bool = key(
-        False, "go on from the newest whole checkpoint in output_dir", differs="takes no path"
-    )
-    logging_steps: int = key(
-        10, "updates between log lines", check=at_least(1), unit="updates", differs="LLaMA-Factory's default is 500"
-    )
+    resume_from_checkpoint: bool = key(False, "go on from the newest whole checkpoint in output_dir", lacks="a path")
+    logging_steps: int = key(10, "updates between log lines", check=at_least(1), unit="updates", there="500")
     save_strategy: When = key("steps", "when to write checkpoints")
     save_steps: int = key(
         100,
         "updates between checkpoints (save_strategy: steps)",
         check=at_least(1),
         unit="updates",
-        differs="LLaMA-Factory's default is 500",
+        there="500",
     )
     save_total_limit: int | None = key(
         None,
@@ -72,14 +69,12 @@ class OutputKeys:
         unit="checkpoints",
     )
     save_only_model: bool = key(False, "checkpoints hold the adapter alone: smaller, but no run can go on from them")
-    plot_loss: bool = key(
-        True, "draw training_loss.png and training_eval_loss.png", differs="LLaMA-Factory's default is false"
-    )
+    plot_loss: bool = key(True, "draw training_loss.png and training_eval_loss.png", there="false")
     report_to: list[str] = key(
         ["none"],
         "also send the log to these trackers; all: those installed. A tracker that fails never stops the run",
         check=each_of("none", "all", *TRACKERS),
-        differs="swanlab and other trackers are not supported",
+        lacks="swanlab and others",
     )
     run_name: str | None = key(None, "name of the run in the trackers; unset: output_dir")
     project: str = key("qlora-fast", "project of wandb and trackio, experiment of mlflow")

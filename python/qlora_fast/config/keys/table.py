@@ -66,6 +66,10 @@ class About:
     """Its name in LLaMA-Factory; None where it is ours alone."""
     differs: str
     """How ours differs from LLaMA-Factory's key of that name; empty where it means the same."""
+    there: str
+    """LLaMA-Factory's default where it is another one."""
+    lacks: str
+    """Values that LLaMA-Factory takes and this program does not."""
 
 
 def key(
@@ -76,6 +80,8 @@ def key(
     unit: str = "",
     theirs: str | None = "",
     differs: str = "",
+    there: str = "",
+    lacks: str = "",
 ) -> T:
     """A setting: its default, its effect, what must hold of its value.
 
@@ -83,8 +89,10 @@ def key(
         unit: what a number counts, such as tokens or updates.
         theirs: LLaMA-Factory's name for it; the same name unless said otherwise, None for a key of ours alone.
         differs: how ours differs from LLaMA-Factory's.
+        there: LLaMA-Factory's default where it is another one.
+        lacks: values that LLaMA-Factory takes and this program does not.
     """
-    metadata = {"about": About(help, check, unit, theirs, differs)}
+    metadata = {"about": About(help, check, unit, theirs, differs, there, lacks)}
     if isinstance(default, dict | list):
         made: Any = field(default_factory=lambda: type(default)(default), metadata=metadata)
     else:
