@@ -22,7 +22,7 @@ PYTHON_LAYERS = [
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "sweep", "probe"},
-    {"outputs"},
+    {"outputs", "doctor"},
     {"run"},
     {"cli"},
 ]

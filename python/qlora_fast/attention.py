@@ -66,7 +66,7 @@ def packed_attention(
     if borders is None:
         return _causal(query, key, value, scaling, dropout, window).transpose(1, 2), None
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and cu_seq_lens_q is not None and not dropout:
-        varlen = _varlen()
+        varlen = varlen_kernel()
         if varlen is not None:
             out = varlen(query[0], key[0], value[0], cu_seq_lens_q, _longest(query, max_length_q), scaling, window)
             return out[None], None
@@ -108,7 +108,7 @@ Varlen = Callable[[Tensor, Tensor, Tensor, Tensor, int, float | None, int | None
 
 
 @lru_cache(maxsize=1)
-def _varlen() -> Varlen | None:
+def varlen_kernel() -> Varlen | None:
     """torch's varlen attention behind one signature: its causal flag and its GQA switch changed between versions."""
     try:
         from torch.nn.attention.varlen import varlen_attn

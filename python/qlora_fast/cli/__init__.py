@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a LoRA or QLoRA adapter.",
     "chat": "Talk to an adapter.",
     "config": "Look up settings; see what a config file means.",
+    "doctor": "Check this machine: packages, GPU, which fast paths are active and why.",
 }
 
 

@@ -1,0 +1,40 @@
+"""What this machine and its packages can do, and what is in the way: facts for `qlora-fast doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from qlora_fast.doctor import fast_paths, machine, packages
+from qlora_fast.doctor.finding import Finding, State
+
+__all__ = ["GROUPS", "Finding", "examine"]
+
+GROUPS: dict[str, tuple[Callable[[], Iterable[Finding]], ...]] = {
+    "machine": (machine.python, machine.system, machine.cpu, machine.memory, machine.disks, machine.gpus),
+    "packages": (packages.core, packages.required, packages.optional),
+    "fast paths": (
+        fast_paths.numbers,
+        fast_paths.attention,
+        fast_paths.quantization,
+        fast_paths.tokenizer,
+        fast_paths.threads,
+    ),
+}
+
+
+def examine() -> dict[str, list[Finding]]:
+    """All findings, by group. A check that fails is itself a finding; nothing here raises."""
+    return {group: [f for check in checks for f in _guarded(check)] for group, checks in GROUPS.items()}
+
+
+def _guarded(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        found.extend(check())
+    # A broken library may raise anything at all; that is what this program is there to tell.
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        name = check.__name__.replace("_", " ")
+        state: State = "broken" if isinstance(error, ImportError) else "warning"
+        found.append(Finding(name, state, f"could not be looked at: {type(error).__name__}: {reason}"))
+    return found

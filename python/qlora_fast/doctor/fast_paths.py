@@ -1,0 +1,155 @@
+"""Which fast paths are active, and why not: each is tried on a few numbers, not guessed from versions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from qlora_fast import base_model
+from qlora_fast.doctor.finding import Finding, State
+
+if TYPE_CHECKING:
+    import torch
+
+_AMPERE = 8
+
+
+def numbers() -> Iterable[Finding]:
+    """bf16, fp16 or fp32."""
+    import torch
+
+    from qlora_fast.model import pick_device, pick_dtype
+
+    device = pick_device()
+    chosen = str(pick_dtype("auto", device)).removeprefix("torch.")
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        if major < _AMPERE:
+            mend = (
+                "fp16: true is the fast choice on it; auto takes fp32"
+                if chosen == "float32"
+                else "fp16: true is faster"
+            )
+            yield Finding("numbers", "note", f"dtype: auto is {chosen}; this GPU has no fast bf16", mend)
+        else:
+            yield Finding("numbers", "ok", f"dtype: auto is {chosen}")
+        return
+    yield Finding("numbers", "ok", f"dtype: auto is {chosen} on this CPU; bf16: true halves the memory of the base")
+
+
+def attention() -> Iterable[Finding]:
+    """The packed attention, against the plain one, on a few samples."""
+    import torch
+
+    from qlora_fast.attention import varlen_kernel
+    from qlora_fast.model import pick_device
+
+    device = pick_device()
+    if device.type != "cuda":
+        error = _attention_error(device, torch.float32)
+        state: State = "ok" if error < 1e-5 else "broken"
+        yield Finding(
+            "attention", state, f"one causal sdpa a sample, no mask (CPU); differs from the plain one by {error:.0e}"
+        )
+        return
+    if varlen_kernel() is None:
+        mend = "pip install 'torch>=2.10'"
+        yield Finding("attention", "warning", "one sdpa a sample: this torch has no varlen_attn", mend)
+        return
+    dtype = torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= _AMPERE else torch.float16
+    try:
+        error = _attention_error(device, dtype)
+    except (RuntimeError, TypeError) as failure:
+        reason = str(failure).splitlines()[0]
+        mend = "set packing: bucketed, or update torch and the driver"
+        yield Finding("attention", "warning", f"torch.nn.attention.varlen does not run here: {reason}", mend)
+        return
+    judged: State = "ok" if error < 3e-2 else "broken"
+    yield Finding("attention", judged, f"torch.nn.attention.varlen, all samples in one kernel; differs by {error:.0e}")
+
+
+def _attention_error(device: torch.device, dtype: torch.dtype) -> float:
+    """Largest difference between a packed row of two samples and the samples alone."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+    from qlora_fast.attention import packed_attention
+
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 48, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
+    borders = (0, 16, 48)
+    on_device = torch.tensor(borders, dtype=torch.int32, device=device)
+    packed, _ = packed_attention(
+        torch.nn.Identity(), query, key, value, None, cu_seq_lens_q=on_device, max_length_q=32, borders=borders
+    )
+    alone = [
+        sdpa(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], is_causal=True, enable_gqa=True)
+        for a, b in pairwise(borders)
+    ]
+    return float((packed - torch.cat(alone, dim=2).transpose(1, 2)).abs().max())
+
+
+def quantization() -> Iterable[Finding]:
+    """NF4 with double quantization, there and back, on every kind of device there is."""
+    import torch
+
+    from qlora_fast.model import quiet_libraries
+
+    quiet_libraries()
+    try:
+        from bitsandbytes import functional
+    except Exception as failure:
+        reason = str(failure).splitlines()[0]
+        yield Finding("4 bits", "warning", f"bitsandbytes does not load: {reason}", "pip install 'bitsandbytes>=0.50'")
+        return
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        weight = torch.linspace(-1, 1, 64 * 64, device=device).reshape(64, 64)
+        try:
+            packed, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+            error = float((functional.dequantize_4bit(packed, state) - weight).abs().max())
+        except Exception as failure:
+            reason = str(failure).splitlines()[0]
+            mend = "update bitsandbytes, or its CUDA libraries: python -m bitsandbytes"
+            yield Finding(f"4 bits ({device})", "warning", f"quantization_bit: 4 will not work: {reason}", mend)
+            continue
+        sound = error < 0.2
+        speed = "" if device == "cuda" else "; slow, for tests and small models"
+        found = (
+            f"bitsandbytes NF4 with double quantization{speed}" if sound else f"values come back wrong by {error:.2f}"
+        )
+        yield Finding(
+            f"4 bits ({device})", "ok" if sound else "broken", found, None if sound else "update bitsandbytes"
+        )
+
+
+def tokenizer() -> Iterable[Finding]:
+    """The engine that the embedded model's tokenizer gets."""
+    from qlora_fast import _core
+    from qlora_fast.errors import QloraFastError
+
+    try:
+        folder = base_model.tokenizer_folder(base_model.EMBEDDED)
+        encoder = _core.ChatEncoder(str(folder / "tokenizer.json"), "chatml")
+    except QloraFastError as error:
+        yield Finding("tokenizer", "note", f"not tried, without the embedded model: {error.message}", error.hint)
+        return
+    found = f"{encoder.engine} for the embedded model's tokenizer; `qlora-fast prep` names the one of yours"
+    yield Finding("tokenizer", "ok" if encoder.engine != "tokenizers" else "note", found)
+
+
+def threads() -> Iterable[Finding]:
+    """A thread count from the environment that leaves cores idle."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    used = torch.get_num_threads()
+    found = f"torch computes with {used} of {cores} cores"
+    if not torch.cuda.is_available() and used < cores // 2:
+        named = os.environ.get("OMP_NUM_THREADS")
+        mend = f"OMP_NUM_THREADS={named} is set: unset it for training on the CPU" if named else None
+        yield Finding("threads", "warning", found, mend)
+    else:
+        yield Finding("threads", "ok", found)

@@ -1,0 +1,197 @@
+"""The machine: interpreter, processor, memory, disks, GPUs. Needs nothing but Python; GPUs also torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from qlora_fast import base_model
+from qlora_fast.doctor.finding import Finding
+
+_GB = 1e9
+_LITTLE_DISK, _NO_DISK = 10 * _GB, 0.2 * _GB
+_LITTLE_MEMORY = 4 * _GB
+
+
+def python() -> Iterable[Finding]:
+    version = platform.python_version()
+    old = sys.version_info < (3, 10)
+    mend = "install Python 3.10 or newer" if old else None
+    yield Finding("python", "broken" if old else "ok", f"{version} at {sys.executable}", mend)
+
+
+def system() -> Iterable[Finding]:
+    libc = " ".join(platform.libc_ver()).strip()
+    yield Finding("system", "ok", f"{platform.system()} {platform.release()} {platform.machine()}, {libc}".rstrip(", "))
+
+
+def cpu() -> Iterable[Finding]:
+    name, flags = _cpu_info()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    known = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "asimd") if f in flags]
+    found = f"{name}, {usable} cores usable, {' '.join(known) or 'no vector extensions known'}"
+    limit = _cgroup_cores()
+    if limit is not None and limit < usable:
+        yield Finding(
+            "cpu",
+            "warning",
+            f"{found}; the container may use {limit:g} of them",
+            f"set threads: {max(1, int(limit))} in the config, and OMP_NUM_THREADS={max(1, int(limit))}",
+        )
+    elif "avx2" not in flags and platform.machine() in ("x86_64", "AMD64"):
+        yield Finding("cpu", "warning", found, "without AVX2 everything on the CPU is several times slower")
+    else:
+        yield Finding("cpu", "ok", found)
+
+
+def memory() -> Iterable[Finding]:
+    total, free = _memory()
+    if not total:
+        yield Finding("memory", "note", "unknown on this system")
+        return
+    limit = _cgroup_bytes()
+    found = f"{free / _GB:.1f} GB free of {total / _GB:.1f} GB"
+    if limit is not None and limit < total:
+        found += f"; the container may use {limit / _GB:.1f} GB"
+        free = min(free, limit)
+    little = free < _LITTLE_MEMORY
+    mend = "a model must fit into it while it loads: take a smaller one, or end other programs" if little else None
+    yield Finding("memory", "warning" if little else "ok", found, mend)
+
+
+def disks() -> Iterable[Finding]:
+    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    places = {"outputs (here)": Path.cwd(), "cache": base_model.cache_dir(), "hub cache": hub}
+    for name, wanted in places.items():
+        there = _existing(wanted)
+        free = shutil.disk_usage(there).free
+        found = f"{wanted}: {free / _GB:.1f} GB free"
+        if not os.access(there, os.W_OK):
+            mend = "run in a folder that you may write to" if there == Path.cwd() else "set XDG_CACHE_HOME and HF_HOME"
+            yield Finding(name, "broken", f"{found}, not writable", mend)
+        elif free < _NO_DISK:
+            yield Finding(name, "broken", found, "free some space, or put output_dir and the caches elsewhere")
+        elif free < _LITTLE_DISK:
+            yield Finding(name, "warning", found, "checkpoints may not fit: set save_total_limit")
+        else:
+            yield Finding(name, "ok", found)
+
+
+def gpus() -> Iterable[Finding]:
+    import torch
+
+    seen = _nvidia_smi()
+    if not torch.cuda.is_available():
+        if seen:
+            built = torch.version.cuda
+            mend = (
+                f"torch is built for CUDA {built}: update the driver, or install the torch for this driver"
+                if built
+                else "this torch is built without CUDA: install the CUDA build (https://pytorch.org)"
+            )
+            hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+            mend = "CUDA_VISIBLE_DEVICES is empty: unset it" if hidden else mend
+            yield Finding("gpu", "warning", f"{'; '.join(seen)}: there, but torch cannot use it", mend)
+        else:
+            yield Finding("gpu", "note", "none: training runs on the CPU, slowly")
+        return
+    driver = seen[0].rsplit(", driver ", 1)[-1] if seen else "unknown"
+    architectures = torch.cuda.get_arch_list()
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        found = (
+            f"{name}, compute capability {major}.{minor}, {free / _GB:.1f} GB free of {total / _GB:.1f} GB, "
+            f"driver {driver}, torch's CUDA {torch.version.cuda}"
+        )
+        if architectures and not _runs_on(architectures, major, minor):
+            mend = f"this torch has kernels for {', '.join(architectures)} only: install another build"
+            yield Finding(f"gpu {index}", "broken", found, mend)
+        elif free < total / 2:
+            yield Finding(
+                f"gpu {index}", "warning", found, "another program holds much of its memory: nvidia-smi names it"
+            )
+        else:
+            yield Finding(f"gpu {index}", "ok", found)
+    if torch.cuda.device_count() > 1:
+        count = torch.cuda.device_count()
+        yield Finding(
+            "gpus", "note", f"{count}; one is used unless: torchrun --nproc-per-node {count} -m qlora_fast train …"
+        )
+
+
+def _runs_on(architectures: list[str], major: int, minor: int) -> bool:
+    """Whether a build has code for a GPU: binary for its own generation, or PTX of an older one."""
+    for name in architectures:
+        digits = "".join(c for c in name.split("_")[-1] if c.isdigit())
+        if not digits:
+            continue
+        built = (int(digits[:-1]), int(digits[-1]))
+        same_generation = name.startswith("sm_") and built[0] == major and built[1] <= minor
+        if same_generation or (name.startswith("compute_") and built <= (major, minor)):
+            return True
+    return False
+
+
+def _nvidia_smi() -> list[str]:
+    """GPUs that the driver knows, torch or not."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    rows = [line.split(", ") for line in done.stdout.splitlines() if line.count(", ") == 2]
+    return [f"{name}, {memory}, driver {driver}" for name, memory, driver in rows] if done.returncode == 0 else []
+
+
+def _cpu_info() -> tuple[str, set[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    values = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = set((values.get("flags") or values.get("Features") or "").split())
+    return values.get("model name", platform.machine()), flags
+
+
+def _memory() -> tuple[float, float]:
+    """(total, available) bytes; zeros where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+            return 0.0, 0.0
+        total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return total, total
+    values = {line.split(":")[0]: float(line.split()[1]) * 1024 for line in lines if len(line.split()) >= 2}
+    return values.get("MemTotal", 0.0), values.get("MemAvailable", 0.0)
+
+
+def _cgroup_bytes() -> float | None:
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return float(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _cgroup_cores() -> float | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        return float(quota) / float(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
