@@ -2,71 +2,142 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from qlora_fast.adapter import Adapter
+from qlora_fast.loss_scale import LossScale
+from qlora_fast.optim_bnb import KINDS, BitsAndBytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdamWOptions:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
 
-    LoRA matrices have no biases among them, so the decay applies to all.
+    Attributes:
+        kind: ``adamw_torch``, or one of bitsandbytes'.
+        max_grad_norm: clip the gradient to this global norm; 0 never clips.
+        fast_ratio: LoRA+ (Hayou et al. 2024): B learns at this multiple of the rate.
+        scaled: multiply the loss, for fp16; an update that overflows is left out then.
     """
 
+    kind: str = "adamw_torch"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    """Clip the gradient to this global norm; 0 never clips."""
+    fast_ratio: float = 1.0
+    scaled: bool = False
+
+
+class _Kernel(Protocol):
+    """An optimizer's arithmetic over a few flat vectors."""
+
+    def step(self, rates: Sequence[float], found_inf: Tensor) -> None: ...
+    def tensors(self) -> dict[str, Tensor]: ...
+    def load(self, tensors: dict[str, Tensor]) -> None: ...
+    def nbytes(self) -> int: ...
 
 
 class AdamW:
-    """One fused kernel over one vector. An update whose gradient is not finite changes nothing."""
+    """One kernel a group over one vector. An update whose gradient is not finite changes nothing."""
 
     def __init__(self, adapter: Adapter, options: AdamWOptions) -> None:
         self._adapter = adapter
         self._max_norm = options.max_grad_norm
-        self._flat = torch.nn.Parameter(adapter.weights)
-        self._flat.grad = adapter.gradient
-        self._adam = torch.optim.AdamW(
-            [self._flat], lr=0.0, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay, fused=True
-        )
-        zeros = torch.zeros_like(adapter.weights)
-        self._adam.state[self._flat] = {
-            "step": torch.zeros((), device=zeros.device),
-            "exp_avg": zeros,
-            "exp_avg_sq": zeros.clone(),
-        }
+        self.scale = LossScale(adapter.weights.device) if options.scaled else None
+        self._ratios: list[float] = []
+        groups: list[dict[str, Any]] = []
+        for (ratio, decay), stretch in groupby(
+            adapter.groups,
+            key=lambda g: (options.fast_ratio if g.fast else 1.0, options.weight_decay if g.decays else 0.0),
+        ):
+            parts = list(stretch)
+            part = slice(parts[0].start, parts[-1].end)
+            flat = torch.nn.Parameter(adapter.weights[part])
+            flat.grad = adapter.gradient[part]
+            self._ratios.append(ratio)
+            groups.append({"params": [flat], "weight_decay": decay})
+        self._kernel: _Kernel
+        if options.kind in KINDS:
+            self._kernel = BitsAndBytes(options.kind, groups, options.betas, options.eps)
+        else:
+            self._kernel = _Torch(groups, options.betas, options.eps)
 
     @torch.no_grad()
     def step(self, lr: float) -> Tensor:
         """Clip, update at rate ``lr``, and show the model its new weights.
 
         Returns:
-            The gradient's norm before clipping, a scalar on the device; not finite exactly when nothing was changed.
+            The gradient's norm before clipping, a scalar on the device. Not finite exactly when nothing was changed; but
+            an overflow that the scale is there for gives 0.
         """
         gradient = self._adapter.gradient
+        if self.scale is not None:
+            gradient.div_(self.scale.value)
         norm: Tensor = torch.linalg.vector_norm(gradient)
         if self._max_norm > 0:
             gradient.mul_((self._max_norm / (norm + 1e-6)).clamp_(max=1.0))
-        self._adam.param_groups[0]["lr"] = lr
-        # The protocol of torch's GradScaler: the kernel leaves everything as it is where this is 1.
-        self._adam.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
-        self._adam.step()
+        found_inf = (~norm.isfinite()).float()
+        self._kernel.step([lr * ratio for ratio in self._ratios], found_inf)
+        if self.scale is not None:
+            self.scale.update(found_inf)
+            norm = torch.where(norm.isfinite(), norm, 0.0)
         self._adapter.publish()
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """Both moments and the step count, on the host."""
-        state = self._adam.state[self._flat]
-        return {f"adam.{name}": value.detach().to("cpu", copy=True) for name, value in state.items()}
+        """Everything that it remembers, on the host."""
+        own = {f"adam.{name}": value for name, value in self._kernel.tensors().items()}
+        return own if self.scale is None else own | self.scale.tensors()
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what :meth:`tensors` gave; a missing one is a KeyError, never a zero."""
-        for name, value in self._adam.state[self._flat].items():
-            value.copy_(tensors[f"adam.{name}"])
+        self._kernel.load({n.removeprefix("adam."): v for n, v in tensors.items() if n.startswith("adam.")})
+        if self.scale is not None:
+            self.scale.load(tensors)
+
+    def nbytes(self) -> int:
+        """Bytes of its state."""
+        return self._kernel.nbytes()
+
+
+class _Torch:
+    """torch's fused kernel."""
+
+    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float) -> None:
+        self._adam = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+        for flat in self._flats():
+            zeros = torch.zeros_like(flat.data)
+            state = {"step": torch.zeros((), device=zeros.device), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+            self._adam.state[flat] = state
+
+    def step(self, rates: Sequence[float], found_inf: Tensor) -> None:
+        for group, rate in zip(self._adam.param_groups, rates, strict=True):
+            group["lr"] = rate
+        # The protocol of torch's GradScaler: the kernel leaves everything as it is where this is 1.
+        self._adam.found_inf = found_inf  # type: ignore[attr-defined]
+        self._adam.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: value.detach().to("cpu", copy=True) for name, value in self._named()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in self._named():
+            value.copy_(tensors[name])
+
+    def nbytes(self) -> int:
+        return sum(value.nbytes for _, value in self._named())
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        states = [self._adam.state[flat] for flat in self._flats()]
+        return [(f"{g}.{name}", value) for g, state in enumerate(states) for name, value in state.items()]
+
+    def _flats(self) -> list[torch.nn.Parameter]:
+        return [group["params"][0] for group in self._adam.param_groups]

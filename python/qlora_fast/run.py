@@ -100,10 +100,13 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     optimizer = AdamW(
         adapter,
         AdamWOptions(
+            kind=config.optim,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
+            fast_ratio=config.loraplus_lr_ratio or 1.0,
+            scaled=dtype == torch.float16,
         ),
     )
     identity = _identity(config, data, world)

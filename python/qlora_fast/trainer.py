@@ -178,17 +178,20 @@ class Trainer:
     def _step(self, plan: EpochPlan, k: int, update: int) -> tuple[Tensor, Tensor]:
         """One update; its summed loss on this rank and its gradient norm, both still on the device."""
         total = torch.zeros((), dtype=torch.float64, device=self.forward.device)
-        supervised = max(int(plan.supervised[k]), 1)
+        divisor: float | Tensor = max(int(plan.supervised[k]), 1)
+        if self.optimizer.scale is not None:
+            divisor = divisor / self.optimizer.scale.value
         for row in self.rows(plan, k):
             loss = self.forward.loss_sum(row)
-            (loss / supervised).backward()  # type: ignore[no-untyped-call]
+            (loss / divisor).backward()  # type: ignore[no-untyped-call]
             self.adapter.collect()
             total += loss.detach()
         if self.world_size > 1:
             # A sum, not a mean: each rank's loss is divided by the tokens of all ranks already.
             dist.all_reduce(self.adapter.gradient)
         norm = self.optimizer.step(self.schedule.lr(update))
-        self._failed = torch.where((self._failed == 0) & ~norm.isfinite(), update, self._failed)
+        broken = ~(norm.isfinite() & total.isfinite())
+        self._failed = torch.where((self._failed == 0) & broken, update, self._failed)
         return total, norm
 
     def rows(self, plan: EpochPlan, k: int) -> Iterator[Row]:
