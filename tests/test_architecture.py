@@ -21,9 +21,10 @@ PYTHON_LAYERS = [
     {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint"},
-    {"evaluation", "checkpoint", "trainer", "generate", "plots", "sweep", "probe"},
-    {"outputs", "doctor"},
+    {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},
+    {"outputs", "doctor"} | {"experiments", "overlay"},
     {"run"},
+    {"scoring"},
     {"cli"},
 ]
 RUST_LAYERS = [
@@ -108,6 +109,8 @@ LIGHT = {
     "prep": "import qlora_fast.cli.prep, qlora_fast.preparation, qlora_fast.data",
     "plan": "import qlora_fast.cli.plan, qlora_fast.planning, qlora_fast.schedule",
     "inspect": "import qlora_fast.cli.inspect",
+    "compare": "import qlora_fast.cli.compare, qlora_fast.experiments, qlora_fast.runs, qlora_fast.overlay",
+    "sweep": "import qlora_fast.cli.sweep, qlora_fast.sweep",
 }
 
 

@@ -40,6 +40,7 @@ def evaluate(
     rank: int = 0,
     world_size: int = 1,
     on_samples: OnSamples | None = None,
+    on_row: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
     """``eval_loss`` (Σ/N over all supervised tokens), ``perplexity``, and the value transformers would report.
 
@@ -47,7 +48,7 @@ def evaluate(
     guide's figures are. The ranks share the rows.
     """
     started = time.perf_counter()
-    total, right = sample_scores(forward, dataset, indices, options, rank=rank, world_size=world_size)
+    total, right = sample_scores(forward, dataset, indices, options, rank=rank, world_size=world_size, on_row=on_row)
     if on_samples is not None:
         on_samples(total, right)
     tokens = dataset.supervised[indices].astype(np.float64)
@@ -77,9 +78,10 @@ def sample_scores(
     *,
     rank: int = 0,
     world_size: int = 1,
+    on_row: Callable[[int], None] = lambda _: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Σ cross-entropy and rightly predicted tokens of each sample, both (n,), in the order of ``indices``."""
-    scores = np.zeros((2, len(indices)))
+    scores, done = np.zeros((2, len(indices))), 0
     make = packed_row if options.packed else padded_row
     with forward.scoring():
         for row_ids in _rows(dataset, indices, options)[rank::world_size]:
@@ -87,6 +89,8 @@ def sample_scores(
             owner = np.repeat(row_ids, dataset.supervised[indices[row_ids]])
             for score, values in zip(scores, pair, strict=True):
                 score += np.bincount(owner, weights=values.double().cpu().numpy(), minlength=len(indices))
+            done += len(row_ids)
+            on_row(done)
     if world_size > 1:
         shared = torch.from_numpy(scores).to(forward.device)
         dist.all_reduce(shared)

@@ -76,6 +76,15 @@ def rows_out(pairs: list[tuple[str, str]]) -> None:
         out(f"{name:<{width}}  {text}".rstrip())
 
 
+def table_out(rows: list[list[str]]) -> None:
+    """Aligned columns on stdout, heading first; columns of figures are aligned on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = [all(c[:1].isdigit() or c in ("", "–") for c in column[1:]) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, widths, right, strict=True)
+        out("  ".join(f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in cells).rstrip())
+
+
 def log_to_stderr(quiet: bool) -> None:
     """Let the library's own log lines through, and keep other libraries' chatter out."""
     handler = logging.StreamHandler(sys.stderr)

@@ -1,0 +1,97 @@
+"""``qlora-fast evaluate``: loss, perplexity and accuracy of a finished run, on what it held out or on other data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qlora_fast.cli import console
+
+if TYPE_CHECKING:
+    from qlora_fast.scoring import Evaluated, Subject
+
+
+@click.command("evaluate", short_help="Measure an adapter.")
+@click.argument("subject", metavar="RUN|ADAPTER|MODEL")
+@click.argument("settings", nargs=-1, metavar="[dataset=FILE] [KEY=VALUE...]")
+@click.option("--base", is_flag=True, help="The base model without the adapter, to see what training gave.")
+@click.option("--name", help="Name of this evaluation for `compare --on NAME`; default: the data file's.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")
+def command(subject: str, settings: tuple[str, ...], base: bool, name: str | None, as_json: bool) -> None:
+    """Evaluate a run's adapter on the rows that it held out, or on the files of dataset=….
+
+    \b
+    qlora-fast evaluate runs/base                         what the run held out
+    qlora-fast evaluate runs/base --base                  the same rows, without the adapter
+    qlora-fast evaluate runs/base dataset=test.json       a file of its own
+    qlora-fast evaluate runs/base/best dataset=test.json  another of its adapters
+    qlora-fast evaluate smollm2-135m-instruct dataset=test.json
+
+    Loss and perplexity weigh every learned token alike; the figure that transformers would report stands beside them. The
+    score of each sample goes to eval_samples.jsonl: in the run's folder for its own rows, in RUN/eval/NAME for others.
+    """
+    words = [word for word in settings if not word.startswith("dataset=")]
+    data = [file for word in settings if word.startswith("dataset=") for file in word[8:].split(",") if file]
+
+    from qlora_fast import scoring
+
+    who = scoring.subject_of(subject, base_only=base, settings=tuple(words))
+    with console.progress() as prepared, console.progress("samples") as tick:
+        done = scoring.score(
+            who, data=data or None, name=name,
+            on_prepare=prepared, on_samples=lambda n, of: tick("evaluating", n, of),
+        )  # fmt: skip
+    difference = _against_adapter(who, done) if base else None
+    if done.results["trained_on"]:
+        console.warn(
+            f"{done.results['trained_on']:,} of {done.results['eval_samples']:,} samples are ones that the run was trained on: "
+            "this loss says nothing about new data"
+        )
+    if as_json:
+        console.out_json({**done.results, **({"adapter_minus_base": difference} if difference else {})})
+        return
+    _show(done, difference)
+
+
+def _against_adapter(who: Subject, done: Evaluated) -> dict[str, float | str] | None:
+    """What the adapter changes on the same samples, if its own evaluation is there already."""
+    from dataclasses import asdict
+
+    from qlora_fast.comparison import Difference, compare
+    from qlora_fast.samples import FILE, read_samples
+
+    if who.run is None or done.folder is None:
+        return None
+    held_out = done.folder.name == "held-out-base"
+    adapter = who.run / FILE if held_out else done.folder.with_name(done.folder.name.removesuffix("-base")) / FILE
+    if not adapter.is_file() or adapter.parent == done.folder:
+        return None
+    found = compare(read_samples(adapter), read_samples(done.folder / FILE))
+    return {**asdict(found), "verdict": found.verdict} if isinstance(found, Difference) else None
+
+
+def _show(done: Evaluated, difference: dict[str, float | str] | None) -> None:
+    results = done.results
+    lines = [
+        (
+            "evaluated",
+            f"{results['evaluated']}, {results['eval_samples']:,} samples, {results['eval_tokens']:,.0f} learned tokens",
+        ),
+        ("loss", f"{results['eval_loss']:.4f}  (as transformers would average it: {results['eval_loss_hf']:.4f})"),
+        ("perplexity", f"{results['perplexity']:.3f}"),
+        ("accuracy", f"{results['eval_accuracy']:.1%} of the tokens predicted rightly"),
+        ("time", f"{results['eval_runtime']:.1f} s, {results['eval_samples_per_second']:.1f} samples/s"),
+    ]
+    if difference:
+        lines.append(
+            (
+                "adapter",
+                f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}] against this base: "
+                f"{difference['verdict']}",
+            )
+        )
+    if done.folder is not None:
+        lines.append(("samples", str(Path(done.folder) / "eval_samples.jsonl")))
+    console.rows_out(lines)
