@@ -55,7 +55,7 @@ def test_all_means_every_linear_layer_but_the_head() -> None:
 def test_an_unknown_target_is_refused_with_what_there_is() -> None:
     with pytest.raises(ConfigError, match="query") as caught:
         lora_targets(tiny.qwen3(), ["q_proj", "query"])
-    assert "down_proj, gate_proj" in str(caught.value.hint)
+    assert "down_proj, embed_tokens, gate_proj" in str(caught.value.hint)
 
 
 def test_equal_seeds_give_equal_adapters_whatever_was_drawn_before() -> None:

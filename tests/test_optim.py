@@ -24,8 +24,8 @@ from qlora_fast.optim_bnb import KINDS
 from tiny_run import losses, tiny_run, weights_digest
 
 ALL: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in ("adamw_torch", *KINDS)} | {
-    "LoRA+": {"fast_ratio": 16.0},
-    "LoRA+ in 8 bits": {"kind": "adamw_8bit", "fast_ratio": 4.0},
+    "LoRA+": {"ratios": {"b": 16.0}},
+    "LoRA+ in 8 bits": {"kind": "adamw_8bit", "ratios": {"b": 4.0}},
     "weight decay": {"weight_decay": 0.1},
     "scaled loss": {"scaled": True},
 }
@@ -91,7 +91,7 @@ def test_paging_on_a_cpu_is_said_once_and_in_our_words(caplog: pytest.LogCapture
     adapter = Adapter(tiny.adapted(tiny.qwen3()))
     with caplog.at_level(logging.INFO), warnings.catch_warnings():
         warnings.simplefilter("error")
-        optimizer = AdamW(adapter, AdamWOptions(kind="paged_adamw_32bit", fast_ratio=4.0))
+        optimizer = AdamW(adapter, AdamWOptions(kind="paged_adamw_32bit", ratios={"b": 4.0}))
         optimizer.step(1e-3)
     assert [r.message for r in caplog.records if "paging" in r.message] == [
         "paged_adamw_32bit: paging moves state between a GPU and the host; on a CPU it simply lies in memory"
@@ -100,7 +100,7 @@ def test_paging_on_a_cpu_is_said_once_and_in_our_words(caplog: pytest.LogCapture
 
 @pytest.mark.parametrize("ratio", [4.0, 16.0])
 def test_lora_plus_moves_b_by_that_much_more(ratio: float) -> None:
-    plain, plus = one_step(AdamWOptions()), one_step(AdamWOptions(fast_ratio=ratio))
+    plain, plus = one_step(AdamWOptions()), one_step(AdamWOptions(ratios={"b": ratio}))
     for name, change in plus.items():
         expected = ratio if "lora_B" in name else 1.0
         assert float(change.norm() / plain[name].norm()) == pytest.approx(expected, rel=1e-3), name
@@ -130,7 +130,7 @@ def test_the_gradient_is_clipped_to_max_grad_norm() -> None:
 @pytest.mark.parametrize("kind", ["adamw_torch", *KINDS])
 def test_an_update_that_is_not_finite_changes_nothing(kind: str) -> None:
     adapter = Adapter(tiny.adapted(tiny.qwen3()))
-    optimizer = AdamW(adapter, AdamWOptions(kind=kind, weight_decay=0.1, fast_ratio=2.0))
+    optimizer = AdamW(adapter, AdamWOptions(kind=kind, weight_decay=0.1, ratios={"b": 2.0}))
     adapter.gradient.fill_(0.1)
     optimizer.step(1e-3)
     before = {**optimizer.tensors(), "weights": adapter.weights.clone()}

@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "embedding and norms beside it": {"also": ["embed_tokens", "norm", "q_norm"]},
     "two targets": {"target": ["q_proj", "down_proj"]},
     "dropout": {"dropout": 0.2},
+    "the embedding adapted": {"target": ["q_proj", "embed_tokens"]},
 }
 
 

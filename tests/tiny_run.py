@@ -51,6 +51,7 @@ def tiny_run(
     on_update: Callable[[Trainer], None] = lambda _: None,
     max_grad_norm: float = 1.0,
     optimizer: dict[str, Any] | None = None,
+    noise: float = 0.0,
     device: torch.device = CPU,
 ) -> Trainer:
     """A trainer over ``dataset``, resumed from the newest whole checkpoint in ``folder`` if there is one."""
@@ -58,7 +59,7 @@ def tiny_run(
     model = model.to(device)
     adapter = Adapter(model)
     adam = AdamW(adapter, AdamWOptions(max_grad_norm=max_grad_norm, **(optimizer or {})))
-    forward = Forward(model, device)
+    forward = Forward(model, device, noise=noise)
     packed = packing in ("exact", "dense")
     options = PlanOptions(packing, samples_per_update, 2, row, world_size, 0)
     identity = identity or {"data": dataset.fingerprint}

@@ -33,12 +33,13 @@ class Group:
     """A stretch of the flat vector that is optimized alike.
 
     Attributes:
-        fast: B matrices (and vectors), whose rate LoRA+ raises. decays: what weight decay pulls on: no biases, no norms.
+        side: ``b`` for B matrices and vectors, whose rate LoRA+ raises, ``e`` for those of embeddings, ``a`` for the rest.
+        decays: what weight decay pulls on: no biases, no norms.
     """
 
     start: int
     end: int
-    fast: bool
+    side: str
     decays: bool
 
 
@@ -74,7 +75,7 @@ class Adapter:
         kinds = [_kind(n, p) for n, p in named]
         borders = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
         self.groups = [
-            Group(starts[i], starts[j], fast=kinds[i][0], decays=not kinds[i][1])
+            Group(starts[i], starts[j], side=kinds[i][0], decays=not kinds[i][1])
             for i, j in pairwise([*borders, len(kinds)])
         ]
         self.weights = torch.zeros(starts[-1], device=device)
@@ -153,13 +154,15 @@ class Adapter:
 def _stored_name(name: str) -> str:
     """PEFT leaves the adapter's own name (``default``) out of its files, and what is only there while training."""
     name = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+    name = name.removesuffix(".default")
     return name.removesuffix(".weight") if ".lora_magnitude_vector." in name else name
 
 
-def _kind(name: str, parameter: nn.Parameter) -> tuple[bool, bool]:
-    """(is of B's side, never decays); PEFT's LoRA+ counts vectors to B's side as well."""
+def _kind(name: str, parameter: nn.Parameter) -> tuple[str, bool]:
+    """(side, never decays), as PEFT's LoRA+ has them."""
     still = name.endswith("bias") or "norm" in name.split(".modules_to_save.")[0].rsplit(".", 1)[-1]
-    return "lora_B" in name or parameter.ndim == 1, still
+    side = "e" if "lora_embedding_B" in name else "b" if "lora_B" in name or parameter.ndim == 1 else "a"
+    return side, still
 
 
 def _compute_dtype(model: nn.Module) -> torch.dtype:

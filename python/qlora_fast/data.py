@@ -204,6 +204,14 @@ def padded_row(dataset: PreparedDataset, sample_ids: Sequence[int] | NDArray[np.
     )
 
 
+def own_lengths(row: Row) -> NDArray[np.int64]:
+    """For each place of a row, the length of the sample that it belongs to: (B, S). A pad counts to its sample."""
+    if row.attention_mask is not None:
+        return np.broadcast_to(row.attention_mask.sum(1, dtype=np.int64)[:, None], row.input_ids.shape)
+    borders = np.array([0, row.n_tokens]) if row.cu_seqlens is None else row.cu_seqlens.astype(np.int64)
+    return np.repeat(np.diff(borders), np.diff(borders))[None]
+
+
 def open_prepared(path: str | Path) -> PreparedDataset:
     """Open a folder that ``qlora-fast prep`` wrote.
 

@@ -12,22 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qlora_fast.attention import NAME
-from qlora_fast.data import Row
+from qlora_fast.data import Row, own_lengths
 from qlora_fast.loss import chunk_of, supervised_loss
 
 
 class Forward:
-    """Computes losses of rows with one model. Holds no state of its own.
+    """Computes losses of rows with one model.
 
     The model computes in its own dtype; there is no autocast, so nothing is cast that need not be.
+
+    Args:
+        noise: NEFTune (Jain et al. 2024): while training, uniform noise of noise/√(L·D) on the embeddings of a sample of
+            L tokens. It is drawn from torch's own generator, which a checkpoint keeps.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, *, noise: float = 0.0) -> None:
         wrapped: Any = model
         inner: Any = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = model
@@ -38,6 +43,10 @@ class Forward:
         self.dtype: torch.dtype = inner.get_input_embeddings().weight.dtype
         self._packs = inner.config._attn_implementation == NAME
         self.plain_head = self._logits_are_one_product()
+        self._noise = noise
+        self._noise_reach: Tensor | None = None
+        if noise:
+            inner.get_input_embeddings().register_forward_hook(self._add_noise)
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
@@ -59,9 +68,10 @@ class Forward:
     def loss_sum(self, row: Row) -> Tensor:
         """Σ cross-entropy over the row's supervised tokens: a scalar in fp32, with a gradient."""
         targets = self._to_device(row.targets)
-        if self.plain_head:
-            return supervised_loss(self._hidden(row), self._head.weight, targets)
-        return cross_entropy(self._own_logits(row).float(), targets, reduction="sum")
+        with self._noisy(row):
+            if self.plain_head:
+                return supervised_loss(self._hidden(row), self._head.weight, targets)
+            return cross_entropy(self._own_logits(row).float(), targets, reduction="sum")
 
     def token_losses(self, row: Row) -> tuple[Tensor, Tensor]:
         """(cross-entropy, whether the most likely token is the right one) of each supervised token, both (K,).
@@ -117,6 +127,24 @@ class Forward:
         elif not self._packs and row.attention_mask is not None:
             inputs["attention_mask"] = self._to_device(row.attention_mask)
         return inputs
+
+    @contextmanager
+    def _noisy(self, row: Row) -> Iterator[None]:
+        """Inside, embeddings get their noise; its size goes by each sample's own length, whatever shares the row."""
+        if self._noise and self.model.training:
+            reach = self._noise / np.sqrt(own_lengths(row).astype(np.float32))
+            self._noise_reach = self._to_device(reach)[..., None]
+        try:
+            yield
+        finally:
+            self._noise_reach = None
+
+    def _add_noise(self, module: nn.Module, args: Any, embedded: Tensor) -> Tensor:
+        if self._noise_reach is None:
+            return embedded
+        reach = (self._noise_reach / embedded.shape[-1] ** 0.5).to(embedded.dtype)
+        noise: Tensor = torch.empty_like(embedded).uniform_(-1, 1)
+        return embedded + noise * reach
 
     def _logits_are_one_product(self) -> bool:
         """Whether the model's logits are exactly head · hidden: asked of the model, not of a list of its options."""

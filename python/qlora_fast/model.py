@@ -180,15 +180,16 @@ def additional_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
 def lora_targets(model: nn.Module, wanted: Sequence[str]) -> list[str]:
     """Names of the layers that get an adapter; ``all`` is every linear layer but the head, by last name component."""
     head = model.get_output_embeddings()  # type: ignore[operator]
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    able = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
+    linear = {name: module for name, module in able.items() if isinstance(module, nn.Linear)}
     names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}
     if list(wanted) == ["all"]:
         return sorted(names)
-    known = names | {name.rsplit(".", 1)[-1] for name in linear}
+    known = names | {name.rsplit(".", 1)[-1] for name in able}
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ConfigError(
-            f"`lora_target` names no linear layer of this model: {', '.join(unknown)}",
+            f"`lora_target` names no layer of this model that can have an adapter: {', '.join(unknown)}",
             hint=f"it has {', '.join(sorted(known))}; or `all`",
         )
     return list(wanted)

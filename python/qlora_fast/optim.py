@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ class AdamWOptions:
     Attributes:
         kind: ``adamw_torch``, or one of bitsandbytes'.
         max_grad_norm: clip the gradient to this global norm; 0 never clips.
-        fast_ratio: LoRA+ (Hayou et al. 2024): B learns at this multiple of the rate.
+        ratios: multiples of the rate by :attr:`Group.side`; LoRA+ (Hayou et al. 2024) lets ``b`` learn faster.
         scaled: multiply the loss, for fp16; an update that overflows is left out then.
     """
 
@@ -31,7 +31,7 @@ class AdamWOptions:
     eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    fast_ratio: float = 1.0
+    ratios: Mapping[str, float] = field(default_factory=dict)
     scaled: bool = False
 
 
@@ -55,7 +55,7 @@ class AdamW:
         groups: list[dict[str, Any]] = []
         for (ratio, decay), stretch in groupby(
             adapter.groups,
-            key=lambda g: (options.fast_ratio if g.fast else 1.0, options.weight_decay if g.decays else 0.0),
+            key=lambda g: (options.ratios.get(g.side, 1.0), options.weight_decay if g.decays else 0.0),
         ):
             parts = list(stretch)
             part = slice(parts[0].start, parts[-1].end)

@@ -85,7 +85,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     adapter = Adapter(model)
     # Dropout is all that draws from torch's global generator, and differs from rank to rank.
     torch.manual_seed(config.seed + rank)
-    forward = Forward(model, device)
+    forward = Forward(model, device, noise=config.neftune_noise_alpha or 0.0)
     packed = config.packing in ("exact", "dense")
 
     plans = PlanOptions.of(config, world)
@@ -105,7 +105,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
             eps=config.adam_epsilon,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
-            fast_ratio=config.loraplus_lr_ratio or 1.0,
+            ratios=_lora_plus(config),
             scaled=dtype == torch.float16,
         ),
     )
@@ -223,6 +223,13 @@ def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device:
         pissa=config.pissa_iter if config.pissa_init else None,
     )
     return add_lora(model, spec, seed=config.seed, checkpointing=config.gradient_checkpointing == "true")
+
+
+def _lora_plus(config: Config) -> dict[str, float]:
+    """Multiples of the rate: of B, and of B on an embedding, whose rate the config gives as it is."""
+    if config.loraplus_lr_ratio is None:
+        return {}
+    return {"b": config.loraplus_lr_ratio, "e": config.loraplus_lr_embedding / config.learning_rate}
 
 
 def _identity(config: Config, data: Data, world: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from qlora_fast.config import Config
-from qlora_fast.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +20,18 @@ class Schedule:
         kind: a name of :data:`SHAPES`.
         updates: updates of the whole run.
         warmup: updates over which the rate rises from 0; ``constant`` has none.
-        more: what else the kind knows, in transformers' names; see :data:`KNOWS`.
+        more: what else the kind knows, in transformers' names: ``lr_scheduler_kwargs``, which the config has checked.
     """
 
     kind: str
     peak: float
     updates: int
     warmup: int
-    more: Mapping[str, float] = field(default_factory=dict)
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config, updates: int) -> Schedule:
-        """The schedule that a config asks for.
-
-        Raises:
-            ConfigError: ``lr_scheduler_kwargs`` has something that this kind does not know.
-        """
+        """The schedule that a config asks for."""
         kind = config.lr_scheduler_type
         warmup = config.warmup_steps or math.ceil(config.warmup_ratio * updates)
         return cls(
@@ -44,16 +39,20 @@ class Schedule:
             config.learning_rate,
             updates,
             0 if kind == "constant" else warmup,
-            _numbers(kind, config.lr_scheduler_kwargs),
+            config.lr_scheduler_kwargs,
         )
 
     def lr(self, update: int) -> float:
         """The rate that update ``update`` (from 1) is made with."""
         done = update - 1
         if done < self.warmup:
-            low = self.more.get("min_lr_ratio", 0.0)
-            return self.peak * (low + (1.0 - low) * done / self.warmup)
+            low = self.number("min_lr_ratio", 0.0)
+            return self.peak * (low + (1.0 - low) * _RISE[self.more.get("warmup_type", "linear")](done / self.warmup))
         return self.peak * max(0.0, SHAPES[self.kind](self, done))
+
+    def number(self, name: str, default: float) -> float:
+        """A number of ``more``."""
+        return float(self.more.get(name, default))
 
     def progress(self, done: int) -> float:
         """How much of what follows the warm-up is done, in 0 … 1."""
@@ -72,43 +71,53 @@ def total_updates(per_epoch: int, epochs: float, max_steps: int | None) -> int:
 
 def _cosine(s: Schedule, done: int) -> float:
     """Half a wave; ``num_cycles`` counts whole ones."""
-    return 0.5 * (1.0 + math.cos(math.pi * s.more.get("num_cycles", 0.5) * 2.0 * s.progress(done)))
+    return 0.5 * (1.0 + math.cos(math.pi * s.number("num_cycles", 0.5) * 2.0 * s.progress(done)))
 
 
 def _cosine_with_min_lr(s: Schedule, done: int) -> float:
     """The same, down to a floor: a tenth of the peak if nothing else is asked for."""
-    low = s.more["min_lr"] / s.peak if "min_lr" in s.more else s.more.get("min_lr_rate", 0.1)
+    low = s.number("min_lr", 0.0) / s.peak if "min_lr" in s.more else s.number("min_lr_rate", 0.1)
     return low + (1.0 - low) * _cosine(s, done)
 
 
 def _cosine_with_restarts(s: Schedule, done: int) -> float:
     progress = s.progress(done)
-    return 0.0 if progress >= 1 else 0.5 * (1.0 + math.cos(math.pi * (s.more.get("num_cycles", 1.0) * progress % 1.0)))
+    return 0.0 if progress >= 1 else 0.5 * (1.0 + math.cos(math.pi * (s.number("num_cycles", 1.0) * progress % 1.0)))
 
 
 def _polynomial(s: Schedule, done: int) -> float:
-    end = s.more.get("lr_end", 1e-7) / s.peak
-    return end + (1.0 - end) * math.pow(1.0 - min(s.progress(done), 1.0), s.more.get("power", 1.0))
+    end = s.number("lr_end", 1e-7) / s.peak
+    return end + (1.0 - end) * math.pow(1.0 - min(s.progress(done), 1.0), s.number("power", 1.0))
 
 
 def _inverse_sqrt(s: Schedule, done: int) -> float:
-    timescale = s.more.get("timescale", s.warmup or 10_000)
+    timescale = s.number("timescale", s.warmup or 10_000)
     return 1.0 / math.sqrt((done + timescale - s.warmup) / timescale)
 
 
 def _warmup_stable_decay(s: Schedule, done: int) -> float:
     """Of what follows the warm-up a third stays at the peak and the rest falls as a cosine, as in LLaMA-Factory."""
     rest = max(0, s.updates - s.warmup)
-    decay = s.more.get("num_decay_steps", rest - s.more.get("num_stable_steps", rest // 3))
-    stable = s.more.get("num_stable_steps", rest - decay)
-    low = s.more.get("min_lr_ratio", 0.0)
+    decay = s.number("num_decay_steps", rest - s.number("num_stable_steps", rest // 3))
+    stable = s.number("num_stable_steps", rest - decay)
+    low = s.number("min_lr_ratio", 0.0)
     progress = (done - s.warmup - stable) / max(1, decay)
     if progress >= 1:
         return low
-    wave = 0.5 * (1.0 + math.cos(math.pi * s.more.get("num_cycles", 0.5) * 2.0 * max(0.0, progress)))
-    return low + (1.0 - low) * wave
+    fall = _FALL[s.more.get("decay_type", "cosine")]
+    return low + (1.0 - low) * fall(max(0.0, progress), s.number("num_cycles", 0.5))
 
 
+_RISE: dict[str, Callable[[float], float]] = {
+    "linear": lambda p: p,
+    "cosine": lambda p: 0.5 * (1.0 - math.cos(math.pi * p)),
+    "1-sqrt": lambda p: 1.0 - math.sqrt(1.0 - p),
+}
+_FALL: dict[str, Callable[[float, float], float]] = {
+    "linear": lambda p, _: 1.0 - p,
+    "cosine": lambda p, cycles: 0.5 * (1.0 + math.cos(math.pi * cycles * 2.0 * p)),
+    "1-sqrt": lambda p, _: 1.0 - math.sqrt(p),
+}
 SHAPES: dict[str, Callable[[Schedule, int], float]] = {
     "cosine": _cosine,
     "linear": lambda s, done: 1.0 - s.progress(done),
@@ -121,27 +130,3 @@ SHAPES: dict[str, Callable[[Schedule, int], float]] = {
     "warmup_stable_decay": _warmup_stable_decay,
 }
 """Share of the peak after so many updates, by kind; transformers' formulas under transformers' names."""
-
-KNOWS: dict[str, tuple[str, ...]] = {
-    "cosine": ("num_cycles",),
-    "cosine_with_min_lr": ("min_lr", "min_lr_rate", "num_cycles"),
-    "cosine_with_restarts": ("num_cycles",),
-    "polynomial": ("lr_end", "power"),
-    "inverse_sqrt": ("timescale",),
-    "warmup_stable_decay": ("num_stable_steps", "num_decay_steps", "min_lr_ratio", "num_cycles"),
-}
-"""What ``lr_scheduler_kwargs`` may hold, by kind."""
-
-
-def _numbers(kind: str, given: Mapping[str, str]) -> dict[str, float]:
-    known = KNOWS.get(kind, ())
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"`lr_scheduler_kwargs` has `{unknown[0]}`, which `lr_scheduler_type: {kind}` does not know",
-            hint=f"it knows {', '.join(known)}" if known else "leave lr_scheduler_kwargs out",
-        )
-    try:
-        return {name: float(text) for name, text in given.items()}
-    except ValueError as error:
-        raise ConfigError(f"`lr_scheduler_kwargs` must hold numbers: {error}") from None
