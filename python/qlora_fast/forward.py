@@ -144,7 +144,8 @@ class Forward:
             return embedded
         reach = (self._noise_reach / embedded.shape[-1] ** 0.5).to(embedded.dtype)
         noise: Tensor = torch.empty_like(embedded).uniform_(-1, 1)
-        return embedded + noise * reach
+        noisy: Tensor = embedded + noise * reach
+        return noisy
 
     def _logits_are_one_product(self) -> bool:
         """Whether the model's logits are exactly head · hidden: asked of the model, not of a list of its options."""
