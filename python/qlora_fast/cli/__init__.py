@@ -22,6 +22,7 @@ COMMANDS = {
     "chat": "Talk to an adapter.",
     "config": "Look up settings; see what a config file means.",
     "doctor": "Check this machine: packages, GPU, which fast paths are active and why.",
+    "completion": "Print a script that completes commands and settings in bash, zsh or fish.",
 }
 
 
@@ -78,7 +79,7 @@ def main() -> None:
     from qlora_fast.errors import QloraFastError
 
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        sys.exit(cli.main(prog_name="qlora-fast", standalone_mode=False))
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import sort_words
+from qlora_fast.cli.words import complete_settings, sort_words
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -20,7 +20,7 @@ _LEGEND = "[bold green]learned[/]  [dim]context[/]  [yellow]template[/]  [red]â”
 
 
 @click.command("inspect", short_help="See samples as the model will.")
-@click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]")
+@click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
 @click.option("--sample", "samples", type=int, multiple=True, help="Which sample, from 0; may be given again.")
 @click.option("--update", type=int, help="Show the rows of this update of the first epoch, from 1.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.words import complete_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("plan", short_help="What a run will do.")
 @click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--rows", type=click.IntRange(min=1), help="Plan from a number of rows alone, without the data.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")
 def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_json: bool) -> None:

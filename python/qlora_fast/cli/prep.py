@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import sort_words
+from qlora_fast.cli.words import complete_settings, sort_words
 
 
 @click.command("prep", short_help="Prepare data files.")
-@click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]")
+@click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
 @click.option("--out", type=click.Path(), help="Folder to write (default: prepared/NAME-FINGERPRINT).")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")

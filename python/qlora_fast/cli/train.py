@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.words import complete_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("train", short_help="Train an adapter.")
 @click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(config_file: str, settings: tuple[str, ...], as_json: bool) -> None:
     """Train a LoRA (or, with quantization_bit=4, QLoRA) adapter as CONFIG.yaml says.

@@ -1,10 +1,14 @@
-"""How a command line's words are sorted: files, then ``key=value`` settings."""
+"""How a command line's words are sorted, and completed: files, then ``key=value`` settings."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from click.shell_completion import CompletionItem
 
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
@@ -16,3 +20,41 @@ def sort_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in words:
         (settings if _SETTING.match(word) and not Path(word).exists() else files).append(word)
     return files, settings
+
+
+def complete_settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For the shell: names of settings, then their values. Files come first where the words may be files."""
+    from qlora_fast.config.keys import KEYS, about
+
+    before = [str(word) for word in ctx.params.get(param.name or "") or ()]
+    # bash takes `=` for the end of a word: `packing=ex` comes as three of them, and only the last is replaced.
+    if before[-1:] == ["="] and before[-2:-1]:
+        return _values(before[-2], incomplete, "")
+    if not incomplete and before[-1:] and before[-1] in KEYS:
+        return _values(before[-1], "", "")
+    name, equals, value = incomplete.partition("=")
+    if equals:
+        return _values(name, value, f"{name}=")
+    names = [CompletionItem(f"{key}=", help=about(key).help) for key in KEYS if key.startswith(incomplete)]
+    return [CompletionItem(incomplete, type="file"), *names] if param.name == "words" else names
+
+
+def _values(name: str, incomplete: str, prefix: str) -> list[CompletionItem]:
+    from qlora_fast.config.keys import KEYS, about
+    from qlora_fast.config.load import TYPES
+
+    if name not in KEYS:
+        return []
+    limit = about(name).limit
+    choices: Sequence[Any] = _choices(TYPES[name]) or (limit.schema.get("enum", ()) if limit else ())
+    if limit and "items" in limit.schema:
+        choices = limit.schema["items"]["enum"]
+    found = [CompletionItem(f"{prefix}{c}") for c in map(str, choices) if c.startswith(incomplete)]
+    # Any other value may be a file. Only bash asks for it apart from its key.
+    return found or ([CompletionItem(incomplete, type="file")] if not prefix else [])
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return ("true", "false") if kind is bool else ()
