@@ -18,7 +18,7 @@ CORE = ROOT / "rust" / "core" / "src"
 PYTHON_LAYERS = [
     {"errors", "_core"},
     {"config"},
-    {"durable", "gguf_tokenizer", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
+    {"durable", "gguf_tokenizer", "ranks", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import tiny
@@ -135,60 +129,3 @@ def test_exact_packing_follows_the_plain_runs_curve(tmp_path: Path, kind: str) -
     assert plain[-1] < plain[0] - 0.5, "nothing was learned: the comparison would mean nothing"
     assert max(abs(a - b) for a, b in zip(packed, plain, strict=True)) < 1e-4
     assert max(abs(a - b) for a, b in zip(bucketed, plain, strict=True)) < 1e-4
-
-
-WORKER = """
-import json
-import sys
-from pathlib import Path
-import torch.distributed as dist
-from safetensors.torch import save_file
-from tiny_run import losses, tiny_run, weights_digest
-from qlora_fast.data import open_prepared
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-trainer = tiny_run(open_prepared(Path(sys.argv[1])), Path(sys.argv[2]), updates=10, row=64, save_every=5, eval_every=5,
-                   logging_steps=2, rank=rank, world_size=2)
-trainer.run()
-print(weights_digest(trainer))
-if rank == 0:
-    save_file({"weights": trainer.adapter.weights}, sys.argv[3])
-    Path(sys.argv[3] + ".json").write_text(json.dumps(trainer.progress.log_history))
-dist.destroy_process_group()
-"""
-
-
-def test_two_ranks_make_the_run_of_one(tmp_path: Path) -> None:
-    data = random_dataset(tmp_path / "p", 40, vocab=tiny.VOCAB, longest=40, seed=6)
-    alone = tiny_run(data, updates=10, row=64, eval_every=5, logging_steps=2)
-    alone.run()
-
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
-    env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        env["MASTER_PORT"] = str(free.getsockname()[1])
-    command = [
-        sys.executable,
-        "-c",
-        WORKER,
-        str(tmp_path / "p"),
-        str(tmp_path / "run"),
-        str(tmp_path / "w.safetensors"),
-    ]
-    ranks = [
-        subprocess.Popen(
-            command, env={**env, "RANK": str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for r in range(2)
-    ]
-    answers = [rank.communicate(timeout=120) for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), [a[1][-2000:] for a in answers]
-    assert answers[0][0] == answers[1][0], "the ranks have different weights"
-    assert relative(load_file(tmp_path / "w.safetensors")["weights"], alone.adapter.weights) < 1e-4
-    both = json.loads((tmp_path / "w.safetensors.json").read_text())
-    for ours, theirs in zip(alone.progress.log_history, both, strict=True):
-        assert ours.keys() == theirs.keys()
-        for key in ours.keys() & {"loss", "grad_norm", "eval_loss", "eval_loss_hf", "eval_accuracy"}:
-            assert ours.get(key) == pytest.approx(theirs.get(key), rel=1e-4), key
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"checkpoint-5", "checkpoint-10"}

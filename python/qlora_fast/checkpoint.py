@@ -26,6 +26,7 @@ from qlora_fast.adapter import Adapter
 from qlora_fast.errors import ArtifactError
 from qlora_fast.optim import AdamW
 from qlora_fast.pissa import plain_settings
+from qlora_fast.ranks import all_gather
 from qlora_fast.trainer import Progress
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ PARTS = (
 """Without any one of these a run would go on differently: none is optional."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 Identity = dict[str, Any]
+EFFECTIVE_BATCH = "samples_per_update"
+"""Of an identity: what batch, accumulation and processes come to. How they share it is free to change."""
 
 
 def save_checkpoint(
@@ -145,15 +148,18 @@ def load_checkpoint(path: Path, adapter: Adapter, optimizer: AdamW, identity: Id
     names = sorted({*before, *now})
     changed = [f"{n}: {before.get(n)!r} → {now.get(n)!r}" for n in names if before.get(n) != now.get(n)]
     if changed:
-        raise ArtifactError(
-            f"`{path}` is of another run: " + "; ".join(changed),
-            hint="give the same settings and data, or start anew in another output_dir",
-        )
+        hint = "give the same settings and data, or start anew in another output_dir"
+        if len(changed) == 1 and before.get(EFFECTIVE_BATCH) != now.get(EFFECTIVE_BATCH):
+            hint = (
+                f"with another number of processes, set gradient_accumulation_steps so that batch × accumulation × "
+                f"processes is {before.get(EFFECTIVE_BATCH)} again"
+            )
+        raise ArtifactError(f"`{path}` is of another run: " + "; ".join(changed), hint=hint)
     try:
         moments, random = load_file(path / "optimizer.safetensors"), load_file(path / "random.safetensors")
         adapter.load(load_file(path / "adapter_model.safetensors"), str(path))
         optimizer.load(moments)
-        _set_random_state(random)
+        _set_random_state(random, (int(now.get("seed", 0)) << 32) + (stored["progress"]["update"] << 10))
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise ArtifactError(
             f"`{path}` does not fit this run: {error}", hint="start anew in another output_dir"
@@ -182,17 +188,21 @@ def _random_states() -> dict[str, Tensor]:
         own["cuda"] = torch.cuda.get_rng_state()
     if not dist.is_initialized():
         return {f"rank0.{name}": state for name, state in own.items()}
-    states: dict[str, Tensor] = {}
-    for name, state in own.items():
-        # NCCL moves only what lies on a GPU.
-        state = state.cuda() if dist.get_backend() == "nccl" else state
-        parts = [torch.empty_like(state) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, state)
-        states |= {f"rank{rank}.{name}": part.cpu() for rank, part in enumerate(parts)}
-    return states
+    return {f"rank{rank}.{name}": part for name, state in own.items() for rank, part in enumerate(all_gather(state))}
 
 
-def _set_random_state(states: dict[str, Tensor]) -> None:
+def _set_random_state(states: dict[str, Tensor], fresh_seed: int) -> None:
+    """Go on drawing where this rank stopped; with another number of ranks, from a seed of its own.
+
+    A run with other ranks cannot draw the same dropout: each rank has other rows. It must not draw anew what was drawn
+    at the beginning either.
+    """
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    before = len({name.partition(".")[0] for name in states})
+    if before != world:
+        log.info("the run had %d process%s, now %d: dropout draws anew", before, "es" * (before > 1), world)
+        torch.manual_seed(fresh_seed + _rank())
+        return
     torch.set_rng_state(states[f"rank{_rank()}.cpu"])
     if torch.cuda.is_available():
         torch.cuda.set_rng_state(states[f"rank{_rank()}.cuda"])

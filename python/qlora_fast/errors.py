@@ -36,3 +36,18 @@ class ArtifactError(QloraFastError):
 
 class TrainingError(QloraFastError):
     """Training had to stop: a loss that is not finite, a failed self-check, too little memory."""
+
+
+class PeerGone(QloraFastError):  # noqa: N818  what it means is found out later
+    """Another process of the run is gone. What to tell the user about it is decided by :mod:`qlora_fast.ranks`."""
+
+    def __init__(self, message: str = "another process of the run is gone") -> None:
+        super().__init__(message)
+
+
+class PeerError(PeerGone):
+    """Another process of the run has failed, and has told the user: end with its status and say nothing."""
+
+
+class Interrupted(Exception):  # noqa: N818  it is no error
+    """A signal ended the run behind a whole update, and a checkpoint was written."""

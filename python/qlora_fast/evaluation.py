@@ -10,12 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 
 from qlora_fast import _core
 from qlora_fast.data import PreparedDataset, packed_row, padded_row
 from qlora_fast.forward import Forward
+from qlora_fast.ranks import all_reduce
 
 OnSamples = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
 """Called with Σ cross-entropy and rightly predicted tokens of each sample."""
@@ -93,7 +93,7 @@ def sample_scores(
             on_row(done)
     if world_size > 1:
         shared = torch.from_numpy(scores).to(forward.device)
-        dist.all_reduce(shared)
+        all_reduce(shared)
         scores = shared.cpu().numpy()
     return scores[0], scores[1]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
@@ -30,6 +28,7 @@ from qlora_fast.outputs import MARK, claim_output, environment, finish_output, k
 from qlora_fast.planning import PlanOptions, epoch_plan, split
 from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.preparation import Tokenizer, prepare_config, tokenizer_of
+from qlora_fast.ranks import Ranks, joined
 from qlora_fast.samples import write_samples
 from qlora_fast.schedule import Schedule, total_updates
 from qlora_fast.trackers import Trackers
@@ -41,9 +40,10 @@ _FREE_TO_CHANGE = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps", "save_strategy", "save_steps",
     "save_total_limit", "eval_strategy", "eval_steps", "per_device_eval_batch_size", "compute_accuracy", "plot_loss",
     "load_best_model_at_end", "metric_for_best_model", "dataset", "dataset_dir", "eval_dataset", "prepared_dir", "engine",
-    "threads", "world_size", "report_to", "run_name", "project",
+    "threads", "world_size", "report_to", "run_name", "project", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "early_stopping_steps",
 }  # fmt: skip
-"""Settings that do not change what is learned; the data is compared by its fingerprint."""
+"""Settings that do not change what is learned; the data is compared by its fingerprint, the batch by its effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,21 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     Raises:
         QloraFastError: anything that a user can mend. Interrupted: a signal came; a checkpoint was written.
     """
-    watch = watch or Watch()
-    rank, world = _join_ranks()
+    with joined() as ranks:
+        return _train(config, watch or Watch(), ranks)
+
+
+def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
+    rank, world = ranks.rank, ranks.world
     output = Path(config.output_dir)
-    if rank == 0:
-        claim_output(config)
-    device = pick_device(int(os.environ.get("LOCAL_RANK", "0")))
+    with ranks.in_turn():
+        if ranks.first:
+            claim_output(config)
+        tokenizer = tokenizer_of(config)
+        data = load_data(config, tokenizer, watch.on_prepare if ranks.first else None)
+        base_model.model_path(config.model_name_or_path)  # a GGUF file is converted here
+    device = pick_device(ranks.local_rank)
     dtype = pick_dtype("bf16" if config.bf16 else "fp16" if config.fp16 else config.dtype, device)
-    tokenizer = tokenizer_of(config)
-    data = load_data(config, tokenizer, watch.on_prepare)
 
     model = make_model(config, tokenizer, dtype, device)
     adapter = Adapter(model)
@@ -109,14 +115,14 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
             scaled=dtype == torch.float16,
         ),
     )
-    identity = _identity(config, data, world)
+    identity = _identity(config, data, plans)
     progress = None
     if config.resume_from_checkpoint:
-        newest = checkpoint.newest_whole(output)
-        if newest is None:
+        newest = ranks.from_first(lambda: str(checkpoint.newest_whole(output) or ""))
+        if not newest:
             log.info("no checkpoint in `%s` yet: starting from the beginning", output)
         else:
-            progress = checkpoint.load_checkpoint(newest, adapter, optimizer, identity)
+            progress = checkpoint.load_checkpoint(Path(newest), adapter, optimizer, identity)
             if rank == 0:
                 # The killed run may have logged updates that are made again now.
                 lines = [log_line(entry, schedule.updates) for entry in progress.log_history]
@@ -179,8 +185,6 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
         trackers.finish(results)
     if rank == 0:
         finish_output(trainer, config, tokenizer, results)
-    if world > 1:
-        dist.destroy_process_group()
     return results
 
 
@@ -232,22 +236,12 @@ def _lora_plus(config: Config) -> dict[str, float]:
     return {"b": config.loraplus_lr_ratio, "e": config.loraplus_lr_embedding / config.learning_rate}
 
 
-def _identity(config: Config, data: Data, world: int) -> dict[str, Any]:
+def _identity(config: Config, data: Data, plans: PlanOptions) -> dict[str, Any]:
     """Everything that a resumed run must have in common with the run that it goes on with."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE_TO_CHANGE}
     return {
         **settings,
-        "world": world,
+        checkpoint.EFFECTIVE_BATCH: plans.samples_per_update,
         "data": data.train.fingerprint,
         "training_samples": hashlib.sha256(np.ascontiguousarray(data.train_ids).tobytes()).hexdigest()[:16],
     }
-
-
-def _join_ranks() -> tuple[int, int]:
-    """(rank, world size), from the launcher's environment; joins the other ranks."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return int(os.environ.get("RANK", "0")), world

@@ -21,16 +21,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
 from qlora_fast._core import EpochPlan
 from qlora_fast.adapter import Adapter
 from qlora_fast.data import PreparedDataset, Row, packed_row, padded_row
-from qlora_fast.errors import TrainingError
+from qlora_fast.errors import Interrupted, TrainingError
 from qlora_fast.forward import Forward
 from qlora_fast.optim import AdamW
+from qlora_fast.ranks import all_reduce
 from qlora_fast.schedule import Schedule
 from qlora_fast.signals import StopRequest
 
@@ -74,10 +74,6 @@ class Hooks:
     evaluate: Callable[[Trainer], Log | None]
     save: Callable[[Trainer], None]
     on_update: Callable[[Trainer], None] = lambda _: None
-
-
-class Interrupted(Exception):  # noqa: N818  it is no error
-    """A signal ended the run behind a whole update, and a checkpoint was written."""
 
 
 @dataclass(slots=True)
@@ -188,7 +184,7 @@ class Trainer:
             total += loss.detach()
         if self.world_size > 1:
             # A sum, not a mean: each rank's loss is divided by the tokens of all ranks already.
-            dist.all_reduce(self.adapter.gradient)
+            all_reduce(self.adapter.gradient)
         norm = self.optimizer.step(self.schedule.lr(update))
         broken = ~(norm.isfinite() & total.isfinite())
         self._failed = torch.where((self._failed == 0) & broken, update, self._failed)
@@ -254,7 +250,7 @@ class Trainer:
     def _over_ranks(self, value: Tensor) -> Tensor:
         if self.world_size > 1:
             value = value.clone()
-            dist.all_reduce(value)
+            all_reduce(value)
         return value
 
     def _agreed(self, stop: bool) -> bool:

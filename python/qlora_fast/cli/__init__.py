@@ -76,7 +76,7 @@ def cli(quiet: bool) -> None:
 
 def main() -> None:
     """The entry point: errors a user can cause become one message and an exit status."""
-    from qlora_fast.errors import QloraFastError
+    from qlora_fast.errors import Interrupted, PeerError, QloraFastError
 
     try:
         sys.exit(cli.main(prog_name="qlora-fast", standalone_mode=False))
@@ -85,8 +85,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         sys.exit(130)
+    except PeerError:
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,39 +30,51 @@ def command(config_file: str, settings: tuple[str, ...], as_json: bool) -> None:
     qlora-fast train configs/base.yaml
     qlora-fast train configs/qwen3-0.6b-lora.yaml dataset=data.json output_dir=runs/mine lora_rank=16
     qlora-fast train configs/base.yaml resume_from_checkpoint=true overwrite_output_dir=false
-    torchrun --nproc-per-node 2 -m qlora_fast train configs/qwen3-0.6b-lora.yaml dataset=data.json
+    torchrun --nproc-per-node 2 -m qlora_fast.cli train configs/qwen3-0.6b-lora.yaml dataset=data.json
 
     Ctrl-C ends the current update, writes a checkpoint and says how to go on.
     """
     from qlora_fast.config import load
+    from qlora_fast.errors import Interrupted
+    from qlora_fast.ranks import joined
 
-    loaded = load(config_file, settings)
-    for line in loaded.ignored:
-        console.note(f"ignored: {line}")
-    config = loaded.config
+    # Several processes have found each other before anything can go wrong, so that one of them tells of it.
+    with joined() as ranks:
+        loaded = load(config_file, settings)
+        config = loaded.config
+        for line in loaded.ignored:
+            if ranks.first:
+                console.note(f"ignored: {line}")
 
-    from qlora_fast.run import Watch, train  # torch: only now that the config is known to be sound
-    from qlora_fast.trainer import Interrupted
+        from qlora_fast.run import Watch, train  # torch: only now that the config is known to be sound
 
-    try:
-        with _watching() as (on_log, on_update), console.progress() as tick:
-            results = train(config, Watch(on_log, on_update, tick))
-    except Interrupted:
-        words = [w for w in settings if not w.startswith(("resume_from_checkpoint=", "overwrite_output_dir="))]
-        again = " ".join(["qlora-fast train", config_file, *words])
-        console.note(f"\nstopped; a checkpoint was written to {config.output_dir}")
-        console.note(f"go on with: {again} resume_from_checkpoint=true overwrite_output_dir=false")
-        raise KeyboardInterrupt from None
+        try:
+            with _watching() as (on_log, on_update), console.progress() as tick:
+                results = train(config, Watch(on_log, on_update, tick))
+        except Interrupted:
+            if ranks.first:
+                _say_how_to_go_on(config, config_file, settings, ranks.world)
+            raise
+    if not ranks.first:
+        return
     if as_json:
         console.out_json({"output_dir": config.output_dir, **results})
     else:
         _show(config, results)
 
 
+def _say_how_to_go_on(config: Config, config_file: str, settings: tuple[str, ...], processes: int) -> None:
+    words = [w for w in settings if not w.startswith(("resume_from_checkpoint=", "overwrite_output_dir="))]
+    program = "qlora-fast" if processes == 1 else f"torchrun --nproc-per-node {processes} -m qlora_fast.cli"
+    again = " ".join([program, "train", config_file, *words])
+    console.note(f"\nstopped; a checkpoint was written to {config.output_dir}")
+    console.note(f"go on with: {again} resume_from_checkpoint=true overwrite_output_dir=false")
+
+
 @contextmanager
 def _watching() -> Iterator[tuple[Callable[[dict[str, float]], None], Callable[[int, int], None]]]:
     """Log lines, and on a terminal a bar below them."""
-    if not console.on_terminal():
+    if not console.on_terminal() or os.environ.get("RANK", "0") != "0":
         yield _log_line, lambda update, total: None
         return
     with console.update_bar() as bar:

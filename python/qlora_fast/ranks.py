@@ -1,0 +1,351 @@
+"""Several processes that make one run: which one am I, who goes first, and has another one failed.
+
+``torchrun`` and ``accelerate launch`` start them and tell each its place through the environment. They meet at a store
+(a small key/value server of torch's), and everything but the sums of gradients and losses goes through it:
+
+::
+
+    rank 0   prepares ── sets `turn/1` ── trains ─┐  all_reduce   ┌─ … ── writes ── leaves
+    rank 1   looks for `turn/1` ……… ── trains ────┘  an update    └─ … ──────────── leaves
+    each     every half second: I live; does everybody else? has anybody failed?
+
+Waiting means looking at the store, never a barrier: a process inside a collective hears neither a signal nor that the
+one it waits for has failed. Nothing here imports torch unless there are several processes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.05
+_BEAT_S = 0.5
+SILENT_S = 120.0
+"""A process that has not been heard for so long is taken for dead; even loading a large model lets it speak."""
+_GRACE_S = 3.0
+_MEETING = timedelta(minutes=5)
+_COLLECTIVE = timedelta(minutes=30)
+"""How long a sum over the processes may wait for the slowest: as long as rank 0 may take to write a checkpoint."""
+
+
+@dataclass(slots=True)
+class Ranks:
+    """The place of this process among those of the run."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    store: Any = field(default=None, repr=False)
+    _turns: int = field(default=0, repr=False, compare=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that prepares, writes and speaks."""
+        return self.rank == 0
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Rank 0 runs the block, then all others do: what the first has made, the others find."""
+        self._turns += 1
+        key = f"turn/{self._turns}"
+        if not self.first:
+            self._wait(lambda: self.store.check([key]))
+        yield
+        if self.first and self.store is not None:
+            self.store.set(key, "")
+
+    def from_first(self, make: Callable[[], str]) -> str:
+        """What ``make`` gives on rank 0, on all ranks."""
+        if self.world == 1:
+            return make()
+        self._turns += 1
+        key = f"turn/{self._turns}"
+        if self.first:
+            self.store.set(key, make())
+        else:
+            self._wait(lambda: self.store.check([key]))
+        value: bytes = self.store.get(key)
+        return value.decode()
+
+    def failed_rank(self) -> int | None:
+        """The rank that has said that it failed."""
+        return int(self.store.get("failed")) if self.store.check(["failed"]) else None
+
+    def claim_failure(self) -> bool:
+        """Say that this rank failed; whether it is the first to say so, and so the one to tell the user."""
+        return int(self.store.compare_set("failed", "", str(self.rank))) == self.rank
+
+    def leave(self) -> None:
+        """Wait until all have come to the end; the one that may hold the store goes last."""
+        self.store.add("left", 1)
+        self._wait(lambda: self.store.add("left", 0) >= self.world)
+        if not self.first:
+            self.store.add("gone", 1)
+            return
+        until = time.monotonic() + _GRACE_S
+        while self.store.add("gone", 0) < self.world - 1 and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        while not done():
+            if self.failed_rank() is not None:
+                raise PeerGone
+            time.sleep(_LOOK_S)
+
+
+_joined: Ranks | None = None
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Take part in the run for the length of the block; alone, if no launcher started this process.
+
+    An error in the block ends all processes. It is raised as it is in the process where it came first, and as
+    :class:`PeerError`, which is not to be shown, in the others.
+
+    Raises:
+        ConfigError: more processes than GPUs. TrainingError: another process died without a word.
+    """
+    global _joined
+    if _joined is not None or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield _joined or Ranks(local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+        return
+    me = _joined = _join()
+    watch = _Watch(me)
+    watch.start()
+    try:
+        yield me
+        me.leave()
+    except Interrupted:
+        # All ranks stop behind the same update; none has failed, and rank 0 may still be writing its checkpoint.
+        with suppress(PeerGone, RuntimeError):
+            me.leave()
+        raise
+    except BaseException as error:
+        _end_for_certain()
+        told = _told_by_another(me, isinstance(error, PeerGone))
+        if told:
+            raise PeerError from None
+        if isinstance(error, PeerGone):
+            raise _without_a_word("another process of the run") from None
+        raise
+    finally:
+        _joined = None
+        watch.end()
+    import torch.distributed as dist
+
+    dist.destroy_process_group()
+
+
+def all_reduce(tensor: Tensor) -> None:
+    """Sum a tensor over all ranks, in place.
+
+    Raises:
+        PeerGone: another rank is no longer there.
+    """
+    import torch.distributed as dist
+
+    try:
+        dist.all_reduce(tensor)
+    except RuntimeError as error:
+        raise PeerGone(str(error)) from error
+
+
+def all_gather(tensor: Tensor) -> list[Tensor]:
+    """Each rank's tensor, by rank.
+
+    Raises:
+        PeerGone: another rank is no longer there.
+    """
+    import torch
+    import torch.distributed as dist
+
+    # NCCL moves only what lies on a GPU.
+    own = tensor.cuda() if dist.get_backend() == "nccl" else tensor
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    try:
+        dist.all_gather(parts, own)
+    except RuntimeError as error:
+        raise PeerGone(str(error)) from error
+    return [part.to(tensor.device) for part in parts]
+
+
+def local_share(cores: int, processes: int) -> int:
+    """Threads for each of ``processes`` on one machine: more would wait for each other on the cores."""
+    return max(1, cores // max(1, processes))
+
+
+def _join() -> Ranks:
+    import torch
+    import torch.distributed as dist
+
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_rank, beside = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    on_gpu = torch.cuda.is_available()
+    if on_gpu and beside > torch.cuda.device_count():
+        # Every process here sees it; one says it.
+        raise (
+            ConfigError(
+                f"{beside} processes on this machine, but {torch.cuda.device_count()} GPUs",
+                hint="start one process a GPU: torchrun --nproc-per-node gpu …",
+            )
+            if local_rank == 0
+            else PeerError()
+        )
+    if rank:
+        logging.getLogger("qlora_fast").setLevel(logging.ERROR)
+    store = _meet()
+    place: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": _COLLECTIVE}
+    if on_gpu:
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device, **place)
+    else:
+        # torchrun sets OMP_NUM_THREADS to 1 where the user did not, however many cores there are.
+        if os.environ.get("OMP_NUM_THREADS", "1") == "1":
+            torch.set_num_threads(local_share(_cores(), beside))
+        dist.init_process_group("gloo", **place)
+    # A connection of our own: whoever waits in the group's own one blocks it for all threads.
+    return Ranks(rank, world, local_rank, dist.PrefixStore("qlora-fast", store.clone()))  # type: ignore[attr-defined]
+
+
+def _meet() -> Any:
+    """The store that the launcher's environment names, once all processes have come to it."""
+    import torch.distributed as dist
+
+    where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    if os.environ.get("MASTER_PORT") == "0":
+        # torch would try to connect to it for half an hour.
+        problem = ConfigError(
+            f"the launcher names {where} as the place to meet, and 0 is no port",
+            hint="torchrun --standalone … finds a free port by itself",
+        )
+        raise problem if os.environ.get("LOCAL_RANK", "0") == "0" else PeerError()
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))  # type: ignore[attr-defined]
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"the processes of this run did not meet at {where}: {str(error).splitlines()[0]}",
+            hint="start all of them with one launcher: torchrun --nproc-per-node N -m qlora_fast.cli train …",
+        ) from error
+    return store
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _told_by_another(me: Ranks, by_another: bool) -> bool:
+    """Whether the user hears from another rank. A rank whose connection broke gives that one time to speak."""
+    try:
+        until = time.monotonic() + (_GRACE_S if by_another else 0)
+        while me.failed_rank() is None and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+        if me.claim_failure():
+            # At the very end: by then the error has been shown.
+            atexit.register(_say_told, me.store)
+            return False
+        _let_it_speak(me.store)
+        return True
+    except RuntimeError:
+        return False  # the store is gone with its holder
+
+
+def _say_told(store: Any) -> None:
+    with suppress(RuntimeError):
+        store.set("told", "")
+
+
+def _let_it_speak(store: Any) -> None:
+    """Stay until the rank that failed has shown its error: a launcher ends all of them when the first one ends."""
+    until = time.monotonic() + _GRACE_S
+    with suppress(RuntimeError):
+        while not store.check(["told"]) and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+
+
+def _without_a_word(who: str) -> TrainingError:
+    return TrainingError(
+        f"{who} ended without saying why",
+        hint="the launcher's output has its exit status (−9 is often the machine's memory); "
+        "resume_from_checkpoint=true overwrite_output_dir=false goes on from the last checkpoint",
+    )
+
+
+def _end_for_certain() -> None:
+    """A failed process ends, even if a library waits for the others while it is torn down."""
+    faulthandler.dump_traceback_later(4 * _GRACE_S, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115  held open
+
+
+class _Watch(threading.Thread):
+    """Says that this process lives, and ends it when another has failed and the main thread cannot notice.
+
+    A sum over GPUs waits for a dead process until its time-out, and nothing but the end of the process wakes it.
+    """
+
+    def __init__(self, me: Ranks) -> None:
+        super().__init__(name="qlora-fast-ranks", daemon=True)
+        self._me = me
+        self._ended = threading.Event()
+        # Of its own: a store's connection serves one thread at a time.
+        self._store = me.store.clone()
+
+    def end(self) -> None:
+        """The main thread has come to its own end."""
+        self._ended.set()
+
+    def run(self) -> None:
+        heard = dict.fromkeys(range(self._me.world), (b"", time.monotonic()))
+        beat, missing = 0, None
+        while missing is None and not self._ended.wait(_BEAT_S):
+            beat += 1
+            try:
+                missing = self._look(beat, heard)
+            except RuntimeError:
+                missing = "the process that the others meet at"
+        if missing is None:
+            return
+        _let_it_speak(self._store)
+        if self._ended.wait(_GRACE_S):
+            return
+        if missing:
+            error = _without_a_word(missing)
+            log.error("error: %s\n\nhint: %s", error, error.hint)
+        if sys.stderr.isatty():
+            sys.stderr.write("\x1b[?25h")  # a progress bar has hidden the cursor
+        with suppress(OSError):
+            sys.stderr.flush()
+        os._exit(1)
+
+    def _look(self, beat: int, heard: dict[int, tuple[bytes, float]]) -> str | None:
+        """Who is missing: None for nobody, "" for one who has told the user, else words for the user."""
+        store, me = self._store, self._me
+        store.set(f"alive/{me.rank}", str(beat))
+        if store.check(["failed"]):
+            return ""
+        now = time.monotonic()
+        for rank, (last, when) in heard.items():
+            sign = store.get(f"alive/{rank}") if store.check([f"alive/{rank}"]) else b""
+            if sign != last:
+                heard[rank] = (sign, now)
+            elif now - when > SILENT_S:
+                first = int(store.compare_set("failed", "", str(me.rank))) == me.rank
+                return f"rank {rank}" if first else ""
+        return None

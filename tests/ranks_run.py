@@ -1,0 +1,141 @@
+"""Several processes that make one tiny run; also the program that each of them is.
+
+python tests/ranks_run.py train PREPARED OUTPUT          every packing; runs that are stopped and go on; a signal
+python tests/ranks_run.py fail  raise|die|hang|first     one process fails while the others wait in a sum
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LIMIT_S = 120
+PACKINGS = ("exact", "dense", "bucketed", "none")
+SETTINGS: dict[str, Any] = {"updates": 10, "row": 64, "eval_every": 5, "logging_steps": 2}
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def launch(world: int, *words: str | Path, limit_s: float = LIMIT_S, expected: int = 0) -> list[Ended]:
+    """Run this file in ``world`` processes that know of each other, as a launcher starts them.
+
+    Args:
+        expected: how many of them end by themselves, the first ones; all, if not given.
+    """
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "NO_COLOR": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    env |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    command = [sys.executable, __file__, *map(str, words)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ranks = [
+        subprocess.Popen(command, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}, **pipes) for r in range(world)
+    ]
+    until = time.monotonic() + limit_s
+    try:
+        # A stopped process never ends: whoever is left behind is judged by the others' end.
+        outputs = [rank.communicate(timeout=max(until - time.monotonic(), 1)) for rank in ranks[: expected or world]]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [Ended(rank.returncode, *output) for rank, output in zip(ranks, outputs, strict=False)]
+
+
+def train(prepared: Path, output: Path) -> None:
+    from safetensors.torch import save_file
+
+    from qlora_fast.data import open_prepared
+    from qlora_fast.errors import Interrupted
+    from qlora_fast.ranks import joined
+    from tiny_run import tiny_run
+
+    data = open_prepared(prepared)
+    with joined() as me:
+        places = {"rank": me.rank, "world_size": me.world}
+        for packing in PACKINGS:
+            run = tiny_run(data, packing=packing, **SETTINGS, **places)
+            run.run()
+            save_file({"weights": run.adapter.weights}, output / f"{packing}-{me.rank}.safetensors")
+            (output / f"{packing}-{me.rank}.json").write_text(json.dumps(run.progress.log_history))
+        # Two processes go on where one stopped, and one goes on where two stopped (in the test).
+        from_one = tiny_run(data, output / "from-one", **SETTINGS, **places)
+        from_one.run()
+        save_file({"weights": from_one.adapter.weights}, output / f"from-one-{me.rank}.safetensors")
+        with suppress(Stopped):
+            tiny_run(data, output / "by-two", save_every=5, on_update=stop_at_7, **SETTINGS, **places).run()
+        # A signal to one process stops both behind the same update.
+        with suppress(Interrupted):
+            tiny_run(data, output / "signal", save_every=100, on_update=signal_to_rank_1, **SETTINGS, **places).run()
+
+
+class Stopped(BaseException):
+    """Ends a run in the middle of an epoch, on all ranks alike; no error, and nothing catches it."""
+
+
+def signal_to_rank_1(trainer: Any) -> None:
+    if trainer.progress.update == 3 and trainer.rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stop_at_7(trainer: Any) -> None:
+    """Behind the checkpoint of update 5."""
+    if trainer.progress.update == 7:
+        raise Stopped
+
+
+def fail(how: str) -> None:
+    import torch
+
+    from qlora_fast import ranks
+    from qlora_fast.cli.console import fail as show
+    from qlora_fast.errors import DataError, PeerError, QloraFastError
+
+    ranks.SILENT_S = 3.0
+
+    who = 0 if how == "first" else 1
+    try:
+        with ranks.joined() as me:
+            if how == "first":
+                with me.in_turn():
+                    raise DataError("rank 0 found no data", hint="look for it")
+            for update in range(1000):
+                if update == 3 and me.rank == who:
+                    if how == "raise":
+                        raise DataError("rank 1 has read a bad row", hint="mend it")
+                    os.kill(os.getpid(), signal.SIGKILL if how == "die" else signal.SIGSTOP)
+                ranks.all_reduce(torch.ones(8))
+                time.sleep(0.01)
+    except PeerError:
+        sys.exit(1)
+    except QloraFastError as error:
+        show(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    what, *words = sys.argv[1:]
+    train(*map(Path, words)) if what == "train" else fail(*words)
