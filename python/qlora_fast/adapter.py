@@ -95,6 +95,11 @@ class Adapter:
     def __len__(self) -> int:
         return sum(prod(shape) for shape in self.shapes)
 
+    def nbytes(self) -> int:
+        """Bytes of the weights and their gradient, with the copies that the model sees."""
+        flat = {t.data_ptr(): t.nbytes for t in (self.weights, self.gradient, self._seen, self._seen_gradient)}
+        return sum(flat.values())
+
     def collect(self) -> None:
         """Add the gradient of the row just run to the update's."""
         if self._seen_gradient is not self.gradient:

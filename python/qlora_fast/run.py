@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qlora_fast import _core, base_model, checkpoint, durable, samples
+from qlora_fast import _core, base_model, checkpoint, durable, footprint, samples
 from qlora_fast.adapter import Adapter
 from qlora_fast.config import Config, dump
 from qlora_fast.data import PreparedDataset
@@ -28,6 +28,7 @@ from qlora_fast.outputs import MARK, claim_output, environment, finish_output, k
 from qlora_fast.planning import PlanOptions, epoch_plan, split
 from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.preparation import Tokenizer, prepare_config, tokenizer_of
+from qlora_fast.probe import explained, longest_row, probe
 from qlora_fast.ranks import Ranks, joined
 from qlora_fast.samples import write_samples
 from qlora_fast.schedule import Schedule, total_updates
@@ -129,6 +130,10 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
                 durable.write_text(output / "trainer_log.jsonl", "".join(lines))
             log.info("going on from `%s`, update %d of %d", newest, progress.update, schedule.updates)
 
+    epochs = -(-schedule.updates // per_epoch)
+    longest = longest_row(data.train, data.train_ids, plan_of_epoch, epochs, packed)
+    recomputed = probe(config, forward, adapter, data.train, longest)
+
     trackers = Trackers.of(config) if rank == 0 else Trackers()
     own, all_ = count(model)
     log.info(
@@ -179,9 +184,11 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     if rank == 0:
         durable.write_text(output / "config.yaml", dump(config))
         durable.write_text(output / MARK, json.dumps(environment(config, data.train.fingerprint, device), indent=2))
-    with trackers:
+    with trackers, explained(config, data.train, longest):
         done = trainer.run()
         results = results_of(done, len(lengths), config)
+        results["gradient_checkpointing"] = recomputed
+        results["memory"] = {**footprint.parts(model, adapter, optimizer), "peak": footprint.peak(device)}
         trackers.finish(results)
     if rank == 0:
         finish_output(trainer, config, tokenizer, results)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -101,7 +101,7 @@ def _line(entry: dict[str, float]) -> str:
     )
 
 
-def _show(config: Config, results: dict[str, float]) -> None:
+def _show(config: Config, results: dict[str, Any]) -> None:
     output = Path(config.output_dir)
     lines = [
         ("adapter", str(output)),
@@ -110,6 +110,15 @@ def _show(config: Config, results: dict[str, float]) -> None:
             f"loss {results['train_loss']:.4f}, {results['train_steps']:,} updates in {results['train_runtime']:,.0f} s",
         ),
     ]
+    memory = results["memory"]
+    bits = f", {memory['quantized_weights'] / 2**30:.2f} of them quantized" if memory["quantized_weights"] else ""
+    lines.append(
+        (
+            "memory",
+            f"{memory['peak'] / 2**30:.2f} GiB at most: weights {memory['weights'] / 2**30:.2f}{bits}, "
+            f"adapter {memory['adapter'] / 2**30:.2f}, optimizer {memory['optimizer'] / 2**30:.2f}",
+        )
+    )
     if "eval_loss" in results:
         lines.append(
             (
