@@ -72,7 +72,7 @@ def test_the_settings_of_the_examples_arrive() -> None:
     assert (qlora.packing, qlora.max_steps, qlora.warmup_ratio, qlora.warmup_steps) == ("dense", None, 0.03, 0)
     assert (qlora.gradient_checkpointing, qlora.optim) == ("true", "paged_adamw_8bit")
     several = load(FILES / "multi_gpu.yaml").config
-    assert several.schedule_arguments == {"min_lr_rate": 0.1}
+    assert several.lr_scheduler_kwargs == {"min_lr_rate": "0.1"}
     assert (several.packing, several.trackers) == ("exact", ("tensorboard", "wandb"))
     watched = load(FILES / "with_eval.yaml").config
     assert (watched.eval_strategy, watched.metric_for_best_model) == ("steps", "eval_accuracy")
@@ -204,3 +204,16 @@ def test_contradictions_and_wrong_values_are_named(text: str, words: str, tmp_pa
 
 def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
     assert examined(tmp_path, "save_steps: 1e3\nlora_rank: 8.0\n")[1].save_steps == 1000
+
+
+def test_a_llamafactory_file_trains(model_dir: Path, tmp_path: Path) -> None:
+    """The file as it is; only the places are those of the test."""
+    from qlora_fast.run import train
+
+    data = FILES.parent / "demo" / "alpaca_en.json"
+    places = [f"model_name_or_path={model_dir}", f"dataset={data}", "dataset_dir=.", f"output_dir={tmp_path / 'run'}"]
+    small = [f"prepared_dir={tmp_path / 'prepared'}", "max_steps=3", "max_samples=16", "template=auto"]
+    results = train(load(FILES / "lora_sft.yaml", [*places, *small]).config)
+    assert results["train_steps"] == 3
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+    assert load(tmp_path / "run" / "config.yaml").config.per_device_train_batch_size == 1

@@ -105,8 +105,8 @@ _IGNORED = [
     _ignored("there are no pad tokens", "ignore_pad_token_for_loss"),
     _ignored("packing decides", "group_by_length"),
     _ignored("text is always text: only the template makes control tokens", "split_special_tokens"),
-    _ignored("always", "use_fast_tokenizer"),
-    _ignored("always logged", "include_num_input_tokens_seen include_tokens_per_second "
+    _ignored("the tokenizer is always the fast one", "use_fast_tokenizer"),
+    _ignored("tokens a second, all and learned, are always logged", "include_num_input_tokens_seen include_tokens_per_second "
              "include_effective_tokens_per_second"),
     _ignored("`seed` decides the order too", "data_seed"),
     _ignored("the adapter is always saved as a plain LoRA adapter", "pissa_convert"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from qlora_fast.config.keys.data import BatchKeys, DataKeys
 from qlora_fast.config.keys.model import LoraKeys, ModelKeys
-from qlora_fast.config.keys.optim import SCHEDULE_WORDS, OptimKeys
+from qlora_fast.config.keys.optim import OptimKeys
 from qlora_fast.config.keys.output import TRACKERS, EvalKeys, OutputKeys
 from qlora_fast.config.keys.table import About
 
@@ -50,11 +50,6 @@ class Config(OutputKeys, EvalKeys, OptimKeys, BatchKeys, DataKeys, LoraKeys, Mod
     def has_eval(self) -> bool:
         """Whether anything is held out or given to evaluate on."""
         return self.val_size > 0 or bool(self.eval_dataset)
-
-    @property
-    def schedule_arguments(self) -> dict[str, float | str]:
-        """lr_scheduler_kwargs with its numbers as numbers."""
-        return {n: v if n in SCHEDULE_WORDS else float(v) for n, v in self.lr_scheduler_kwargs.items()}
 
     @property
     def trackers(self) -> tuple[str, ...]:
