@@ -41,6 +41,11 @@ def test_every_setting_is_offered_behind_the_config() -> None:
     assert values("plan", "x.yaml", "seed=1", "warmup_") == ["warmup_ratio=", "warmup_steps="]
 
 
+def test_other_commands_that_take_settings_offer_them_too() -> None:
+    for command in ("evaluate", "sweep", "inspect"):
+        assert "cutoff_len=" in values(command, "x", "cutoff")
+
+
 def test_the_first_word_of_train_is_a_file() -> None:
     assert offered("train", "")[0][0] == "file"
 

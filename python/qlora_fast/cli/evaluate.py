@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.words import complete_settings
 
 if TYPE_CHECKING:
     from qlora_fast.scoring import Evaluated, Subject
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate", short_help="Measure an adapter.")
 @click.argument("subject", metavar="RUN|ADAPTER|MODEL")
-@click.argument("settings", nargs=-1, metavar="[dataset=FILE] [KEY=VALUE...]")
+@click.argument("settings", nargs=-1, metavar="[dataset=FILE] [KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--base", is_flag=True, help="The base model without the adapter, to see what training gave.")
 @click.option("--name", help="Name of this evaluation for `compare --on NAME`; default: the data file's.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import sort_words
+from qlora_fast.cli.words import complete_settings, sort_words
 
 if TYPE_CHECKING:
     from qlora_fast.sweep import Member, Outcome
 
 
 @click.command("sweep", short_help="Train several configs and compare them.")
-@click.argument("words", metavar="CONFIG.yaml... [KEY=VALUE...]", nargs=-1, required=True)
+@click.argument(
+    "words", metavar="CONFIG.yaml... [KEY=VALUE...]", nargs=-1, required=True, shell_complete=complete_settings
+)
 @click.option("--output-dir", default="runs/sweep", show_default=True, help="Each run gets a folder of its name in it.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
