@@ -68,6 +68,7 @@ def cli(quiet: bool) -> None:
 
     \b
     qlora-fast train configs/base.yaml lora_rank=16 dataset=data.json output_dir=runs/mine
+    qlora-fast config keys                         all settings, with their defaults and effects
     """
     from qlora_fast.cli import console
 
