@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 120
+LIMIT_S = 300
 PACKINGS = ("exact", "dense", "bucketed", "none")
 SETTINGS: dict[str, Any] = {"updates": 10, "row": 64, "eval_every": 5, "logging_steps": 2}
 

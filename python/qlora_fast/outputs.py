@@ -9,6 +9,8 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 
 from qlora_fast import _core, base_model, checkpoint, durable
 from qlora_fast.config import Config
-from qlora_fast.errors import ArtifactError
+from qlora_fast.errors import ArtifactError, Interrupted
 from qlora_fast.generate import write_card
 from qlora_fast.plots import plot_losses
 from qlora_fast.preparation import Tokenizer
@@ -89,11 +91,48 @@ def keep_best(config: Config, trainer: Trainer, result: Log, tokenizer: Tokenize
     value = result[config.metric_for_best_model]
     best = trainer.progress.best_metric
     better = best is None or (value > best if config.metric_for_best_model == "eval_accuracy" else value < best)
+    trainer.progress.evaluations_since_best += 1
     if better:
         trainer.progress.best_metric, trainer.progress.best_update = value, trainer.progress.update
+        trainer.progress.evaluations_since_best = 0
         if output is not None:
             write_adapter(output / "best", trainer, tokenizer, config)
     return better
+
+
+def ending(trainer: Trainer, config: Config) -> str:
+    """Why a run that came to its end ended, in a line."""
+    progress = trainer.progress
+    if trainer.out_of_patience:
+        waited, best = progress.evaluations_since_best, progress.best_metric
+        return (
+            f"early stopping: {waited} evaluation{'s' * (waited > 1)} without a better {config.metric_for_best_model} than "
+            f"{best:.4f} at update {progress.best_update}; {progress.update:,} of {trainer.schedule.updates:,} updates made"
+        )
+    why = "max_steps" if config.max_steps is not None else "finished"
+    return f"{why}: all {trainer.schedule.updates:,} updates made"
+
+
+@contextmanager
+def ending_noted(output: Path | None, about: dict[str, Any], trainer: Trainer) -> Iterator[None]:
+    """Keep run.json true about how the run stands: running, interrupted, failed. Its success is noted by the caller."""
+    note_ending(output, about, "still running, or killed")
+    try:
+        yield
+    except Interrupted:
+        at = trainer.progress.update
+        note_ending(output, about, f"signal: stopped behind update {at:,}; resume_from_checkpoint=true goes on")
+        raise
+    except BaseException as error:
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
+        note_ending(output, about, f"error behind update {trainer.progress.update:,}: {first}")
+        raise
+
+
+def note_ending(output: Path | None, about: dict[str, Any], text: str) -> None:
+    """Write run.json with how the run stands; without a folder (on all ranks but the first) do nothing."""
+    if output is not None:
+        durable.write_text(output / MARK, json.dumps({**about, "ended": text}, indent=2))
 
 
 def write_adapter(folder: Path, trainer: Trainer, tokenizer: Tokenizer, config: Config) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,7 +23,18 @@ from qlora_fast.evaluation import EvalOptions, evaluate
 from qlora_fast.forward import Forward
 from qlora_fast.model import LoraSpec, Quantization, add_lora, count, load_base, pick_device, pick_dtype
 from qlora_fast.optim import AdamW, AdamWOptions
-from qlora_fast.outputs import MARK, claim_output, environment, finish_output, keep_best, log_line, results_of
+from qlora_fast.outputs import (
+    claim_output,
+    ending,
+    ending_noted,
+    environment,
+    finish_output,
+    keep_best,
+    log_line,
+    note_ending,
+    results_of,
+    write_adapter,
+)
 from qlora_fast.planning import PlanOptions, epoch_plan, split
 from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.preparation import Tokenizer, prepare_config, tokenizer_of
@@ -167,6 +177,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     def on_save(trainer: Trainer) -> None:
         checkpoint.save_checkpoint(output, model, adapter, optimizer, trainer.progress, identity)
         if rank == 0:
+            write_adapter(output / "last", trainer, tokenizer, config)
             checkpoint.rotate(output, config.save_total_limit, trainer.progress.best_update)
 
     every_epoch = {"epoch": per_epoch}
@@ -177,21 +188,24 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
             eval_every=every_epoch.get(config.eval_strategy, config.eval_steps if config.eval_strategy == "steps" else None),
             save_every=every_epoch.get(config.save_strategy, config.save_steps if config.save_strategy == "steps" else None),
             packed=packed,
+            patience=config.early_stopping_steps,
         ),
         Hooks(on_log, on_eval, on_save, lambda t: watch.on_update(t.progress.update, schedule.updates)),
         rank=rank, world_size=world, progress=progress,
     )  # fmt: skip
     if rank == 0:
         durable.write_text(output / "config.yaml", dump(config))
-        durable.write_text(output / MARK, json.dumps(environment(config, data.train.fingerprint, device), indent=2))
-    with trackers, explained(config, data.train, longest):
-        done = trainer.run()
-        results = results_of(done, len(lengths), config)
-        results["gradient_checkpointing"] = recomputed
-        results["memory"] = {**footprint.parts(model, adapter, optimizer), "peak": footprint.peak(device)}
-        trackers.finish(results)
-    if rank == 0:
-        finish_output(trainer, config, tokenizer, results)
+    own_folder, about = output if rank == 0 else None, environment(config, data.train.fingerprint, device)
+    with ending_noted(own_folder, about, trainer):
+        with trackers, explained(config, data.train, longest):
+            done = trainer.run()
+            results = {**results_of(done, len(lengths), config), "ended": ending(trainer, config)}
+            results["gradient_checkpointing"] = recomputed
+            results["memory"] = {**footprint.parts(model, adapter, optimizer), "peak": footprint.peak(device)}
+            trackers.finish(results)
+        if rank == 0:
+            finish_output(trainer, config, tokenizer, results)
+    note_ending(own_folder, about, results["ended"])
     return results
 
 

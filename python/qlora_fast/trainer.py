@@ -51,6 +51,8 @@ class TrainOptions:
     eval_every: int | None
     save_every: int | None
     packed: bool
+    patience: int | None = None
+    """Evaluations without a better one after which the run ends."""
 
 
 @dataclass(slots=True)
@@ -61,6 +63,7 @@ class Progress:
     log_history: list[Log] = field(default_factory=list)
     best_metric: float | None = None
     best_update: int | None = None
+    evaluations_since_best: int = 0
     window_loss: float = 0.0
     window_tokens: int = 0
     seconds: float = 0.0
@@ -68,7 +71,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the run does beside training. Each is called with the trainer, on every rank."""
+    """What the run does beside training. Each is called with the trainer, on every rank.
+
+    ``evaluate`` also says in ``progress`` which evaluation is the best.
+    """
 
     on_log: Callable[[Trainer, Log], None]
     evaluate: Callable[[Trainer], Log | None]
@@ -138,7 +144,7 @@ class Trainer:
         carried = progress.window_loss if self.rank == 0 else 0.0
         window = _Window(torch.tensor(carried, dtype=torch.float64, device=self.forward.device))
         with StopRequest() as stop:
-            while progress.update < self.schedule.updates:
+            while progress.update < self.schedule.updates and not self.out_of_patience:
                 started = time.perf_counter()
                 update = progress.update + 1
                 plan, k = self._update_of(update)
@@ -165,11 +171,23 @@ class Trainer:
                 self.hooks.on_update(self)
                 if _due(update, self.options.eval_every) or (done and self.options.eval_every):
                     self._evaluate()
+                if self.out_of_patience and not done:
+                    done = True
+                    if not log_now:
+                        self._log(float(self._over_ranks(window.loss)), float(norm), window)
+                        window = _Window(torch.zeros_like(window.loss))
+                        progress.window_tokens = 0
                 if stopping or _due(update, self.options.save_every) or (done and self.options.save_every):
                     self._save(window, must=stopping or done)
                 if stopping and not done:
                     raise Interrupted
         return progress
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether early stopping ends the run here; a resumed run knows it from its checkpoint."""
+        patience = self.options.patience
+        return patience is not None and self.progress.evaluations_since_best >= patience
 
     def _step(self, plan: EpochPlan, k: int, update: int) -> tuple[Tensor, Tensor]:
         """One update; its summed loss on this rank and its gradient norm, both still on the device."""

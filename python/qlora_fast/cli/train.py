@@ -127,6 +127,7 @@ def _show(config: Config, results: dict[str, Any]) -> None:
                 f"(best {results['best_metric']:.4f} at update {results['best_step']})",
             )
         )
+    lines.append(("ended", str(results["ended"])))
     pictures = [str(p) for p in sorted(output.glob("training_*.png"))]
     if pictures:
         lines.append(("pictures", ", ".join(pictures)))
