@@ -202,6 +202,15 @@ def test_contradictions_and_wrong_values_are_named(text: str, words: str, tmp_pa
     assert words in str(caught.value)
 
 
+def test_explain_knows_which_templates_there_are(tmp_path: Path) -> None:
+    for name, loads in (("qwen3", True), ("auto", True), ("mine.yaml", True), ("llama33", False), ("null", True)):
+        (tmp_path / "x.yaml").write_text(f"stage: sft\ntemplate: {name}\n")
+        found = report(examine(tmp_path / "x.yaml"))
+        assert found["loads"] is loads
+    (tmp_path / "x.yaml").write_text("template: llama33\n")
+    assert "did you mean llama3" in str(report(examine(tmp_path / "x.yaml"))["problems"])
+
+
 def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
     assert examined(tmp_path, "save_steps: 1e3\nlora_rank: 8.0\n")[1].save_steps == 1000
 

@@ -123,12 +123,14 @@ def _list() -> None:
     from qlora_fast.config.explain import text
     from qlora_fast.config.keys import KEYS, SECTIONS, about, default
 
-    width = max(map(len, KEYS))
+    width, defaults = max(map(len, KEYS)), max(len(text(default(name))) for name in KEYS)
     for title, section in SECTIONS.items():
         console.out(f"{title}: {(section.__doc__ or '').splitlines()[0]}")
         for field in fields(section):
             unit = f" [{about(field.name).unit}]" if about(field.name).unit else ""
-            console.out(f"  {field.name:<{width}}  {text(default(field.name)):<12}  {about(field.name).help}{unit}")
+            console.out(
+                f"  {field.name:<{width}}  {text(default(field.name)):<{defaults}}  {about(field.name).help}{unit}"
+            )
         console.out()
 
 

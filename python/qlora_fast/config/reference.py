@@ -13,11 +13,9 @@ _HEAD = """# Configuration
 
 Every setting, its default, unit and effect. This page is made by `make docs` from the one table that also reads the files
 (`python/qlora_fast/config/keys/`); `qlora-fast config keys` shows the same at the terminal, `qlora-fast config keys NAME` one
-of them. [config.schema.json](config.schema.json) lets an editor complete and check a config: put
+of them. [config.schema.json](config.schema.json) lets an editor complete and check a config: put its path on the first line of yours,
 
-    # yaml-language-server: $schema=https://raw.githubusercontent.com/…/docs/config.schema.json
-
-or the path of your copy on its first line.
+    # yaml-language-server: $schema=docs/config.schema.json
 
 A config is a flat YAML file. Any setting can also be given as `key=value` after it on the command line, which has the last
 say; `extends: other.yaml` takes everything that is not said from another file. Numbers may be written as `5e-5`, lists as
