@@ -40,6 +40,8 @@ PARTS = (
     "progress.json",
 )
 """Without any one of these a run would go on differently: none is optional."""
+_STATE = PARTS[2:]
+"""What a checkpoint of the adapter alone (``save_only_model``) leaves out; no run can go on from it."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 Identity = dict[str, Any]
 EFFECTIVE_BATCH = "samples_per_update"
@@ -47,8 +49,9 @@ EFFECTIVE_BATCH = "samples_per_update"
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, adapter: Adapter, optimizer: AdamW, progress: Progress, identity: Identity
-) -> Path:
+    folder: Path, model: nn.Module, adapter: Adapter, optimizer: AdamW, progress: Progress, identity: Identity,
+    *, adapter_only: bool = False,
+) -> Path:  # fmt: skip
     """Write ``checkpoint-N`` into the run's folder, whole or not at all. All ranks call it, the first one writes."""
     target = folder / f"checkpoint-{progress.update}"
     random = _random_states()
@@ -58,9 +61,10 @@ def save_checkpoint(
             target.rename(_unused(target.with_name(f"{target.name}.damaged")))
         with durable.new_folder(target) as made:
             write_adapter(made, model, adapter)
-            save_file(optimizer.tensors(), made / "optimizer.safetensors")
-            save_file(random, made / "random.safetensors")
-            _write_json(made / "progress.json", {"progress": asdict(progress), "identity": identity})
+            if not adapter_only:
+                save_file(optimizer.tensors(), made / "optimizer.safetensors")
+                save_file(random, made / "random.safetensors")
+                _write_json(made / "progress.json", {"progress": asdict(progress), "identity": identity})
             _write_json(made / "trainer_state.json", trainer_state(progress))
             files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(made.iterdir())}
             (made / MANIFEST).write_text(_manifest(files), encoding="utf-8")
@@ -97,13 +101,20 @@ def trainer_state(progress: Progress) -> dict[str, Any]:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that verifies; damaged ones are named and left where they are."""
+    """The newest checkpoint that verifies; damaged ones are named and left where they are.
+
+    One of the adapter alone is given only if there is no other.
+    """
+    second: Path | None = None
     for path in reversed(checkpoints(folder)):
         problem = damage(path)
-        if problem is None:
+        if problem is not None:
+            log.warning("`%s` is damaged (%s) and passed over", path, problem)
+        elif (path / _STATE[0]).is_file():
             return path
-        log.warning("`%s` is damaged (%s) and passed over", path, problem)
-    return None
+        else:
+            second = second or path
+    return second
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -123,9 +134,9 @@ def damage(path: Path) -> str | None:
         return f"{MANIFEST} is missing"
     except (ValueError, KeyError, TypeError) as error:
         return f"{MANIFEST} is unreadable: {error}"
-    for name in PARTS:
-        if name not in files:
-            return f"{MANIFEST} does not list {name}"
+    missing = [name for name in PARTS if name not in files]
+    if missing and tuple(missing) != _STATE:
+        return f"{MANIFEST} does not list {missing[0]}"
     for name, entry in files.items():
         file = path / name
         if not file.is_file():
@@ -141,8 +152,13 @@ def load_checkpoint(path: Path, adapter: Adapter, optimizer: AdamW, identity: Id
     """Put a verified checkpoint's state into the parts of a run; nothing is optional.
 
     Raises:
-        ArtifactError: it is of another run, or of another model.
+        ArtifactError: it is of another run or of another model, or holds the adapter alone.
     """
+    if not (path / _STATE[0]).is_file():
+        raise ArtifactError(
+            f"`{path}` holds the adapter alone (save_only_model): no run can go on from it",
+            hint="start anew in another output_dir, with save_only_model: false",
+        )
     stored = json.loads((path / "progress.json").read_text(encoding="utf-8"))
     before, now = stored["identity"], json.loads(json.dumps(identity))
     names = sorted({*before, *now})

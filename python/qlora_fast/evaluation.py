@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,11 +43,15 @@ def evaluate(
     world_size: int = 1,
     on_samples: OnSamples | None = None,
     on_row: Callable[[int], None] = lambda _: None,
+    groups: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> dict[str, float]:
     """``eval_loss`` (Σ/N over all supervised tokens), ``perplexity``, and the value transformers would report.
 
     ``eval_loss_hf`` is the mean of the means of batches of ``batch_size`` in order, each weighted by its samples: what the
     guide's figures are. The ranks share the rows.
+
+    Args:
+        groups: positions in ``indices`` by a name; each has an ``eval_<name>_loss`` of its own beside that of all.
     """
     started = time.perf_counter()
     total, right = sample_scores(forward, dataset, indices, options, rank=rank, world_size=world_size, on_row=on_row)
@@ -67,7 +73,31 @@ def evaluate(
     }
     if options.accuracy:
         result["eval_accuracy"] = float(right.sum() / max(tokens.sum(), 1))
+    for name, own in (groups or {}).items():
+        own_tokens = max(tokens[own].sum(), 1)
+        result[f"eval_{name}_loss"] = float(total[own].sum() / own_tokens)
+        if options.accuracy:
+            result[f"eval_{name}_accuracy"] = float(right[own].sum() / own_tokens)
     return result
+
+
+def by_source(
+    dataset: PreparedDataset, indices: NDArray[np.int64], names: Sequence[str]
+) -> dict[str, NDArray[np.int64]]:
+    """Positions in ``indices`` by the file that they come from; nothing where there is only one.
+
+    Args:
+        names: what the user called the files; where there are as many of both, they are the names.
+    """
+    files = [dataset.origin(int(i)).file for i in indices]
+    distinct = list(dict.fromkeys(files))
+    if len(distinct) < 2:
+        return {}
+    called = names if len(names) == len(distinct) else distinct
+    words = [re.sub(r"\W+", "_", Path(name).name.split(".")[0]) or "data" for name in called]
+    unique = [word if words.count(word) == 1 else f"{word}_{n}" for n, word in enumerate(words, 1)]
+    found = np.array([distinct.index(file) for file in files])
+    return {name: np.flatnonzero(found == n) for n, name in enumerate(unique)}
 
 
 def sample_scores(

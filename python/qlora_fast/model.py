@@ -174,7 +174,14 @@ def additional_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
     for what, names in problems.items():
         if names:
             raise ConfigError(f"`additional_target`: `{names[0]}` {what}", hint="embed_tokens and lm_head are usual")
-    return list(spec.also)
+    return [name for wanted in spec.also for name in _told_apart(model, wanted)]
+
+
+def _told_apart(model: nn.Module, wanted: str) -> list[str]:
+    """What to call the modules of a name so that PEFT, which looks at how names end, takes these and no others."""
+    names = [name for name, _ in model.named_modules()]
+    own = [name for name in names if name.rsplit(".", 1)[-1] == wanted]
+    return own if any(name.endswith(wanted) and name not in own for name in names) else [wanted]
 
 
 def lora_targets(model: nn.Module, wanted: Sequence[str]) -> list[str]:

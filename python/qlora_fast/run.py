@@ -19,7 +19,7 @@ from qlora_fast.adapter import Adapter
 from qlora_fast.config import Config, dump
 from qlora_fast.data import PreparedDataset
 from qlora_fast.errors import TokenizerError
-from qlora_fast.evaluation import EvalOptions, evaluate
+from qlora_fast.evaluation import EvalOptions, by_source, evaluate
 from qlora_fast.forward import Forward
 from qlora_fast.model import LoraSpec, Quantization, add_lora, count, load_base, pick_device, pick_dtype
 from qlora_fast.optim import AdamW, AdamWOptions
@@ -52,7 +52,7 @@ _FREE_TO_CHANGE = {
     "save_total_limit", "eval_strategy", "eval_steps", "per_device_eval_batch_size", "compute_accuracy", "plot_loss",
     "load_best_model_at_end", "metric_for_best_model", "dataset", "dataset_dir", "eval_dataset", "prepared_dir", "engine",
     "threads", "world_size", "report_to", "run_name", "project", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "early_stopping_steps",
+    "gradient_accumulation_steps", "early_stopping_steps", "save_only_model", "gradient_checkpointing",
 }  # fmt: skip
 """Settings that do not change what is learned; the data is compared by its fingerprint, the batch by its effect."""
 
@@ -159,6 +159,10 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
             trackers.log(entry)
             watch.on_log(entry)
 
+    groups: dict[str, NDArray[np.int64]] = {}
+    if config.eval_dataset and data.evals is not None:
+        groups = by_source(data.evals, data.eval_ids, config.eval_dataset)
+
     def on_eval(trainer: Trainer) -> Log | None:
         if data.evals is None or not len(data.eval_ids):
             return None
@@ -166,7 +170,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
         scores: list[NDArray[np.float64]] = []
         result = evaluate(
             forward, data.evals, data.eval_ids, options, rank=rank, world_size=world,
-            on_samples=lambda *both: scores.extend(both),
+            on_samples=lambda *both: scores.extend(both), groups=groups,
         )  # fmt: skip
         better = keep_best(config, trainer, result, tokenizer, output if rank == 0 else None)
         # The scores that stay are those of the adapter that stays.
@@ -175,7 +179,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
         return result
 
     def on_save(trainer: Trainer) -> None:
-        checkpoint.save_checkpoint(output, model, adapter, optimizer, trainer.progress, identity)
+        only = config.save_only_model and not trainer.stopping
+        checkpoint.save_checkpoint(output, model, adapter, optimizer, trainer.progress, identity, adapter_only=only)
         if rank == 0:
             write_adapter(output / "last", trainer, tokenizer, config)
             checkpoint.rotate(output, config.save_total_limit, trainer.progress.best_update)

@@ -130,6 +130,8 @@ class Trainer:
         self._on_host = forward.device.type == "cpu"
         # The first update whose gradient was not finite; 0 while there is none.
         self._failed = torch.zeros((), dtype=torch.int64, device=forward.device)
+        self.stopping = False
+        """Whether a signal was heard: what is saved now is what the run goes on from."""
 
     def run(self) -> Progress:
         """Train to the end of the schedule, or to the first signal.
@@ -160,7 +162,7 @@ class Trainer:
                 # Looking at the failure flag waits for the device: free on a CPU, rare on a GPU.
                 if self._on_host or log_now:
                     self._raise_if_failed()
-                stopping = self._agreed(stop.requested) if self._on_host or log_now else False
+                stopping = self.stopping = self._agreed(stop.requested) if self._on_host or log_now else False
                 loss_sum = self._over_ranks(window.loss) if log_now else None
                 window.seconds += time.perf_counter() - started
                 progress.seconds += time.perf_counter() - started

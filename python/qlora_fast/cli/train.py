@@ -93,8 +93,10 @@ def _line(entry: dict[str, float]) -> str:
     """One log entry as the guide prints it."""
     step = f"Step {int(entry['step'])}: "
     if "eval_loss" in entry:
+        own = [(k, v) for k, v in entry.items() if k.startswith("eval_") and k.endswith("_loss") and k != "eval_loss"]
+        each = "".join(f", {name}={value:.4f}" for name, value in own)
         accuracy = f", eval_accuracy={entry['eval_accuracy']:.3f}" if "eval_accuracy" in entry else ""
-        return f"{step:<10}eval_loss={entry['eval_loss']:.4f}, perplexity={entry['perplexity']:.2f}{accuracy}"
+        return f"{step:<10}eval_loss={entry['eval_loss']:.4f}, perplexity={entry['perplexity']:.2f}{accuracy}{each}"
     return (
         f"{step:<10}loss={entry['loss']:.4f}, lr={entry['learning_rate']:.1e}, grad_norm={entry['grad_norm']:.2f}, "
         f"epoch={entry['epoch']:.2f}, {entry['tokens_per_second']:,.0f} tok/s"
