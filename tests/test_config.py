@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qlora_fast.config import KEYS, Config, dump, load
+from qlora_fast.config import KEYS, Config, dump, load, of
 from qlora_fast.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -135,3 +135,27 @@ def test_one_wrong_letter_never_passes(name: str, at: int, letter: str) -> None:
         return
     with pytest.raises(ConfigError, match=r"unknown key|not supported|cannot be honoured"):
         load(None, [f"{wrong}=1"])
+
+
+def test_settings_from_python_are_held_to_the_same_limits() -> None:
+    made = of(
+        lora_rank=16,
+        learning_rate=1e-4,
+        bf16=True,
+        dataset=("a.json", Path("b.json")),
+        variables={"n": 1},
+        max_steps=None,
+    )
+    assert (made.lora_rank, made.learning_rate, made.bf16, made.max_steps) == (16, 1e-4, True, None)
+    assert (made.dataset, made.variables) == (["a.json", "b.json"], {"n": "1"})
+    assert of() == Config()
+    assert of(**{name: getattr(made, name) for name in KEYS}) == made
+    with pytest.raises(ConfigError) as caught:
+        of(lora_rnak=3, cutoff_len=3, lora_rank=1.5, packing="exakt")
+    assert str(caught.value).splitlines() == [
+        "4 problems in the config",
+        "  unknown key `lora_rnak`; did you mean `lora_rank`?",
+        "  `cutoff_len` must be at least 8, not 3",
+        "  `lora_rank` must be a whole number, not `1.5`",
+        "  `packing` must be one of exact, dense, bucketed, none; not `exakt` (did you mean exact?)",
+    ]

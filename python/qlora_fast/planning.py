@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlora_fast import _core
-from qlora_fast.config import Config
+from qlora_fast.config import Config, of
 from qlora_fast.data import PreparedDataset
-from qlora_fast.errors import ConfigError
 
 Ids = NDArray[np.int64]
 Lengths = NDArray[np.uint32]
@@ -85,10 +84,7 @@ def plan(
     Raises:
         ConfigError: a setting is unknown or does not fit.
     """
-    try:
-        options = PlanOptions.of(Config(**settings))
-    except TypeError as error:
-        raise ConfigError(str(error).replace("Config.__init__() got an ", "")) from None
+    options = PlanOptions.of(of(**settings))
     if isinstance(data, PreparedDataset):
         return epoch_plan(data.lengths, data.supervised, options, epoch)
     lengths = np.asarray(data, dtype=np.uint32)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qlora_fast import _core, base_model
-from qlora_fast.config import Config
+from qlora_fast.config import Config, of
 from qlora_fast.data import PreparedDataset, open_prepared
 from qlora_fast.errors import ConfigError, DataError, TokenizerError
 
@@ -156,10 +156,7 @@ def prepare(
         ConfigError, DataError, TokenizerError, ArtifactError: see :func:`prepare_config`.
     """
     files = [str(data)] if isinstance(data, str | Path) else [str(f) for f in data]
-    try:
-        config = Config(dataset=files, **settings)
-    except TypeError as error:
-        raise ConfigError(str(error).replace("Config.__init__() got an", "")) from None
+    config = of(dataset=files, **settings)
     return prepare_config(config, out=out, progress=progress).open()
 
 

@@ -73,12 +73,16 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Loade
     Raises:
         ConfigError: with all problems, each with its file and line.
     """
-    reading = examine(path, overrides)
-    if reading.config is None:
-        problems = reading.problems
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError("\n".join([f"{count} in the config", *(f"  {p}" for p in problems)]))
-    return Loaded(reading.config, reading.verdicts)
+    return _sound(examine(path, overrides))
+
+
+def of(**settings: Any) -> Config:
+    """A config from values of Python, held to the same types and limits: ``of(lora_rank=16, dataset=["a.json"])``.
+
+    Raises:
+        ConfigError: with all problems.
+    """
+    return _sound(_Judge({name: yaml.Entry(_raw(value), "") for name, value in settings.items()}, []).judge()).config
 
 
 def examine(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Reading:
@@ -101,6 +105,25 @@ def examine(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Re
             # Anything else is meant as it stands: a colon or a `#` in a path is no YAML.
             entries[name] = yaml.Entry(None if text in ("", "null") else text, f"`{word}`")
     return _Judge(entries, problems).judge()
+
+
+def _sound(reading: Reading) -> Loaded:
+    if reading.config is None:
+        problems = reading.problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError("\n".join([f"{count} in the config", *(f"  {p}" for p in problems)]))
+    return Loaded(reading.config, reading.verdicts)
+
+
+def _raw(value: Any) -> yaml.Raw:
+    """A value of Python as a config file would say it."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple):
+        return [str(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): str(item) for name, item in value.items()}
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def dump(config: Config) -> str:
@@ -179,12 +202,12 @@ class _Judge:
             verdict.fate = "unknown"
             verdict.reason = f"did you mean `{near[0]}`?" if near else "no such setting"
             mend = f"; did you mean `{near[0]}`?" if near else ""
-            self._problems.append(f"{verdict.place}: unknown key `{name}`{mend}")
+            self._problems.append(f"{_at(verdict.place)}unknown key `{name}`{mend}")
 
     def _apply(self, verdict: Verdict, translation: Translation) -> None:
         verdict.fate, verdict.reason = translation.fate, translation.reason
         if translation.fate == "refused":
-            self._problems.append(f"{verdict.place}: {_refusal(verdict)}")
+            self._problems.append(f"{_at(verdict.place)}{_refusal(verdict)}")
         if not translation.key:
             return
         target = self._entries.get(translation.key)
@@ -213,9 +236,13 @@ class _Judge:
 
     def _problem(self, name: str, problem: str) -> None:
         place = self._places.get(name) or (self._entries[name].place if name in self._entries else "")
-        self._problems.append(f"{place}: `{name}` {problem}" if place else f"`{name}` {problem}")
+        self._problems.append(f"{_at(place)}`{name}` {problem}")
         if name in self._verdicts:
             self._verdicts[name].fate, self._verdicts[name].reason = "refused", problem
+
+
+def _at(place: str) -> str:
+    return f"{place}: " if place else ""
 
 
 def _refusal(verdict: Verdict) -> str:
