@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,18 @@ def test_settings_from_python_are_held_to_the_same_limits() -> None:
         "  `lora_rank` must be a whole number, not `1.5`",
         "  `packing` must be one of exact, dense, bucketed, none; not `exakt` (did you mean exact?)",
     ]
+
+
+def test_no_setting_is_accepted_without_an_effect() -> None:
+    """Every key is read somewhere behind the config, by its own name or through one of the config's properties."""
+    package = ROOT / "python" / "qlora_fast"
+    properties = ast.parse((package / "config" / "keys" / "__init__.py").read_text(encoding="utf-8"))
+    read = {node.attr for node in ast.walk(properties) if isinstance(node, ast.Attribute)}
+    for path in package.rglob("*.py"):
+        if path.parent.name not in ("config", "keys", "foreign"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            read |= {
+                n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and "config" in ast.unparse(n.value)
+            }
+    # The one library and the one method that there are.
+    assert set(KEYS) - read == {"quantization_method"}
