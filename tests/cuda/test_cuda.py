@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 import tiny
 from prepared import random_dataset
-from qlora_fast import attention, checkpoint
+from qlora_fast import attention, checkpoint, probe
 from qlora_fast.adapter import Adapter
+from qlora_fast.config import Config
 from qlora_fast.data import PreparedDataset, Row, packed_row, padded_row
 from qlora_fast.errors import TrainingError
 from qlora_fast.forward import Forward
@@ -174,3 +175,39 @@ def test_a_resumed_run_goes_on_with_the_same_dropout(data: PreparedDataset, tmp_
     first = checkpoint.checkpoints(tmp_path / "whole")[0]
     first.rename(folder / first.name)
     assert losses(run(folder, 12)) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_fp16_trains_with_a_scaled_loss(data: PreparedDataset) -> None:
+    half = tiny_run(
+        data, model=tiny.adapted(tiny.qwen3().half(), warm=False), optimizer={"scaled": True}, updates=30, device=GPU
+    )
+    exact = tiny_run(data, updates=30, device=GPU)
+    half.run()
+    exact.run()
+    assert {p.dtype for p in half.adapter.parameters} == {torch.float16}
+    assert losses(half)[-1] == pytest.approx(losses(exact)[-1], rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"])
+def test_bitsandbytes_optimizers_train_and_go_on(data: PreparedDataset, tmp_path: Path, kind: str) -> None:
+    options = {"optimizer": {"kind": kind}, "updates": 12, "save_every": 6, "device": GPU}
+    whole = tiny_run(data, tmp_path / "whole", **options)  # type: ignore[arg-type]
+    whole.run()
+    assert losses(whole)[-1] < losses(whole)[0] - 0.3
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "whole" / "checkpoint-6").rename(tmp_path / "cut" / "checkpoint-6")
+    resumed = tiny_run(data, tmp_path / "cut", **options)  # type: ignore[arg-type]
+    assert resumed.progress.update == 6
+    resumed.run()
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-3)
+
+
+def test_the_probe_turns_checkpointing_on_where_a_row_does_not_fit(data: PreparedDataset) -> None:
+    model = tiny.adapted(tiny.qwen3().to(GPU, torch.bfloat16))
+    forward, adapter, row = Forward(model, GPU), Adapter(model), packed_row(data, range(40))
+    state = torch.cuda.get_rng_state()
+    assert not probe.probe(Config(), forward, adapter, data, row)
+    assert torch.equal(state, torch.cuda.get_rng_state())
+    huge = torch.empty(int(torch.cuda.mem_get_info()[0] * 0.999), dtype=torch.uint8, device=GPU)
+    with pytest.raises(TrainingError, match="out of memory"), probe.explained(Config(), data, row):
+        torch.empty_like(huge)
