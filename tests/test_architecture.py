@@ -20,7 +20,7 @@ PYTHON_LAYERS = [
     {"config"},
     {"durable", "gguf_tokenizer", "ranks", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
-    | {"samples", "trackers", "footprint"},
+    | {"samples", "trackers", "footprint", "memory", "model_shapes"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},
     {"outputs", "doctor"} | {"experiments", "overlay"},
     {"run"},
@@ -108,6 +108,7 @@ LIGHT = {
     "help": "import sys; sys.argv=['qlora-fast','--help']\nfrom qlora_fast.cli import cli\ncli.main(standalone_mode=False)",
     "prep": "import qlora_fast.cli.prep, qlora_fast.preparation, qlora_fast.data",
     "plan": "import qlora_fast.cli.plan, qlora_fast.planning, qlora_fast.schedule",
+    "memory": "import qlora_fast.cli.memory, qlora_fast.memory, qlora_fast.model_shapes",
     "inspect": "import qlora_fast.cli.inspect",
     "compare": "import qlora_fast.cli.compare, qlora_fast.experiments, qlora_fast.runs, qlora_fast.overlay",
     "sweep": "import qlora_fast.cli.sweep, qlora_fast.sweep",

@@ -91,6 +91,23 @@ def plan(
     return epoch_plan(lengths, lengths if supervised is None else np.asarray(supervised, np.uint32), options, epoch)
 
 
+def row_tokens(plan: _core.EpochPlan, lengths: Lengths, config: Config) -> NDArray[np.int64]:
+    """Tokens that each row of a plan computes, pads included, (rows,); 0 for a row that only evens out the devices."""
+    filled = np.flatnonzero(np.diff(plan.row_offsets))
+    own, starts = np.asarray(lengths, np.int64)[plan.sample_ids], plan.row_offsets[filled]
+    tokens = np.zeros(len(plan.row_offsets) - 1, np.int64)
+    if config.packing in ("exact", "dense"):
+        tokens[filled] = np.add.reduceat(own, starts)
+    else:
+        tokens[filled] = np.maximum.reduceat(own, starts) * np.diff(plan.row_offsets)[filled]
+    return tokens
+
+
+def longest_row_tokens(plan: _core.EpochPlan, lengths: Lengths, config: Config) -> int:
+    """Tokens of the row that decides what memory is needed."""
+    return int(row_tokens(plan, lengths, config).max())
+
+
 def split(rows: int, val_size: float, seed: int) -> tuple[Ids, Ids]:
     """Indices (train, eval) of a seeded split; ``val_size`` below 1 is a share (rounded up), from 1 on a count."""
     return _core.split(rows, val_size, seed)

@@ -14,6 +14,7 @@ import click
 COMMANDS = {
     "prep": "Turn data files into a prepared dataset: parse, render, tokenize, truncate.",
     "plan": "Show what a training run will do, before it does it.",
+    "memory": "See what a run needs of a GPU's memory, and the guide's table put right.",
     "inspect": "See samples as the model will: tokens, what is learned, where rows end.",
     "train": "Train a LoRA or QLoRA adapter.",
     "evaluate": "Measure an adapter on held-out or other data, sample by sample.",

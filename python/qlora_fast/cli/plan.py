@@ -33,7 +33,7 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
     """
     from qlora_fast.config import load
     from qlora_fast.errors import ConfigError
-    from qlora_fast.planning import PlanOptions, epoch_plan, split
+    from qlora_fast.planning import PlanOptions, epoch_plan, longest_row_tokens, split
     from qlora_fast.schedule import Schedule, total_updates, updates_per_epoch
     from qlora_fast.stats import padding
 
@@ -56,6 +56,7 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
         report["supervised_tokens"] = int(first.supervised.sum())
         report["padding"] = [asdict(f) for f in padding(lengths, supervised, options)]
         report["plan_digest"] = first.digest
+    report["memory"] = _memory(config, None if rows is not None else longest_row_tokens(first, lengths, config))
     schedule = Schedule.of(config, total_updates(per_epoch, config.num_train_epochs, config.max_steps))
     steps = range(config.logging_steps, schedule.updates + 1, max(config.logging_steps, schedule.updates // 1000))
     key_steps = sorted(
@@ -80,6 +81,25 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
         _show(report, config)
 
 
+def _memory(config: Config, tokens: int | None) -> dict[str, Any] | None:
+    """Bytes by part on each GPU, or None where the model's shape is not known without loading it."""
+    from dataclasses import asdict
+
+    from qlora_fast.errors import ConfigError
+    from qlora_fast.memory import Method, estimate
+    from qlora_fast.model_shapes import shape_of
+
+    try:
+        shape = shape_of(config.model_name_or_path)
+        if shape is None:
+            return None
+        longest = tokens or config.row_budget
+        memory = estimate(shape, Method.of(config, longest))
+    except ConfigError:
+        return None
+    return {"longest_row": longest, **asdict(memory), "weights": memory.weights, "total": memory.total}
+
+
 def _columns(config: Config) -> tuple[NDArray[np.uint32], NDArray[np.uint32], int]:
     """(lengths, supervised) of the samples that are trained on, and how many are held out."""
     from qlora_fast.planning import split
@@ -96,6 +116,8 @@ def _columns(config: Config) -> tuple[NDArray[np.uint32], NDArray[np.uint32], in
 
 
 def _show(report: dict[str, Any], config: Config) -> None:
+    from qlora_fast.model_shapes import gb
+
     updates, warmup = report["updates"], report["warmup_updates"]
     batch = f"{config.per_device_train_batch_size} × {config.gradient_accumulation_steps} × {config.world_size}"
     unit = "full rows" if config.packing == "dense" else "samples"
@@ -117,4 +139,11 @@ def _show(report: dict[str, Any], config: Config) -> None:
             chosen = "  ← this run" if fill["packing"] == config.packing else ""
             text = f"{fill['packing']:<9}{fill['real_share']:>6.1%} real tokens, {fill['rows']:,} rows, {fill['updates']:,} updates an epoch{chosen}"
             lines.append(("batching" if i == 0 else "", text))
+    memory = report["memory"]
+    if memory is not None:
+        parts = ", ".join(
+            f"{part} {gb(memory[part])}" for part in ("weights", "adapter", "optimizer", "activations", "logits")
+        )
+        lines.append(("memory", f"{gb(memory['total'])} GB on each GPU: {parts}"))
+        lines.append(("", f"for rows of {memory['longest_row']:,} tokens; other ways: qlora-fast memory CONFIG.yaml"))
     console.rows_out(lines)

@@ -1,0 +1,98 @@
+"""``qlora-fast memory``: what a run will need, part by part, from the model's shape alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qlora_fast.cli import console
+
+if TYPE_CHECKING:
+    from qlora_fast.config import Config
+
+PARTS = {
+    "embedding": "embedding, head",
+    "linear": "linear layers",
+    "constants": "quantization constants",
+    "adapter": "adapter, its gradient",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "logits": "logits (a chunk)",
+    "workspace": "workspace",
+    "context": "CUDA itself",
+    "total": "together",
+}
+
+
+@click.command("memory", short_help="What a run needs of a GPU's memory.")
+@click.argument("config_file", metavar="[CONFIG.yaml]", type=click.Path(), required=False)
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]")
+@click.option("--tokens", type=click.IntRange(min=1), help="Tokens of the longest row; default: the config's budget.")
+@click.option("--json", "as_json", is_flag=True, help="Print bytes as JSON on stdout.")
+def command(config_file: str | None, settings: tuple[str, ...], tokens: int | None, as_json: bool) -> None:
+    """Show the memory of a LoRA run and of the same run as QLoRA, part by part. Needs no GPU, no torch and no weights.
+
+    Without a config it prints the guide's memory table beside what such runs take, and what the table left out.
+
+    \b
+    qlora-fast memory
+    qlora-fast memory configs/qwen3-8b-qlora.yaml lora_rank=32 cutoff_len=4096
+    """
+    if config_file is None or "=" in config_file:
+        if config_file is not None:
+            raise click.UsageError("settings need a config file before them")
+        _guide(tokens or 2048, as_json)
+        return
+    from qlora_fast.config import load
+
+    _of_a_config(load(config_file, settings).config, tokens, as_json)
+
+
+def _guide(tokens: int, as_json: bool) -> None:
+    from qlora_fast.model_shapes import gb, guide_table
+
+    rows = guide_table(tokens)
+    if as_json:
+        console.out_json([asdict(row) for row in rows])
+        return
+    console.out(f"{'':<5} {'method':<6} {'the guide':>9} {'weights':>8} {'in all':>8}  GB; what the guide left out")
+    last = ""
+    for row in rows:
+        size = row.size if row.size != last else ""
+        last = row.size
+        console.out(
+            f"{size:<5} {row.method:<6} {row.guide:>9g} {gb(row.weights):>8} {gb(row.total):>8}  {row.left_out}"
+        )
+    console.note(
+        f"\nLoRA and QLoRA: rank 8 on all linear layers, rows of {tokens:,} tokens, gradient checkpointing; shapes of "
+        "Qwen3-0.6B and Qwen2.5.\nyour own run: qlora-fast memory CONFIG.yaml"
+    )
+
+
+def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
+    from qlora_fast.errors import ConfigError
+    from qlora_fast.memory import variants
+    from qlora_fast.model_shapes import gb, shape_of
+
+    shape = shape_of(config.model_name_or_path)
+    if shape is None:
+        raise ConfigError(
+            f"the shape of `{config.model_name_or_path}` is not known",
+            hint="give a folder with the model's config.json (weights are not needed)",
+        )
+    longest = tokens or config.row_budget
+    columns: dict[str, dict[str, Any]] = {
+        name: {**asdict(memory), "total": memory.total} for name, memory in variants(shape, config, longest).items()
+    }
+    if as_json:
+        console.out_json({"tokens": longest, "parameters": shape.parameters, "bytes": columns})
+        return
+    console.out(f"{'GB':<24}" + "".join(f"{name:>24}" for name in columns))
+    for part, words in PARTS.items():
+        console.out(f"{words:<24}" + "".join(f"{gb(column[part]):>24}" for column in columns.values()))
+    console.note(
+        f"\n{config.model_name_or_path}: {shape.parameters:,} parameters, rank {config.lora_rank}, rows of {longest:,} "
+        f"tokens.\nWhat the allocator keeps unused comes on top. Measured, on your machine: qlora-fast train … --dry-run"
+    )
