@@ -16,13 +16,13 @@ CORE = ROOT / "rust" / "core" / "src"
 
 # A module may import from its own layer and the layers before it.
 PYTHON_LAYERS = [
-    {"errors", "_core"},
+    {"errors", "_core", "reasons"},
     {"config"},
     {"durable", "gguf_tokenizer", "ranks", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint", "memory", "model_shapes"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},
-    {"outputs", "doctor"} | {"experiments", "overlay"},
+    {"outputs", "doctor"} | {"experiments", "overlay"} | {"prep_report", "length_plot", "export"},
     {"run"},
     {"scoring"},
     {"cli"},
@@ -33,6 +33,7 @@ RUST_LAYERS = [
     {"encode", "truncate"},
     {"durable", "dataset", "pack", "stats"},
     {"prepare"},
+    {"review"},
 ]
 
 

@@ -1,6 +1,7 @@
 """The typed face of the Rust core (`make lint` checks it against the built module)."""
 
 from collections.abc import Callable
+from os import PathLike
 from typing import Final, Literal, final
 
 import numpy as np
@@ -15,8 +16,11 @@ __all__ = [
     "fingerprint",
     "pack",
     "packing_lower_bound",
+    "padding",
     "plan_epoch",
     "prepare",
+    "report_names",
+    "review",
     "split",
     "templates",
 ]
@@ -82,3 +86,6 @@ def plan_epoch(
 def split(rows: int, val_size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 def pack(lengths: NDArray[np.uint32], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 def packing_lower_bound(lengths: NDArray[np.uint32], capacity: int) -> int: ...
+def padding(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options: str) -> str: ...
+def review(folder: str | PathLike[str], options: str) -> str: ...
+def report_names() -> tuple[list[str], list[str], list[str]]: ...

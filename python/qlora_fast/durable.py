@@ -41,16 +41,24 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that readers see the old content or the new, never a part."""
-    temporary = path.parent / f".{path.name}.tmp-{os.getpid()}"
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A path to write to; it becomes ``target``, in place of what was there, when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.tmp-{os.getpid()}"
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
+        temporary.replace(target)
+        _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that readers see the old content or the new, never a part."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def recover(folder: Path) -> None:

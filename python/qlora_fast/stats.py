@@ -1,14 +1,22 @@
-"""What padding would cost: the share of computed tokens that are real, for each way to batch the same samples."""
+"""What prepared data means for a run: worked out by the core, from the lengths alone. No NumPy unless lengths are given.
+
+``review`` is what ``prep`` and ``report`` show; ``padding`` is the part of it that ``plan`` needs for its own samples.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from qlora_fast import _core
-from qlora_fast.planning import PlanOptions, epoch_plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from qlora_fast.planning import PlanOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +32,29 @@ class Fill:
 
 def padding(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options: PlanOptions) -> list[Fill]:
     """How full the rows of the first epoch are under each packing."""
-    return [_fill(lengths, supervised, replace(options, packing=p)) for p in ("none", "bucketed", "exact", "dense")]
+    return [Fill(**fill) for fill in json.loads(_core.padding(lengths, supervised, _options(options)))]
 
 
-def _fill(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options: PlanOptions) -> Fill:
-    epoch: _core.EpochPlan = epoch_plan(lengths, supervised, options)
-    real = int(lengths.sum(dtype=np.int64))
-    filled = np.flatnonzero(np.diff(epoch.row_offsets))
-    if options.packing in ("exact", "dense"):
-        computed = real
-    else:
-        ordered = lengths[epoch.sample_ids].astype(np.int64)
-        longest = np.maximum.reduceat(ordered, epoch.row_offsets[filled])
-        computed = int((longest * np.diff(epoch.row_offsets)[filled]).sum())
-    return Fill(options.packing, len(filled), len(epoch.update_offsets) - 1, computed, real / max(computed, 1))
+def review(folder: Path, options: PlanOptions) -> dict[str, Any]:
+    """What other cutoffs would take (``cutoffs``, ``suggested_cutoff``), what each way to batch costs (``padding``)
+    and what comes of common effective batches (``effective_batches``).
+
+    Raises:
+        ArtifactError: the folder is not a whole prepared dataset.
+    """
+    reviewed: dict[str, Any] = json.loads(_core.review(folder, _options(options)))
+    return reviewed
 
 
-def quantiles(lengths: NDArray[np.uint32]) -> dict[str, int]:
-    """p50, p90, p95, p99 and the longest, by nearest rank."""
-    ordered = np.sort(lengths)
-    ranks = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "max": 1.0}
-    return {name: int(ordered[max(0, int(np.ceil(q * len(ordered))) - 1)]) for name, q in ranks.items()}
+def histogram(full_lengths: str) -> tuple[list[int], list[int]]:
+    """(lengths, samples) of a manifest's ``full_lengths``; a bucket of several lengths counts as its mean one."""
+    lengths, samples = [], []
+    for entry in full_lengths.split():
+        length, count, tokens = (list(map(int, entry.split(":"))) + [0])[:3]
+        lengths.append(tokens // count if tokens else length)
+        samples.append(count)
+    return lengths, samples
+
+
+def _options(options: PlanOptions) -> str:
+    return json.dumps({**asdict(options), "rows_per_update": options.samples_per_update})

@@ -13,6 +13,8 @@ import click
 
 COMMANDS = {
     "prep": "Turn data files into a prepared dataset: parse, render, tokenize, truncate.",
+    "report": "Show the report of prepared data again, and keep it: lengths drawn, numbers as JSON.",
+    "export": "Write prepared data as Parquet, Arrow or JSONL for TRL, Axolotl and datasets.",
     "plan": "Show what a training run will do, before it does it.",
     "memory": "See what a run needs of a GPU's memory, and the guide's table put right.",
     "inspect": "See samples as the model will: tokens, what is learned, where rows end.",

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +76,21 @@ def rows_out(pairs: list[tuple[str, str]]) -> None:
         out(f"{name:<{width}}  {text}".rstrip())
 
 
-def table_out(rows: list[list[str]]) -> None:
-    """Aligned columns on stdout, heading first; columns of figures are aligned on the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def table_out(rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout, heading first; columns of figures are aligned on the right."""
     right = [all(c[:1].isdigit() or c in ("", "–") for c in column[1:]) for column in zip(*rows, strict=True)]
+    if sys.stdout.isatty():
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for name, figures in zip(rows[0], right, strict=True):
+            table.add_column(_escape(name), justify="right" if figures else "left", no_wrap=True)
+        for row in rows[1:]:
+            table.add_row(*map(_escape, row))
+        _rich(stderr=False).print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, widths, right, strict=True)
         out("  ".join(f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in cells).rstrip())

@@ -46,6 +46,27 @@ impl NewFolder {
         write().map_err(Error::io("write", &path))
     }
 
+    /// Appends to a file that [`NewFolder::sync`] flushes in the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], a full disk among others.
+    pub fn append(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.temporary.join(name);
+        let file = File::options().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(bytes)).map_err(Error::io("write", &path))
+    }
+
+    /// Flushes a file to disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn sync(&self, name: &str) -> Result<()> {
+        let path = self.temporary.join(name);
+        File::open(&path).and_then(|f| f.sync_all()).map_err(Error::io("write", &path))
+    }
+
     /// Puts the folder in its place. If another process was faster, its folder stays and this one goes.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ pub mod error;
 pub mod pack;
 pub mod prepare;
 pub mod record;
+pub mod review;
 pub mod stats;
 pub mod template;
 pub mod tokenizer;

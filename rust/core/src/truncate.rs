@@ -54,7 +54,10 @@ pub fn truncate(
     }
     let turns: Vec<TurnTokens> = turns
         .iter()
-        .map(|turn| Ok(TurnTokens { role: turn.role, pieces: encoder.encode_apart(turn)? }))
+        .map(|turn| {
+            let pieces = encoder.encode_apart(turn).map_err(|problem| format!("untokenizable:{problem}"))?;
+            Ok(TurnTokens { role: turn.role, pieces })
+        })
         .collect::<Result<_, String>>()?;
     let total = turns.len();
     let kept = match rule {

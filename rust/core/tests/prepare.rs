@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use qlora_fast_core::error::Error;
-use qlora_fast_core::prepare::{Options, Report, prepare};
+use qlora_fast_core::encode::Encoder;
+use qlora_fast_core::prepare::{Options, Report, RowMaker, Tally, prepare};
+use qlora_fast_core::record::{Format, reader::Reader, reader::Span};
+use qlora_fast_core::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -93,8 +96,8 @@ fn every_row_is_kept_or_dropped_by_name() {
         [("label", 1), ("something", 1)]
     );
     assert_eq!(m.notices["empty_prompt"], 1);
-    let dropped = std::fs::read_to_string(world.out().join("dropped.jsonl")).unwrap();
-    assert_eq!(dropped.lines().count(), 5);
+    let rejected = std::fs::read_to_string(world.out().join("rejected.jsonl")).unwrap();
+    assert_eq!(rejected.lines().count(), 5);
 }
 
 #[test]
@@ -261,4 +264,75 @@ fn names_from_the_data_cannot_flood_the_report() {
     assert!(report.manifest.rows_dropped.len() <= 101 && report.manifest.ignored_keys.len() <= 101);
     assert_eq!(report.manifest.rows_dropped["unknown_role:…"], 400);
     assert_eq!(report.manifest.ignored_keys["…"], 400);
+}
+
+#[test]
+fn rejected_rows_can_be_mended_and_fed_again() {
+    let world = World::new();
+    let rows = format!("[{GOOD},\n{{\"instruction\": \"q\",\n  \"output\": \"\"}},\n3]");
+    let report = world.prepare(&rows, json!({})).unwrap();
+    assert_eq!(report.manifest.rows_dropped.len(), 2);
+    let rejected = std::fs::read_to_string(world.out().join("rejected.jsonl")).unwrap();
+    let mended = world.file("mended.jsonl", rejected.replace(r#""output": """#, r#""output": "b""#));
+    let options = world.options(&[mended], json!({"out": world.dir.path().join("again")}));
+    let again = prepare(&options, &mut |_, _, _| true).unwrap().manifest;
+    assert_eq!((again.rows_read, again.rows_kept, again.ignored_keys["rejected"]), (2, 1, 2));
+    assert_eq!(again.rows_dropped["unknown_format"], 1);
+}
+
+#[test]
+fn lengths_before_truncation_and_the_rows_that_lost_most_are_kept() {
+    let world = World::new();
+    let row = |words: usize| format!(r#"{{"instruction": "a", "output": "{}"}}"#, "word ".repeat(words));
+    let rows: Vec<_> = (1..=40).map(|n| row(n * 10)).collect();
+    let whole = world.prepare(rows.join("\n"), json!({})).unwrap().manifest;
+    assert!(whole.most_cut.is_empty());
+    assert_eq!(whole.full_lengths.tokens(), whole.tokens);
+    std::fs::remove_dir_all(world.out()).unwrap();
+    let cut = world.prepare(rows.join("\n"), json!({"cutoff_len": 100})).unwrap().manifest;
+    assert_eq!(cut.full_lengths, whole.full_lengths);
+    let loss = cut.full_lengths.loss_at(100);
+    assert_eq!((loss.rows, loss.tokens), (cut.rows_truncated, cut.tokens_cut));
+    assert_eq!(cut.most_cut.iter().map(|r| r.row).collect::<Vec<_>>(), (30..40).rev().collect::<Vec<_>>());
+    assert_eq!((cut.most_cut[0].line, cut.most_cut[0].tokens), (40, whole.lengths.max));
+}
+
+#[test]
+fn parts_of_a_report_add_up_to_the_whole() {
+    let world = World::new();
+    let bad = ["", "3", r#"{"instruction": "a", "output": ""}"#, r#"{"messages": [{"role": "x"}]}"#];
+    let rows: Vec<String> = (0..60)
+        .map(|i| match bad[i % 4] {
+            "" => format!(r#"{{"instruction": "a", "id": {i}, "output": "{}"}}"#, "word ".repeat(i * 3)),
+            text => text.to_owned(),
+        })
+        .collect();
+    let file = world.file("data.json", rows.join("\n"));
+    let options = world.options(&[file], json!({"cutoff_len": 64}));
+    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine).unwrap();
+    let encoder = Encoder::new(options.chat_template().unwrap(), &tokenizer, None).unwrap();
+    let maker = RowMaker { options: &options, encoder };
+    let sources = options.identify().unwrap().sources;
+    let chunk = Reader::open(&options.data[0]).unwrap().next().unwrap().unwrap();
+    let tally = |records: &[Span], rejected: &mut Vec<u8>| {
+        let mut tally = Tally::default();
+        for part in records.chunks(7) {
+            let batch = maker.make(&options.data[0], 0, Some(Format::Alpaca), &chunk.bytes, part).unwrap();
+            tally.add(&batch, &sources, rejected);
+        }
+        tally
+    };
+    let (mut all, mut parts) = (Vec::new(), Vec::new());
+    let whole = tally(&chunk.records, &mut all);
+    let mut sum = Tally::default();
+    for part in chunk.records.chunks(13) {
+        // A part's tally travels as JSON.
+        let json = serde_json::to_string(&tally(part, &mut parts)).unwrap();
+        sum.append(serde_json::from_str(&json).unwrap());
+    }
+    assert_eq!(all, parts);
+    let (whole, sum) = (whole.finish(), sum.finish());
+    assert_eq!(serde_json::to_value(&whole).unwrap(), serde_json::to_value(&sum).unwrap());
+    assert_eq!((whole.rows_read, whole.rows_truncated), (60, 12));
+    assert!(whole.rows_dropped.len() == 3 && whole.dropped_examples.len() == 15);
 }

@@ -6,6 +6,7 @@ mod chat;
 mod error;
 mod plan;
 mod prepare;
+mod review;
 
 use pyo3::prelude::*;
 
@@ -20,6 +21,9 @@ mod _core {
     use crate::plan::{EpochPlan, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]
     use crate::prepare::{fingerprint, prepare};
+
+    #[pymodule_export]
+    use crate::review::{padding, report_names, review};
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -6,6 +6,8 @@
 //!                   └─ bucketed, none   a window ─▶ padded micro-batches           (plan.rs)
 //! ```
 //!
+//! `fill.rs` says what each of them would cost.
+//!
 //! A plan is a pure function of the lengths and the options: integers only, no hash order, no
 //! thread count, no platform. It costs milliseconds, so it is computed again instead of stored.
 //! Nothing here knows what a token is; only how many there are.
@@ -13,6 +15,7 @@
 mod bfd;
 mod bound;
 mod exact;
+mod fill;
 mod free_space;
 mod plan;
 mod rng;
@@ -20,6 +23,7 @@ mod split;
 
 pub use bfd::{Packing, pack};
 pub use bound::lower_bound;
+pub use fill::{EffectiveBatch, Fill, effective_batches, padding};
 pub use plan::{EpochPlan, Mode, PlanOptions, plan_epoch};
 pub use rng::SplitMix64;
 pub use split::{Split, split};

@@ -4,11 +4,13 @@ use super::bfd::{Layout, LengthClasses};
 use super::exact::{Windows, deal};
 use super::rng::{Purpose, SplitMix64};
 use super::{PackError, at_least_one, check_lengths};
+use serde::Deserialize;
 use std::cmp::Reverse;
 use std::str::FromStr;
 
 /// How an update's samples become rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// A window of samples in the fewest padding-free rows.
     Exact,
@@ -18,6 +20,19 @@ pub enum Mode {
     Bucketed,
     /// A window of samples in padded micro-batches, as they come.
     None,
+}
+
+impl Mode {
+    /// The name in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Dense => "dense",
+            Self::Bucketed => "bucketed",
+            Self::None => "none",
+        }
+    }
 }
 
 impl FromStr for Mode {
@@ -35,9 +50,11 @@ impl FromStr for Mode {
 }
 
 /// Everything but the samples that decides a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlanOptions {
     /// How samples become rows.
+    #[serde(rename = "packing")]
     pub mode: Mode,
     /// Samples of an update, over all devices (not for `Dense`).
     pub samples_per_update: u32,

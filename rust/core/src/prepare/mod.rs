@@ -4,11 +4,15 @@
 //! file order, so the bytes do not depend on the number of threads.
 
 mod options;
+mod reasons;
+mod rejected;
 mod report;
 mod rows;
 
 pub use options::{DATA_PATH_VERSION, Identity, Options, Source};
-pub use report::{DroppedRow, EngineReport, Manifest, Report};
+pub use reasons::{NOTICES, REASONS, REPAIRS};
+pub use rejected::Rejected;
+pub use report::{DroppedRow, EngineReport, Manifest, Report, Tally, TruncatedRow};
 pub use rows::{Batch, Counts, RowMaker};
 
 use crate::dataset::ShardWriter;
@@ -18,7 +22,6 @@ use crate::error::{Error, Result};
 use crate::record::{self, Format, reader::Chunk, reader::Reader};
 use crate::tokenizer::Tokenizer;
 use rayon::prelude::*;
-use report::Tally;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -63,13 +66,15 @@ pub fn prepare(options: &Options, tick: &mut Tick<'_>) -> Result<Report> {
     let working = Instant::now();
     let folder = NewFolder::create(&options.out)?;
     let mut writer = ShardWriter::new(&folder);
+    let mut rejected = Rejected::new(&folder, rejected::FILE);
     let mut tally = Tally::default();
     let mut sources = identity.sources;
-    let formats = read_all(&maker, &mut sources, &mut writer, &mut tally, tick)?;
+    let formats = read_all(&maker, &mut sources, &mut writer, &mut tally, &mut rejected, tick)?;
     let shards = writer.finish()?;
+    rejected.finish()?;
     seconds.insert("rows", working.elapsed().as_secs_f64());
 
-    let (mut manifest, dropped) = tally.finish();
+    let mut manifest = tally.finish();
     if manifest.rows_kept == 0 {
         return Err(nothing_survives(&manifest));
     }
@@ -80,9 +85,6 @@ pub fn prepare(options: &Options, tick: &mut Tick<'_>) -> Result<Report> {
     manifest.cutoff_len = options.cutoff_len;
     manifest.sources = sources;
     manifest.shards = shards;
-    if !dropped.is_empty() {
-        folder.write("dropped.jsonl", &[&dropped])?;
-    }
     let json = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::Option { problem: e.to_string() })?;
     folder.write("manifest.json", &[&json])?;
     folder.commit()?;
@@ -98,6 +100,7 @@ fn read_all(
     sources: &mut [Source],
     writer: &mut ShardWriter<'_>,
     tally: &mut Tally,
+    rejected: &mut Rejected<'_>,
     tick: &mut Tick<'_>,
 ) -> Result<String> {
     let options = maker.options;
@@ -135,7 +138,8 @@ fn read_all(
                         reason: first.reason.clone(),
                     });
                 }
-                tally.add(&batch, sources);
+                tally.add(&batch, sources, &mut rejected.lines);
+                rejected.flush_some()?;
                 for (sample, origin) in &batch.samples {
                     writer.push(sample, *origin)?;
                 }
@@ -231,6 +235,20 @@ fn existing(out: &Path, fingerprint: &str) -> Result<Option<Manifest>> {
     }
     let whole = manifest.shards.iter().all(|s| out.join(&s.file).metadata().is_ok_and(|m| m.len() == s.bytes));
     if whole { Ok(Some(manifest)) } else { Err(taken("is a prepared dataset with a damaged shard")) }
+}
+
+/// The manifest of a prepared folder.
+///
+/// # Errors
+///
+/// [`Error::Artifact`] if it is none.
+pub fn manifest(folder: &Path) -> Result<Manifest> {
+    let bytes = std::fs::read(folder.join("manifest.json")).map_err(Error::io("read", &folder.join("manifest.json")))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Artifact {
+        path: folder.to_path_buf(),
+        problem: format!("is no prepared dataset of this version: {error}"),
+        hint: "prepare the data again",
+    })
 }
 
 fn nothing_survives(manifest: &Manifest) -> Error {

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Raised whenever equal inputs begin to give other bytes: no older folder is then taken for a new one.
-pub const DATA_PATH_VERSION: u32 = 1;
+pub const DATA_PATH_VERSION: u32 = 2;
 
 /// The options of [`prepare`](super::prepare()).
 #[derive(Debug, Clone, Deserialize)]

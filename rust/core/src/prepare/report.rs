@@ -1,15 +1,18 @@
 //! What became of every row and token.
 
 use super::options::Source;
-use super::rows::{Batch, Counts, Dropped};
-use crate::dataset::ShardEntry;
+use super::rows::{Batch, Counts, Dropped, Truncated};
+use super::{reasons, rejected};
+use crate::dataset::{Origin, ShardEntry};
 use crate::stats::{Lengths, Summary};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Rows shown for each reason; all of them stand in dropped.jsonl.
-const EXAMPLES: u64 = 5;
+/// Rows shown for each reason; all of them stand in rejected.jsonl.
+const EXAMPLES: usize = 5;
+/// Truncated rows shown: those that lost most.
+const MOST_CUT: usize = 10;
 /// Names that a table of counts spells out; later ones are counted together.
 const LARGEST_TABLE: usize = 100;
 
@@ -21,6 +24,18 @@ pub struct DroppedRow {
     pub line: u64,
     pub row: u64,
     pub reason: String,
+}
+
+/// A row that was cut, as reports show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct TruncatedRow {
+    pub file: PathBuf,
+    pub line: u64,
+    pub row: u64,
+    pub tokens: u64,
+    pub tokens_cut: u64,
+    pub turns_cut: u64,
 }
 
 /// What is stored as manifest.json: equal inputs give equal bytes.
@@ -46,7 +61,10 @@ pub struct Manifest {
     pub rows_truncated: u64,
     pub tokens_cut: u64,
     pub turns_cut: u64,
+    pub most_cut: Vec<TruncatedRow>,
     pub lengths: Summary,
+    /// Before truncation; rows that truncation drops are counted here too.
+    pub full_lengths: Lengths,
     pub sources: Vec<Source>,
     pub shards: Vec<ShardEntry>,
 }
@@ -73,58 +91,111 @@ pub struct Report {
     pub seconds: BTreeMap<&'static str, f64>,
 }
 
-/// Adds up batches.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) manifest: Manifest,
+/// Adds up batches, and tallies of other parts: in file order, so that equal inputs give equal reports.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    manifest: Manifest,
     lengths: Lengths,
-    /// dropped.jsonl.
-    pub(super) dropped: Vec<u8>,
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, batch: &Batch, sources: &[Source]) {
+    /// Adds a batch; its dropped rows are appended to `rejected` as lines of rejected.jsonl.
+    pub fn add(&mut self, batch: &Batch, sources: &[Source], rejected: &mut Vec<u8>) {
         let m = &mut self.manifest;
         m.rows_read += (batch.samples.len() + batch.dropped.len()) as u64;
         m.rows_kept += batch.samples.len() as u64;
-        m.rows_truncated += batch.truncated.rows;
-        m.tokens_cut += batch.truncated.tokens;
-        m.turns_cut += batch.truncated.turns;
         for (sample, _) in &batch.samples {
             m.tokens += sample.ids.len() as u64;
             m.supervised_tokens += sample.supervised() as u64;
             self.lengths.add(sample.ids.len());
         }
+        batch.full_lengths.iter().for_each(|&n| m.full_lengths.add(n as usize));
         merge(&mut m.repairs, &batch.repairs);
         merge(&mut m.notices, &batch.notices);
         merge(&mut m.ignored_keys, &batch.ignored_keys);
+        for cut in &batch.truncated {
+            self.cut_row(cut, sources);
+        }
         for dropped in &batch.dropped {
-            self.drop_row(dropped, sources);
+            self.drop_row(dropped, sources, rejected);
         }
     }
 
-    fn drop_row(&mut self, dropped: &Dropped, sources: &[Source]) {
-        let row = DroppedRow {
-            file: sources.get(dropped.origin.file as usize).map(|s| s.path.clone()).unwrap_or_default(),
-            line: dropped.origin.line,
-            row: dropped.origin.row,
-            reason: dropped.reason.clone(),
-        };
-        if let Ok(line) = serde_json::to_vec(&row) {
-            self.dropped.extend(line);
-            self.dropped.push(b'\n');
+    /// Adds what another part of the same input came to; its rows stand behind those counted so far.
+    pub fn append(&mut self, other: Self) {
+        let (m, o) = (&mut self.manifest, other.manifest);
+        m.rows_read += o.rows_read;
+        m.rows_kept += o.rows_kept;
+        m.tokens += o.tokens;
+        m.supervised_tokens += o.supervised_tokens;
+        m.rows_truncated += o.rows_truncated;
+        m.tokens_cut += o.tokens_cut;
+        m.turns_cut += o.turns_cut;
+        m.full_lengths.append(&o.full_lengths);
+        merge(&mut m.repairs, &o.repairs);
+        merge(&mut m.notices, &o.notices);
+        merge(&mut m.ignored_keys, &o.ignored_keys);
+        merge(&mut m.rows_dropped, &o.rows_dropped);
+        for row in o.dropped_examples {
+            self.show_dropped(row);
         }
-        let count = named(&mut self.manifest.rows_dropped, &row.reason);
-        *count += 1;
-        if *count <= EXAMPLES {
-            self.manifest.dropped_examples.push(row);
+        for row in o.most_cut {
+            self.show_cut(row);
         }
+        self.lengths.append(&other.lengths);
     }
 
-    pub(super) fn finish(mut self) -> (Manifest, Vec<u8>) {
+    /// The sums as a manifest; what identifies the result is still to be filled in.
+    #[must_use]
+    pub fn finish(mut self) -> Manifest {
         self.manifest.lengths = self.lengths.summary();
-        (self.manifest, self.dropped)
+        self.manifest
     }
+
+    fn drop_row(&mut self, dropped: &Dropped, sources: &[Source], rejected: &mut Vec<u8>) {
+        let Dropped { origin, reason, text } = dropped;
+        debug_assert!(reasons::is_known(reason), "`{reason}` stands in no table of reasons");
+        let row = DroppedRow { file: file(sources, *origin), line: origin.line, row: origin.row, reason: reason.clone() };
+        rejected::write(&row, text, rejected);
+        *named(&mut self.manifest.rows_dropped, reason) += 1;
+        self.show_dropped(row);
+    }
+
+    fn show_dropped(&mut self, row: DroppedRow) {
+        let examples = &mut self.manifest.dropped_examples;
+        if examples.len() < EXAMPLES * LARGEST_TABLE
+            && examples.iter().filter(|e| e.reason == row.reason).count() < EXAMPLES
+        {
+            examples.push(row);
+        }
+    }
+
+    fn cut_row(&mut self, cut: &Truncated, sources: &[Source]) {
+        let m = &mut self.manifest;
+        m.rows_truncated += 1;
+        m.tokens_cut += cut.tokens_cut;
+        m.turns_cut += cut.turns_cut;
+        let Truncated { origin, tokens, tokens_cut, turns_cut } = *cut;
+        if m.most_cut.len() == MOST_CUT && m.most_cut.last().is_some_and(|least| least.tokens_cut >= tokens_cut) {
+            return;
+        }
+        let (line, row) = (origin.line, origin.row);
+        self.show_cut(TruncatedRow { file: file(sources, origin), line, row, tokens, tokens_cut, turns_cut });
+    }
+
+    /// Of rows that lost as much, the earlier one is shown.
+    fn show_cut(&mut self, row: TruncatedRow) {
+        let most = &mut self.manifest.most_cut;
+        let place = most.partition_point(|other| other.tokens_cut >= row.tokens_cut);
+        if place < MOST_CUT {
+            most.insert(place, row);
+            most.truncate(MOST_CUT);
+        }
+    }
+}
+
+fn file(sources: &[Source], origin: Origin) -> PathBuf {
+    sources.get(origin.file as usize).map(|s| s.path.clone()).unwrap_or_default()
 }
 
 fn merge(into: &mut Counts, from: &Counts) {

@@ -21,6 +21,8 @@ pub struct Dropped {
     pub origin: Origin,
     /// Why.
     pub reason: String,
+    /// The record as it stood in the file.
+    pub text: Box<str>,
 }
 
 /// What became of a batch of records.
@@ -36,19 +38,23 @@ pub struct Batch {
     pub notices: Counts,
     /// Keys without a meaning.
     pub ignored_keys: Counts,
-    /// Samples that were cut, their lost tokens and lost turns.
-    pub truncated: Truncated,
+    /// Samples that were cut.
+    pub truncated: Vec<Truncated>,
+    /// Tokens before truncation of every record that there was something to learn from.
+    pub full_lengths: Vec<u32>,
 }
 
-/// What truncation took.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// What truncation took from a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated {
-    /// Samples.
-    pub rows: u64,
-    /// Tokens.
+    /// Where the record stands.
+    pub origin: Origin,
+    /// Tokens before.
     pub tokens: u64,
+    /// Tokens lost.
+    pub tokens_cut: u64,
     /// Turns of which nothing is left.
-    pub turns: u64,
+    pub turns_cut: u64,
 }
 
 /// All that a record meets on its way.
@@ -83,30 +89,35 @@ impl RowMaker<'_> {
                 count(&mut batch.ignored_keys, &key);
             }
             let made = parsed.conversation.map_err(|reason| reason.to_string());
-            match made.and_then(|conversation| self.sample(&conversation, &mut batch)) {
+            match made.and_then(|conversation| self.sample(&conversation, origin, &mut batch)) {
                 Ok(sample) => {
                     parsed.repairs.iter().for_each(|name| count(&mut batch.repairs, name));
                     batch.samples.push((sample, origin));
                 }
-                Err(reason) => batch.dropped.push(Dropped { origin, reason }),
+                Err(reason) => batch.dropped.push(Dropped { origin, reason, text: text.into() }),
             }
         }
         Ok(batch)
     }
 
-    fn sample(&self, conversation: &Conversation<'_>, batch: &mut Batch) -> std::result::Result<Encoded, String> {
+    fn sample(
+        &self,
+        conversation: &Conversation<'_>,
+        origin: Origin,
+        batch: &mut Batch,
+    ) -> std::result::Result<Encoded, String> {
         let rendered = self.render(conversation);
-        let encoded = self.encoder.encode(&rendered.turns)?;
+        let encoded = self.encoder.encode(&rendered.turns).map_err(|problem| format!("untokenizable:{problem}"))?;
         if encoded.spans.is_empty() {
             return Err("nothing_to_learn".to_owned());
         }
         let full = encoded.ids.len();
+        batch.full_lengths.push(full as u32);
         let encoded = if full > self.options.cutoff_len {
             let Options { cutoff_len, truncation, mask_history, .. } = *self.options;
             let cut = truncate::truncate(&self.encoder, &rendered.turns, cutoff_len, truncation, mask_history)?;
-            batch.truncated.rows += 1;
-            batch.truncated.tokens += (full - cut.encoded.ids.len()) as u64;
-            batch.truncated.turns += cut.turns_cut as u64;
+            let (tokens_cut, turns_cut) = ((full - cut.encoded.ids.len()) as u64, cut.turns_cut as u64);
+            batch.truncated.push(Truncated { origin, tokens: full as u64, tokens_cut, turns_cut });
             cut.encoded
         } else {
             encoded

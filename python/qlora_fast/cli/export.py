@@ -1,0 +1,41 @@
+"""``qlora-fast export``: prepared data for other trainers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from qlora_fast.cli import console
+
+
+@click.command("export", short_help="Write prepared data for other trainers.")
+@click.argument("prepared", metavar="PREPARED", type=click.Path())
+@click.option("--to", required=True, metavar="OUT", help="OUT.parquet, OUT.arrow, OUT.jsonl, or a folder of Parquet.")
+@click.option("--packed", type=click.IntRange(min=1), help="Pack whole samples into rows of at most this many tokens.")
+@click.option("--columns", metavar="A,B,…", help="Default: input_ids,labels,position_ids (packed: and seq_lengths).")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON on stdout.")
+def command(prepared: str, to: str, packed: int | None, columns: str | None, as_json: bool) -> None:
+    """Write PREPARED, a folder that `prep` made, so that TRL, Axolotl and `datasets` can read it.
+
+    A row is a sample: its ids, its labels (-100 where nothing is learned) and its positions. With --packed a row
+    holds several samples; positions begin again at each, and seq_lengths says where they end.
+
+    \b
+    qlora-fast export prepared/data-1a2b3c4d5e --to data.parquet                                    TRL, datasets
+    qlora-fast export prepared/data-1a2b3c4d5e --to packed.parquet --packed 2048                    TRL, padding-free
+    qlora-fast export prepared/data-1a2b3c4d5e --to ax --columns input_ids,attention_mask,labels    Axolotl
+
+    docs/data.md shows how each of them reads it.
+    """
+    from qlora_fast.data import open_prepared
+    from qlora_fast.export import export
+
+    chosen = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
+    with console.progress("rows") as tick:
+        done = export(open_prepared(prepared), to, columns=chosen, packed=packed, progress=tick)
+    if as_json:
+        console.out_json(asdict(done))
+        return
+    files = "" if done.files == 1 else f" in {done.files:,} files"
+    console.out(f"{done.path}: {done.rows:,} rows of {done.samples:,} samples, {done.tokens:,} tokens{files}")

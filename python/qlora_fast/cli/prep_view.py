@@ -1,0 +1,110 @@
+"""The report of a preparation, for a person: what became of every row, what cutoffs and batches would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qlora_fast.cli import console
+
+_MOST_CUT_SHOWN = 5
+_INDENT = "    "
+
+
+def show(report: dict[str, Any], model: str | None = None) -> None:
+    """Print it: facts as names and values, then three tables."""
+    console.rows_out(_facts(report, model))
+    _cutoffs(report)
+    _batching(report)
+
+
+def _facts(report: dict[str, Any], model: str | None) -> list[tuple[str, str]]:
+    dropped = sum(report["rows_dropped"].values())
+    learned = report["supervised_tokens"] / max(report["tokens"], 1)
+    lengths = report["lengths"]
+    lines = [("prepared", f"{report['path']}" + ("  (found, unchanged)" if report.get("reused") else ""))]
+    if model is not None:
+        lines.append(("model", model))
+    lines += [
+        ("template", f"{report['template']}, records: {report['format']}"),
+        ("rows", f"{report['rows_read']:,} read = {report['rows_kept']:,} kept + {dropped:,} dropped"),
+        *_dropped(report),
+    ]
+    for title, key in (("repaired", "repairs"), ("note", "notices")):
+        lines += [(title, f"{n:,} {name}: {report['explanations'][name]}") for name, n in report[key].items()]
+    ignored = {name: n for name, n in report["ignored_keys"].items() if name != "rejected"}
+    lines += [("ignored", f"key `{name}` in {count:,} rows") for name, count in ignored.items()]
+    cut = f"{report['tokens_cut']:,} cut from {report['rows_truncated']:,} rows" if report["tokens_cut"] else "none cut"
+    lines += [
+        ("tokens", f"{report['tokens']:,} kept ({learned:.0%} learned), {cut}"),
+        *_most_cut(report),
+        ("lengths", "  ".join(f"{name} {lengths[name]:,}" for name in ("p50", "p90", "p95", "p99", "max"))),
+    ]
+    if "engine" in report:
+        engine = report["engine"]
+        name = engine["name"] + (f" ({engine['reason']})" if engine.get("reason") else "")
+        lines.append(("time", f"{report['seconds']['total']:.2f} s with {name}"))
+    return lines
+
+
+def _dropped(report: dict[str, Any]) -> list[tuple[str, str]]:
+    examples = {e["reason"]: e for e in reversed(report["dropped_examples"])}
+    lines = []
+    for reason, count in report["rows_dropped"].items():
+        where = examples.get(reason)
+        first = f"  first: {where['file']}:{where['line']} (row {where['row']})" if where else ""
+        lines.append(("", f"  {count:,} {reason}{first}"))
+        lines.append(("", f"{_INDENT}{report['explanations'][reason]}"))
+    if report.get("rejected_file"):
+        lines.append(("", f"  all of them, to mend and feed again: {report['rejected_file']}"))
+    return lines
+
+
+def _most_cut(report: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    for row in report["most_cut"][:_MOST_CUT_SHOWN]:
+        turns = f", {row['turns_cut']:,} turns gone" if row["turns_cut"] else ""
+        lines.append(("", f"  {row['file']}:{row['line']}  {row['tokens_cut']:,} of {row['tokens']:,} cut{turns}"))
+    return lines
+
+
+def _cutoffs(report: dict[str, Any]) -> None:
+    """What each cutoff takes, of the lengths before truncation."""
+    rows = report["rows_kept"] + sum(
+        n for reason, n in report["rows_dropped"].items() if reason in ("too_long", "cutoff_len_leaves_nothing_to_learn")
+    )
+    tokens = report["tokens"] + report["tokens_cut"]
+    table = []
+    for loss in report["cutoffs"]:
+        cutoff = loss["cutoff_len"]
+        marks = {
+            "now": cutoff == report["cutoff_len"],
+            "suggested: just above the 95th percentile": cutoff == report["suggested_cutoff"],
+        }
+        said = ", ".join(text for text, is_it in marks.items() if is_it)
+        if not loss["rows"] and not said:
+            said = "cuts nothing"
+        shares = (f"{loss['rows'] / max(rows, 1):.1%}", f"{loss['tokens'] / max(tokens, 1):.1%}")
+        table.append((f"{cutoff:,}", f"{loss['rows']:,}", shares[0], f"{loss['tokens']:,}", shares[1], said))
+    console.out()
+    console.table_out([("cutoff_len", "rows cut", "", "tokens cut", "", ""), *table])
+
+
+def _batching(report: dict[str, Any]) -> None:
+    fills = [
+        (f["packing"], f"{f['real_share']:.1%}", f"{f['rows']:,}", f"{f['updates']:,}") for f in report["padding"]
+    ]
+    console.out()
+    console.table_out([("packing", "real tokens", "rows an epoch", "updates an epoch"), *fills])
+    batches = [
+        (
+            f"{b['samples']:,}",
+            f"{b['updates']:,}",
+            f"{b['rows_mean']:.1f}",
+            f"{b['rows_max']:,}",
+            f"{b['tokens_mean']:,.0f}",
+        )
+        for b in report["effective_batches"]
+    ]
+    console.out()
+    head = ("samples an update", "updates an epoch", "packed rows an update", "at most", "tokens an update")
+    console.table_out([head, *batches])

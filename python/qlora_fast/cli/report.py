@@ -1,0 +1,44 @@
+"""``qlora-fast report``: the report of prepared data, shown again and kept as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qlora_fast.cli import console
+from qlora_fast.cli.words import sort_words
+
+
+@click.command("report", short_help="Show and keep the report of prepared data.")
+@click.argument("words", nargs=-1, metavar="PREPARED [KEY=VALUE...]")
+@click.option("--to", type=click.Path(), help="Folder for the files (default: PREPARED/report).")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+def command(words: tuple[str, ...], to: str | None, as_json: bool) -> None:
+    """Show what `prep` said of PREPARED, a folder that it made, and keep it: report.json and length_histogram.png.
+
+    Settings change the questions that depend on them, not the data: batch size, packing budget, devices.
+
+    \b
+    qlora-fast report prepared/data-1a2b3c4d5e
+    qlora-fast report prepared/data-1a2b3c4d5e --to docs per_device_train_batch_size=8 world_size=4
+    """
+    from qlora_fast import prep_report
+    from qlora_fast.cli import prep_view
+    from qlora_fast.config import load
+    from qlora_fast.planning import PlanOptions
+
+    folders, settings = sort_words(words)
+    if len(folders) != 1:
+        raise click.UsageError("give one prepared folder")
+    folder = Path(folders[0])
+    prepared = prep_report.of_folder(folder)
+    config = load(None, [f"cutoff_len={prepared['cutoff_len']}", *settings]).config
+    report = prep_report.build(prepared, PlanOptions.of(config))
+    kept = prep_report.keep(report, Path(to) if to else folder / prep_report.FOLDER)
+    if as_json:
+        console.out_json(report)
+    else:
+        prep_view.show(report)
+    for path in kept:
+        console.note(f"kept: {path}")

@@ -1,0 +1,81 @@
+"""What the names in a report mean, and what to do about them: one table, for every name that the core knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """In plain words: what was found, and how to mend it (empty where there is nothing to mend)."""
+
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.mend}" if self.mend else self.what
+
+
+REASONS = {
+    "cutoff_len_leaves_nothing_to_learn": Explanation(
+        "with the prompt and the template in place, no token of an answer fits into cutoff_len",
+        "raise cutoff_len, or shorten the prompt",
+    ),
+    "empty_answer": Explanation("the answer is empty or blank", "write one, or leave the row out"),
+    "key_twice": Explanation("a key stands twice in the record, so it is not clear which one counts", "keep one"),
+    "loss_weight_not_0_or_1": Explanation(
+        "a turn's loss weight is neither 0 nor 1", "use 1 for turns to learn and 0 for the others"
+    ),
+    "no_answer": Explanation("no turn of the assistant is left to learn from", "add the answer"),
+    "no_prompt": Explanation("nothing is asked before the answer", "add the question"),
+    "no_role": Explanation("a turn does not say who speaks", "give it a `role` (or `from`)"),
+    "not_a_list": Explanation("the field must be a list", "put its content into `[…]`"),
+    "not_an_object": Explanation("the record, or a turn of it, is not a JSON object", "write it as `{…}`"),
+    "not_pairs": Explanation("`history` must be a list of [question, answer] pairs", "pair them up"),
+    "not_text": Explanation("the field holds a number, a list or an object where text belongs", "put it in quotes"),
+    "nothing_to_learn": Explanation(
+        "no turn is marked to be learned, or what is to be learned has no tokens", "check the turns' loss flags"
+    ),
+    "too_long": Explanation("longer than cutoff_len, and `truncation: drop` is set", "raise cutoff_len"),
+    "tool_call_not_json": Explanation("a tool call is not valid JSON", "mend its JSON"),
+    "tool_call_without_name_or_arguments": Explanation(
+        "a tool call has no `name` or no `arguments`", "give it both; arguments may be `{}`"
+    ),
+    "unknown_format": Explanation(
+        "none of the keys of a known format is there",
+        "use `instruction` and `output`, `conversations`, or `messages`",
+    ),
+    "unknown_role": Explanation(
+        "a turn is spoken by somebody unknown", "use user, assistant, system or tool (or human, gpt, observation)"
+    ),
+    "untokenizable": Explanation("the tokenizer refused the text", "look at the text for what is special in it"),
+}
+"""Why a row was dropped."""
+
+REPAIRS = {
+    "empty_answer_without_loss": Explanation("an empty answer in a longer dialogue stays as context, without loss"),
+    "leading_answer_without_loss": Explanation("an answer before the first question stays as context, without loss"),
+    "same_role_neighbours_joined": Explanation("two turns in a row by the same speaker were joined by a line break"),
+    "trailing_prompt_removed": Explanation("a last question that nobody answers was removed"),
+}
+"""What was mended in a row that was kept."""
+
+NOTICES = {
+    "answer_starts_with_blanks": Explanation(
+        "an answer begins with blanks or a line break, which some templates would merge with their own"
+    ),
+    "control_token_kept_as_text": Explanation(
+        "the text holds something that looks like a control token; it stays plain text"
+    ),
+    "empty_prompt": Explanation("the prompt is empty", "fine if the model shall speak first"),
+    "thoughts_left_out": Explanation("the template leaves the thoughts of earlier answers out, as in a real chat"),
+    "tools_as_plain_text": Explanation("the template has no form for tools: they stand in the system prompt as text"),
+}
+"""What else is worth knowing about a row that was kept."""
+
+_ALL = {**REASONS, **REPAIRS, **NOTICES}
+
+
+def explain(name: str) -> Explanation | None:
+    """The explanation of a name, whatever field or value stands behind its colon."""
+    return _ALL.get(name.partition(":")[0])

@@ -1,0 +1,48 @@
+//! The names that a report can hold: why rows are dropped, what was repaired, what is worth knowing.
+//!
+//! Behind a colon stands the field or the value that the name speaks of. The explanations for people are the front
+//! end's; a test there walks these lists.
+
+/// Why a row is dropped.
+pub const REASONS: &[&str] = &[
+    "cutoff_len_leaves_nothing_to_learn",
+    "empty_answer",
+    "key_twice",
+    "loss_weight_not_0_or_1",
+    "no_answer",
+    "no_prompt",
+    "no_role",
+    "not_a_list",
+    "not_an_object",
+    "not_pairs",
+    "not_text",
+    "nothing_to_learn",
+    "too_long",
+    "tool_call_not_json",
+    "tool_call_without_name_or_arguments",
+    "unknown_format",
+    "unknown_role",
+    "untokenizable",
+];
+
+/// What was mended in rows that are kept.
+pub const REPAIRS: &[&str] = &[
+    "empty_answer_without_loss",
+    "leading_answer_without_loss",
+    "same_role_neighbours_joined",
+    "trailing_prompt_removed",
+];
+
+/// What else is worth knowing of rows that are kept.
+pub const NOTICES: &[&str] = &[
+    "answer_starts_with_blanks",
+    "control_token_kept_as_text",
+    "empty_prompt",
+    "thoughts_left_out",
+    "tools_as_plain_text",
+];
+
+/// Whether a reason stands in the list, whatever it says behind its colon.
+pub(super) fn is_known(reason: &str) -> bool {
+    REASONS.contains(&reason.split(':').next().unwrap_or_default())
+}

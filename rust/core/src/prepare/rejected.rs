@@ -1,0 +1,118 @@
+//! rejected.jsonl: every row that was dropped, as it stood in the data, so that it can be mended and fed again.
+//!
+//! A row is its own record with one key more, `rejected`, which says why and where; no format gives that key a meaning,
+//! so the mended file is a data file like any other. What is no object stands behind the key `record`.
+
+use super::report::DroppedRow;
+use crate::durable::NewFolder;
+use crate::error::Result;
+use serde::de::IgnoredAny;
+
+/// The name of the file.
+pub(super) const FILE: &str = "rejected.jsonl";
+/// What is held back before it is written.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Appends a row's line. `text` is JSON: a line break in it can only stand between its parts.
+pub(super) fn write(row: &DroppedRow, text: &str, out: &mut Vec<u8>) {
+    let label = serde_json::to_string(row).unwrap_or_default();
+    let text = text.trim_ascii();
+    let (between, rest, end) = match text.strip_prefix('{').map(without_label) {
+        Some(rest) if rest.starts_with('}') => ("", rest, "\n"),
+        Some(rest) => (",", rest, "\n"),
+        None => (",\"record\":", text, "}\n"),
+    };
+    out.extend_from_slice(b"{\"rejected\":");
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(between.as_bytes());
+    out.extend(rest.bytes().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
+    out.extend_from_slice(end.as_bytes());
+}
+
+/// The inside of an object, without what an earlier rejection wrote at its head.
+fn without_label(inside: &str) -> &str {
+    let inside = inside.trim_ascii_start();
+    let Some(label) = inside.strip_prefix("\"rejected\":") else {
+        return inside;
+    };
+    let mut value = serde_json::Deserializer::from_str(label).into_iter::<IgnoredAny>();
+    match value.next() {
+        Some(Ok(_)) => label[value.byte_offset()..].trim_ascii_start().trim_start_matches(',').trim_ascii_start(),
+        _ => inside,
+    }
+}
+
+/// Writes the lines into a folder as they come; without any, there is no file.
+pub struct Rejected<'f> {
+    folder: &'f NewFolder,
+    name: String,
+    /// Lines that are not written yet.
+    pub lines: Vec<u8>,
+    begun: bool,
+}
+
+impl<'f> Rejected<'f> {
+    /// The file `name` in `folder`.
+    #[must_use]
+    pub fn new(folder: &'f NewFolder, name: &str) -> Self {
+        Self { folder, name: name.to_owned(), lines: Vec::new(), begun: false }
+    }
+
+    /// Writes what has come, if it is much.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::error::Error::Io).
+    pub fn flush_some(&mut self) -> Result<()> {
+        if self.lines.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes the rest, down to the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::error::Error::Io).
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        if self.begun { self.folder.sync(&self.name) } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if !self.lines.is_empty() {
+            self.begun = true;
+            self.folder.append(&self.name, &self.lines)?;
+            self.lines.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_line_is_the_record_and_why() {
+        let row = DroppedRow { file: "a.json".into(), line: 3, row: 1, reason: "empty_answer".to_owned() };
+        let why = json!({"file": "a.json", "line": 3, "row": 1, "reason": "empty_answer"});
+        for (text, expected) in [
+            ("{\r\n \"a\": \"x\\ny\",\n \"b\": 1e400}", "{\"rejected\":W,\"a\": \"x\\ny\",  \"b\": 1e400}\n"),
+            ("{ }", "{\"rejected\":W}\n"),
+            ("{\"rejected\":{\"line\":9},\"a\":1}", "{\"rejected\":W,\"a\":1}\n"),
+            ("{\"rejected\": {} }", "{\"rejected\":W}\n"),
+            ("[1,\n2]", "{\"rejected\":W,\"record\":[1, 2]}\n"),
+            ("3", "{\"rejected\":W,\"record\":3}\n"),
+        ] {
+            let mut line = Vec::new();
+            write(&row, text, &mut line);
+            let line = String::from_utf8(line).unwrap();
+            let label = serde_json::to_string(&row).unwrap();
+            assert_eq!(line, expected.replace('W', &label));
+            if !text.contains("1e400") {
+                let parsed: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(parsed["rejected"], why);
+            }
+        }
+    }
+}
