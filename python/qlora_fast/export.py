@@ -138,9 +138,7 @@ class _Column:
         return (self.values[a:b].tolist() for a, b in pairwise(self.offsets.tolist()))
 
 
-def _groups(
-    dataset: PreparedDataset, rows: Rows, columns: Sequence[str], progress: Progress | None
-) -> Iterator[Group]:
+def _groups(dataset: PreparedDataset, rows: Rows, columns: Sequence[str], progress: Progress | None) -> Iterator[Group]:
     """Rows in groups of about a million tokens."""
     group: list[Sequence[int] | NDArray[np.int64]] = []
     tokens = 0
@@ -196,7 +194,8 @@ def _form(path: Path) -> str:
     if suffix == "":
         return "folder"
     raise ConfigError(
-        f"`{path}`: `.{suffix}` is no format to export to", hint=".parquet, .arrow, .jsonl, or a folder without a suffix"
+        f"`{path}`: `.{suffix}` is no format to export to",
+        hint=".parquet, .arrow, .jsonl, or a folder without a suffix",
     )
 
 
@@ -259,7 +258,10 @@ def _schema(columns: Sequence[str]) -> pa.Schema:
 
 def _table(pa: Any, schema: pa.Schema, group: Group) -> pa.Table:
     """Lists without a Python object for each number."""
-    lists = [pa.ListArray.from_arrays(pa.array(c.offsets), pa.array(c.values)) for c in (group[name] for name in schema.names)]
+    lists = [
+        pa.ListArray.from_arrays(pa.array(c.offsets), pa.array(c.values))
+        for c in (group[name] for name in schema.names)
+    ]
     return pa.Table.from_arrays(lists, schema=schema)
 
 

@@ -39,9 +39,9 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     total = int(samples.sum())
     below = np.cumsum(samples)
     p50, p95 = (int(lengths[np.searchsorted(below, np.ceil(q * total))]) for q in (0.50, 0.95))
-    _line(axes, p50, f"half of the samples\nup to {p50:,}", _GREY, 0.97)
-    _line(axes, p95, f"95 %\nup to {p95:,}", _GREY, 0.97)
-    _line(axes, suggested, f"suggested\ncutoff {suggested:,}", _ORANGE, 0.82)
+    _line(axes, p50, f"half of the samples\nup to {p50:,}", _GREY, left=True)
+    _line(axes, p95, f"95 %\nup to {p95:,}", _GREY, left=True)
+    _line(axes, suggested, f"suggested\ncutoff {suggested:,}", _ORANGE, left=False)
     names = ", ".join(Path(source["path"]).name for source in report["sources"][:3])
     more = ", …" if len(report["sources"]) > 3 else ""
     tokens = int((lengths * samples).sum())
@@ -52,6 +52,7 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if cutoff < edges[-1]:
         axes.legend(frameon=False, loc="center right")
@@ -65,16 +66,17 @@ def _edges(shortest: int, longest: int) -> NDArray[np.int64]:
     return np.unique(np.append(np.floor(spread), longest + 1).astype(np.int64))
 
 
-def _line(axes: Axes, at: int, text: str, color: str, height: float) -> None:
+def _line(axes: Axes, at: int, text: str, color: str, *, left: bool) -> None:
     from matplotlib.patheffects import withStroke
 
     axes.axvline(at, color=color, linewidth=1.2, linestyle="--")
     axes.annotate(
         text,
-        (at, height),
+        (at, 0.97),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
-        xytext=(4, 0),
+        xytext=(-4 if left else 4, 0),
+        ha="right" if left else "left",
         va="top",
         fontsize=9,
         color=color,

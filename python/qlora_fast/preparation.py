@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qlora_fast import _core, base_model
 from qlora_fast.config import Config, of
-from qlora_fast.data import PreparedDataset, open_prepared
 from qlora_fast.errors import ConfigError, DataError, TokenizerError
+
+if TYPE_CHECKING:
+    from qlora_fast.data import PreparedDataset
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,8 @@ class Prepared:
     report: dict[str, Any] = field(repr=False)
 
     def open(self) -> PreparedDataset:
+        from qlora_fast.data import open_prepared  # NumPy: `prep` does without
+
         return open_prepared(self.path)
 
 

@@ -50,8 +50,8 @@ def histogram(full_lengths: str) -> tuple[list[int], list[int]]:
     """(lengths, samples) of a manifest's ``full_lengths``; a bucket of several lengths counts as its mean one."""
     lengths, samples = [], []
     for entry in full_lengths.split():
-        length, count, tokens = (list(map(int, entry.split(":"))) + [0])[:3]
-        lengths.append(tokens // count if tokens else length)
+        length, count, *tokens = map(int, entry.split(":"))
+        lengths.append(tokens[0] // count if tokens else length)
         samples.append(count)
     return lengths, samples
 

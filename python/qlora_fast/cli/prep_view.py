@@ -70,10 +70,12 @@ def _most_cut(report: dict[str, Any]) -> list[tuple[str, str]]:
 def _cutoffs(report: dict[str, Any]) -> None:
     """What each cutoff takes, of the lengths before truncation."""
     rows = report["rows_kept"] + sum(
-        n for reason, n in report["rows_dropped"].items() if reason in ("too_long", "cutoff_len_leaves_nothing_to_learn")
+        n
+        for reason, n in report["rows_dropped"].items()
+        if reason in ("too_long", "cutoff_len_leaves_nothing_to_learn")
     )
     tokens = report["tokens"] + report["tokens_cut"]
-    table = []
+    table: list[tuple[str, ...]] = []
     for loss in report["cutoffs"]:
         cutoff = loss["cutoff_len"]
         marks = {
@@ -82,6 +84,8 @@ def _cutoffs(report: dict[str, Any]) -> None:
         }
         said = ", ".join(text for text, is_it in marks.items() if is_it)
         if not loss["rows"] and not said:
+            if table and table[-1][1] == "0":
+                continue
             said = "cuts nothing"
         shares = (f"{loss['rows'] / max(rows, 1):.1%}", f"{loss['tokens'] / max(tokens, 1):.1%}")
         table.append((f"{cutoff:,}", f"{loss['rows']:,}", shares[0], f"{loss['tokens']:,}", shares[1], said))
@@ -90,9 +94,7 @@ def _cutoffs(report: dict[str, Any]) -> None:
 
 
 def _batching(report: dict[str, Any]) -> None:
-    fills = [
-        (f["packing"], f"{f['real_share']:.1%}", f"{f['rows']:,}", f"{f['updates']:,}") for f in report["padding"]
-    ]
+    fills = [(f["packing"], f"{f['real_share']:.1%}", f"{f['rows']:,}", f"{f['updates']:,}") for f in report["padding"]]
     console.out()
     console.table_out([("packing", "real tokens", "rows an epoch", "updates an epoch"), *fills])
     batches = [

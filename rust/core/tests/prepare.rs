@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
-use qlora_fast_core::error::Error;
 use qlora_fast_core::encode::Encoder;
+use qlora_fast_core::error::Error;
 use qlora_fast_core::prepare::{Options, Report, RowMaker, Tally, prepare};
 use qlora_fast_core::record::{Format, reader::Reader, reader::Span};
 use qlora_fast_core::tokenizer::Tokenizer;

@@ -1,7 +1,7 @@
 //! What padding would cost: the share of computed tokens that are real, for each way to batch the same samples.
 
-use super::plan::{EpochPlan, Mode, PlanOptions, plan_epoch};
 use super::PackError;
+use super::plan::{EpochPlan, Mode, PlanOptions, plan_epoch};
 use serde::Serialize;
 
 /// One way to batch an epoch.

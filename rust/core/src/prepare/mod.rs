@@ -243,7 +243,8 @@ fn existing(out: &Path, fingerprint: &str) -> Result<Option<Manifest>> {
 ///
 /// [`Error::Artifact`] if it is none.
 pub fn manifest(folder: &Path) -> Result<Manifest> {
-    let bytes = std::fs::read(folder.join("manifest.json")).map_err(Error::io("read", &folder.join("manifest.json")))?;
+    let bytes =
+        std::fs::read(folder.join("manifest.json")).map_err(Error::io("read", &folder.join("manifest.json")))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::Artifact {
         path: folder.to_path_buf(),
         problem: format!("is no prepared dataset of this version: {error}"),

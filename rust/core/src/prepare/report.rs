@@ -155,7 +155,8 @@ impl Tally {
     fn drop_row(&mut self, dropped: &Dropped, sources: &[Source], rejected: &mut Vec<u8>) {
         let Dropped { origin, reason, text } = dropped;
         debug_assert!(reasons::is_known(reason), "`{reason}` stands in no table of reasons");
-        let row = DroppedRow { file: file(sources, *origin), line: origin.line, row: origin.row, reason: reason.clone() };
+        let row =
+            DroppedRow { file: file(sources, *origin), line: origin.line, row: origin.row, reason: reason.clone() };
         rejected::write(&row, text, rejected);
         *named(&mut self.manifest.rows_dropped, reason) += 1;
         self.show_dropped(row);
