@@ -116,7 +116,7 @@ def test_the_snippets_of_the_docs_run(tmp_path: Path, model_dir: Path) -> None:
     report = cli("prep", "data.json", *settings, "--json", cwd=tmp_path).json
     (tmp_path / report["path"]).rename(tmp_path / "prepared" / "data-1a2b3c4d5e")
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^ {4}(qlora-fast export .*)$", text, re.MULTILINE)
+    commands = re.findall(r"^(qlora-fast export .*)$", text, re.MULTILINE)
     assert len(commands) >= 3
     for command in commands:
         ran = cli(*command.split()[1:], cwd=tmp_path)
