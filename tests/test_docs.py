@@ -12,6 +12,8 @@ import pytest
 from qlora_fast.cli import COMMANDS, cli
 from qlora_fast.config import KEYS, load
 from qlora_fast.config.foreign import RULES, TRANSLATED
+from qlora_fast.memory import variants
+from qlora_fast.model_shapes import gb, guide_table, shape_of
 from qlora_fast.planning import PlanOptions, epoch_plan, split
 from qlora_fast.preparation import prepare_config
 from qlora_fast.schedule import total_updates, updates_per_epoch
@@ -165,6 +167,32 @@ def test_the_weights_in_the_recipes_add_up() -> None:
     assert "630,784" in text(ROOT / "docs" / "guide.md")
     layer = 2 * (1024 + 2048) + 2 * (1024 + 1024) + 3 * (1024 + 3072)
     assert 28 * layer == 630_784
+
+
+def test_the_guides_memory_table_is_the_one_that_memory_prints() -> None:
+    page = text(ROOT / "docs" / "guide.md")
+    rows = guide_table(2048)
+    for size in ("0.6B", "7B", "14B", "72B"):
+        full, lora, qlora = (
+            next(r for r in rows if (r.size, r.method) == (size, m)) for m in ("full", "LoRA", "QLoRA")
+        )
+        columns = [
+            ", ".join(f"{r.guide:g}" for r in (full, lora, qlora)),
+            ", ".join(gb(r.weights) for r in (lora, qlora)),
+            ", ".join(gb(r.total) for r in (full, lora, qlora)),
+        ]
+        assert f"| {size} | {' | '.join(columns)} |" in page
+
+
+def test_the_memory_that_the_recipes_promise() -> None:
+    shape = shape_of("Qwen/Qwen3-8B")
+    assert shape is not None
+    big = load(ROOT / "configs/recipes/gpu-24gb.yaml").config
+    assert gb(variants(shape, big, big.row_budget)["16 bits, checkpointing"].total) == "19.5"
+    assert "19.5 GB" in text(ROOT / "configs/recipes/gpu-24gb.yaml")
+    small = load(ROOT / "configs/recipes/gpu-8gb.yaml", ["lora_rank=8", "cutoff_len=512"]).config
+    assert gb(variants(shape, small, small.row_budget)["4 bits, checkpointing"].total) == "7.84"
+    assert "7.8 GB" in text(ROOT / "configs/recipes/gpu-8gb.yaml")
 
 
 def test_tokens_of_the_truncation_rule_are_as_the_page_says() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.words import complete_settings
 
 if TYPE_CHECKING:
     from qlora_fast.config import Config
@@ -28,7 +29,7 @@ PARTS = {
 
 @click.command("memory", short_help="What a run needs of a GPU's memory.")
 @click.argument("config_file", metavar="[CONFIG.yaml]", type=click.Path(), required=False)
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--tokens", type=click.IntRange(min=1), help="Tokens of the longest row; default: the config's budget.")
 @click.option("--json", "as_json", is_flag=True, help="Print bytes as JSON on stdout.")
 def command(config_file: str | None, settings: tuple[str, ...], tokens: int | None, as_json: bool) -> None:
