@@ -90,11 +90,9 @@ def probe(config: Config, forward: Forward, adapter: Adapter, dataset: PreparedD
         if on:
             recompute(forward.model)
     with explained(config, dataset, row):
-        try:
+        if on or config.gradient_checkpointing == "false":
             run_row(forward, adapter, row)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if on or config.gradient_checkpointing == "false" or not _is_out_of_memory(error):
-                raise
+        elif not _fits(forward, adapter, row):
             log.info("gradient checkpointing: on after all; the longest row did not fit without it")
             recompute(forward.model)
             on = True
@@ -153,6 +151,17 @@ def advice(config: Config, dataset: PreparedDataset, row: Row) -> list[str]:
 
 def gib(size: float) -> str:
     return f"{size / 2**30:,.2f} GiB"
+
+
+def _fits(forward: Forward, adapter: Adapter, row: Row) -> bool:
+    # A function of its own: an error that is still held keeps everything that its frames do.
+    try:
+        run_row(forward, adapter, row)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def _need(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
