@@ -19,7 +19,7 @@ from qlora_fast import _core
 from qlora_fast.data import open_prepared
 from qlora_fast.planning import PlanOptions, epoch_plan
 from qlora_fast.reasons import NOTICES, REASONS, REPAIRS, explain
-from qlora_fast.stats import histogram, padding, review
+from qlora_fast.stats import histogram, padding, review, totals
 
 CORE = ROOT / "rust" / "core" / "src"
 
@@ -81,6 +81,9 @@ def test_review_counts_what_counting_by_hand_counts(tmp_path: Path) -> None:
     assert found["suggested_cutoff"] % 64 == 0
     lengths, samples = histogram(dataset.manifest["full_lengths"])
     assert np.repeat(lengths, samples).tolist() == np.sort(full).tolist()
+    assert totals(dataset.manifest["full_lengths"]) == (300, int(full.sum()))
+    assert totals("3:2 100001:2:200003") == (4, 200_009)
+    assert histogram("3:2 100001:2:200003") == ([3, 100_001], [2, 2])
 
     for fill in padding(dataset.lengths, dataset.supervised, OPTIONS):
         assert vars_of(fill) in found["padding"]

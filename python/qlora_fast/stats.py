@@ -56,5 +56,15 @@ def histogram(full_lengths: str) -> tuple[list[int], list[int]]:
     return lengths, samples
 
 
+def totals(full_lengths: str) -> tuple[int, int]:
+    """(samples, tokens) before truncation."""
+    samples = tokens = 0
+    for entry in full_lengths.split():
+        length, count, *sums = map(int, entry.split(":"))
+        samples += count
+        tokens += sums[0] if sums else length * count
+    return samples, tokens
+
+
 def _options(options: PlanOptions) -> str:
     return json.dumps({**asdict(options), "rows_per_update": options.samples_per_update})

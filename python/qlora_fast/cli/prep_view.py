@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qlora_fast.cli import console
+from qlora_fast.stats import totals
 
 _MOST_CUT_SHOWN = 5
 _INDENT = "    "
@@ -69,12 +70,7 @@ def _most_cut(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _cutoffs(report: dict[str, Any]) -> None:
     """What each cutoff takes, of the lengths before truncation."""
-    rows = report["rows_kept"] + sum(
-        n
-        for reason, n in report["rows_dropped"].items()
-        if reason in ("too_long", "cutoff_len_leaves_nothing_to_learn")
-    )
-    tokens = report["tokens"] + report["tokens_cut"]
+    rows, tokens = totals(report["full_lengths"])
     table: list[tuple[str, ...]] = []
     for loss in report["cutoffs"]:
         cutoff = loss["cutoff_len"]
