@@ -1,17 +1,20 @@
-//! Text → token ids, by one of two engines with equal ids.
+//! Text → token ids, by one of three engines with equal ids: the project's own where it knows the tokenizer's parts, the
+//! crate `fastokens` where only that one does, and the crate `tokenizers`, which is the reference, elsewhere.
 //!
-//! Both encode as if the tokenizer had no added tokens: text can then never become a control token, whatever it says.
+//! All encode as if the tokenizer had no added tokens: text can then never become a control token, whatever it says.
 //! Control tokens are looked up by name, by the template.
 
 mod fast;
+pub(crate) mod native;
 mod reference;
 
 use crate::error::{Error, Result};
 use aho_corasick::AhoCorasick;
+use native::AddedToken;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Turns text into ids.
 pub trait Engine: Send + Sync {
@@ -30,9 +33,11 @@ pub trait Engine: Send + Sync {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
-    /// The fast one where it knows the tokenizer, the reference elsewhere.
+    /// The fastest that knows the tokenizer.
     #[default]
     Auto,
+    /// The project's own, or an error.
+    Native,
     /// The crate `fastokens`, or an error.
     Fastokens,
     /// The crate `tokenizers`: the reference.
@@ -60,9 +65,32 @@ impl Tokenizer {
             problem: format!("`{}` is not a tokenizer that can be used: {problem}", path.display()),
             hint: "it must be the tokenizer.json that transformers' `save_pretrained` writes".to_owned(),
         };
-        let file: Shape = serde_json::from_slice(&bytes).map_err(|e| fault(e.to_string()))?;
-        drop(bytes);
-        let blanks = file.added_tokens.iter().find(|t| !t.special && t.content.trim().is_empty());
+        let native = || native::Native::load(&bytes, cache_folder().as_deref());
+        let fast = || fast::Fast::load(path);
+        let reference = || reference::Reference::load(path).map_err(fault);
+        let mut reason = None;
+        let (engine, added): (Box<dyn Engine>, _) = match choice {
+            Choice::Native => of_native(native().map_err(fault)?),
+            Choice::Fastokens => (Box::new(fast().map_err(fault)?), added_tokens(&bytes).map_err(fault)?),
+            Choice::Tokenizers => (Box::new(reference()?), added_tokens(&bytes).map_err(fault)?),
+            Choice::Auto => match native() {
+                Ok(engine) => of_native(engine),
+                Err(own) => {
+                    let added = added_tokens(&bytes).map_err(fault)?;
+                    match fast() {
+                        Ok(engine) => {
+                            reason = Some(own);
+                            (Box::new(engine), added)
+                        }
+                        Err(why) => {
+                            reason = Some(format!("{own}; fastokens: {why}"));
+                            (Box::new(reference()?), added)
+                        }
+                    }
+                }
+            },
+        };
+        let blanks = added.iter().find(|t| !t.special && t.content.trim().is_empty());
         if let Some(blank) = blanks {
             // Such tokens are part of how ordinary text is cut; without them the ids would be other ones.
             return Err(fault(format!(
@@ -70,17 +98,7 @@ impl Tokenizer {
                 blank.content
             )));
         }
-        let reference =
-            || -> Result<Box<dyn Engine>> { Ok(Box::new(reference::Reference::load(path).map_err(fault)?)) };
-        let (engine, reason): (Box<dyn Engine>, _) = match choice {
-            Choice::Tokenizers => (reference()?, None),
-            Choice::Fastokens => (Box::new(fast::Fast::load(path).map_err(fault)?), None),
-            Choice::Auto => match fast::Fast::load(path) {
-                Ok(engine) => (Box::new(engine), None),
-                Err(why) => (reference()?, Some(format!("fastokens does not know this tokenizer: {why}"))),
-            },
-        };
-        let added: HashMap<String, u32> = file.added_tokens.into_iter().map(|t| (t.content, t.id)).collect();
+        let added: HashMap<String, u32> = added.into_iter().map(|t| (t.content, t.id)).collect();
         let lookalikes = AhoCorasick::new(added.keys()).ok().filter(|_| !added.is_empty());
         Ok(Self { engine, reason, added, lookalikes })
     }
@@ -110,18 +128,25 @@ impl Tokenizer {
     }
 }
 
-/// What is read of a `tokenizer.json` beside the engine.
-#[derive(Deserialize)]
-struct Shape {
-    added_tokens: Vec<AddedToken>,
-    #[serde(rename = "model")]
-    _model: IgnoredAny,
+fn of_native(engine: native::Native) -> (Box<dyn Engine>, Vec<AddedToken>) {
+    let added = engine.added().to_vec();
+    (Box::new(engine), added)
 }
 
-#[derive(Deserialize)]
-struct AddedToken {
-    id: u32,
-    content: String,
-    #[serde(default)]
-    special: bool,
+/// The control tokens of a `tokenizer.json`.
+fn added_tokens(json: &[u8]) -> std::result::Result<Vec<AddedToken>, String> {
+    #[derive(Deserialize)]
+    struct Shape {
+        added_tokens: Vec<AddedToken>,
+        #[serde(rename = "model")]
+        _model: IgnoredAny,
+    }
+    serde_json::from_slice::<Shape>(json).map(|file| file.added_tokens).map_err(|e| e.to_string())
+}
+
+/// Where compiled tokenizers are kept: beside the converted models of the Python side.
+fn cache_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("qlora-fast").join("tokenizers"))
 }

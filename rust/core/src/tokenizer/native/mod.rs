@@ -1,0 +1,142 @@
+//! The project's own engine: byte-pair encoding over flat tables, for the split patterns that it knows by heart.
+//!
+//! ```text
+//!  text ─▶ NFC, if anything in it composes ─▶ scan: pieces ─▶ seen before? a whole token? ─▶ else cut at borders that
+//!                                                                                          no merge crosses, and merge
+//! ```
+//!
+//! The tables are compiled once from `tokenizer.json` and kept in the user's cache folder. docs/tokenizer.md has the
+//! reasons and the figures.
+
+mod border;
+pub(crate) mod classes;
+mod compile;
+mod file;
+mod merge;
+mod pieces;
+mod scan;
+mod source;
+mod tables;
+
+pub(super) use tables::AddedToken;
+
+use super::Engine;
+use pieces::{Cache, Encoder};
+use scan::{Gpt2, Llama3, O200k, Qwen, Rules, Scanner, Smol};
+use std::cell::RefCell;
+use std::path::Path;
+use tables::{Head, Pattern, Tables};
+use thread_local::ThreadLocal;
+use unicode_normalization_alignments::UnicodeNormalization;
+
+pub(super) struct Native {
+    head: Head,
+    tables: Tables,
+    caches: ThreadLocal<RefCell<Cache>>,
+}
+
+impl Native {
+    /// The engine for a `tokenizer.json`, given as bytes: from the compiled file in `folder` if there is a sound one,
+    /// else compiled now and kept there if that is possible.
+    ///
+    /// # Errors
+    ///
+    /// What is not known of the tokenizer.
+    pub(super) fn load(json: &[u8], folder: Option<&Path>) -> Result<Self, String> {
+        let source = blake3::hash(json).to_hex();
+        let path = folder.map(|folder| folder.join(file::name(&source)));
+        if let Some((head, tables)) = path.as_ref().and_then(|path| file::read(path, &source)) {
+            return Ok(Self::of(head, tables));
+        }
+        let (head, tables) = compile::compile(json)?;
+        if let Some(path) = path {
+            // A folder that cannot be written costs the next start half a second, and nothing else.
+            let _ = file::write(&path, &source, &head, &tables);
+        }
+        Ok(Self::of(head, tables))
+    }
+
+    fn of(head: Head, tables: Tables) -> Self {
+        Self { head, tables, caches: ThreadLocal::new() }
+    }
+
+    /// The control tokens of the file.
+    pub(super) fn added(&self) -> &[AddedToken] {
+        &self.head.added
+    }
+
+    fn scan<R: Rules>(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
+        let encoder = Encoder::new(&self.tables, self.head.pattern, self.head.whole_only);
+        let scanner = Scanner::<R>::new(text);
+        let mut at = 0;
+        while at < text.len() {
+            let end = scanner.end(at);
+            encoder.piece(text, at, end, cache, ids);
+            at = end;
+        }
+    }
+
+    fn encode_normal(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
+        match self.head.pattern {
+            Pattern::Qwen => self.scan::<Qwen>(text, cache, ids),
+            Pattern::Llama3 => self.scan::<Llama3>(text, cache, ids),
+            Pattern::Gpt2 => self.scan::<Gpt2>(text, cache, ids),
+            Pattern::Smol => self.scan::<Smol>(text, cache, ids),
+            Pattern::O200k => self.scan::<O200k>(text, cache, ids),
+            Pattern::Metaspace => {
+                Encoder::new(&self.tables, Pattern::Metaspace, false).stretches(text, cache, ids);
+            }
+        }
+    }
+}
+
+impl Engine for Native {
+    fn name(&self) -> &'static str {
+        "qlora-fast"
+    }
+
+    fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
+        let cache = &mut *self.caches.get_or_default().borrow_mut();
+        if self.head.pattern == Pattern::Metaspace {
+            if text.is_empty() {
+                return Ok(());
+            }
+            let mut spaced = std::mem::take(&mut cache.text);
+            spaced.clear();
+            spaced.push('▁');
+            push_with_marks(text, &mut spaced);
+            self.encode_normal(spaced.as_bytes(), cache, ids);
+            cache.text = spaced;
+        } else if self.head.nfc && composes(text) {
+            let mut normal = std::mem::take(&mut cache.text);
+            normal.clear();
+            normal.extend(text.nfc().map(|(c, _)| c));
+            self.encode_normal(normal.as_bytes(), cache, ids);
+            cache.text = normal;
+        } else {
+            self.encode_normal(text.as_bytes(), cache, ids);
+        }
+        Ok(())
+    }
+}
+
+/// Appends `text` with a `▁` for each blank.
+fn push_with_marks(text: &str, spaced: &mut String) {
+    let mut from = 0;
+    for at in memchr::memchr_iter(b' ', text.as_bytes()) {
+        spaced.push_str(&text[from..at]);
+        spaced.push('▁');
+        from = at + 1;
+    }
+    spaced.push_str(&text[from..]);
+}
+
+/// Whether NFC might change the text.
+fn composes(text: &str) -> bool {
+    if text.is_ascii() {
+        return false;
+    }
+    let table = classes::table();
+    // Nothing below U+0300 composes with what stands before it, or decomposes.
+    text.chars().any(|c| c >= '\u{300}' && table[c as usize] & classes::COMPOSES != 0)
+}

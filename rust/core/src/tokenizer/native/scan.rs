@@ -1,0 +1,346 @@
+//! Pre-tokenization without regular expressions: where does the piece that begins here end?
+//!
+//! The split patterns of the GPT-2 and tiktoken families share one shape: contractions, a run of letters with at most
+//! one character before it, digits, a run of anything else, white space. [`Rules`] holds what differs between them.
+//! ASCII is looked at sixteen bytes at a time; other characters one by one, by [`classes`].
+
+use super::classes::{self, DIGIT, LETTER, LOWER, NUMBER, SPACE, UPPER, decode};
+
+/// What tells one split pattern from another.
+pub(super) trait Rules {
+    /// Contractions match whatever their case, `ſ` for `s` included.
+    const CONTRACTIONS_ANY_CASE: bool;
+    /// Any character but a letter, a digit or a line break may lead a run of letters; otherwise only a blank may.
+    const ANY_LEAD: bool;
+    /// Digits in a piece.
+    const DIGITS: usize;
+    /// Line breaks (and for o200k slashes) belong to the run of other characters before them, and white space is cut
+    /// behind its last line break.
+    const LINE_BREAKS: bool;
+    /// Runs of letters are cut where lower case turns into upper case, and contractions belong to the word before.
+    const CASED: bool;
+    /// Digits were cut out beforehand, so that each is a piece and the text ends before it.
+    const DIGITS_APART: bool;
+}
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident: $any_case:literal, $any_lead:literal, $digits:expr, $breaks:literal, $cased:literal, $apart:literal;)*) => {
+        $($(#[$doc])* pub(super) struct $name;
+        impl Rules for $name {
+            const CONTRACTIONS_ANY_CASE: bool = $any_case;
+            const ANY_LEAD: bool = $any_lead;
+            const DIGITS: usize = $digits;
+            const LINE_BREAKS: bool = $breaks;
+            const CASED: bool = $cased;
+            const DIGITS_APART: bool = $apart;
+        })*
+    };
+}
+
+rules! {
+    /// Qwen2, Qwen2.5, Qwen3.
+    Qwen: true, true, 1, true, false, false;
+    /// Llama-3 and cl100k.
+    Llama3: true, true, 3, true, false, false;
+    /// GPT-2, and `ByteLevel` with its own pattern.
+    Gpt2: false, false, usize::MAX, false, false, false;
+    /// SmolLM and StarCoder: every digit apart, then GPT-2.
+    Smol: false, false, usize::MAX, false, false, true;
+    /// GPT-4o.
+    O200k: true, true, 3, true, true, false;
+}
+
+/// What an ASCII byte is; `WIDE` begins a character of several bytes.
+const OTHER: u8 = 0;
+const WIDE: u8 = 128;
+const ASCII: [u8; 256] = {
+    let mut table = [OTHER; 256];
+    let mut i = 0;
+    while i < 256 {
+        let byte = i as u8;
+        table[i] = match byte {
+            b'A'..=b'Z' => LETTER | UPPER,
+            b'a'..=b'z' => LETTER | LOWER,
+            b'0'..=b'9' => NUMBER | DIGIT,
+            b'\t'..=b'\r' | b' ' => SPACE,
+            128.. => WIDE,
+            _ => OTHER,
+        };
+        i += 1;
+    }
+    table
+};
+
+/// Sixteen bytes from `at`, with zeros behind the end of the text.
+#[inline(always)]
+pub(super) fn load(text: &[u8], at: usize) -> u128 {
+    if let Some(bytes) = text.get(at..at + 16)
+        && let Ok(bytes) = bytes.try_into()
+    {
+        return u128::from_le_bytes(bytes);
+    }
+    let mut bytes = [0; 16];
+    let rest = text.get(at..).unwrap_or_default();
+    let rest = &rest[..rest.len().min(16)];
+    bytes[..rest.len()].copy_from_slice(rest);
+    u128::from_le_bytes(bytes)
+}
+
+const ONES: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
+const HIGH: u128 = ONES * 0x80;
+
+/// How many of the sixteen bytes, from the first on, are ASCII letters.
+#[inline(always)]
+fn letters_of(word: u128) -> usize {
+    let folded = (word | ONES * 0x20) & !HIGH;
+    // No byte carries into the next: both summands are below 128.
+    let (from_a, behind_z) = (folded + ONES * (0x80 - 0x61), folded + ONES * (0x80 - 0x7b));
+    let letters = from_a & !behind_z & !word & HIGH;
+    ((letters ^ HIGH).trailing_zeros() / 8) as usize
+}
+
+/// A text under a split pattern.
+pub(super) struct Scanner<'t, R> {
+    text: &'t [u8],
+    classes: &'static [u8],
+    rules: std::marker::PhantomData<R>,
+}
+
+impl<'t, R: Rules> Scanner<'t, R> {
+    /// `text` must be UTF-8.
+    pub(super) fn new(text: &'t [u8]) -> Self {
+        Self { text, classes: classes::table(), rules: std::marker::PhantomData }
+    }
+
+    /// Class and length of the character at `at`; nothing (0, 0) at the end.
+    #[inline(always)]
+    fn class(&self, at: usize) -> (u8, usize) {
+        match self.text.get(at) {
+            None => (0, 0),
+            Some(&byte) => match ASCII[byte as usize] {
+                WIDE => {
+                    let (code, length) = decode(self.text, at);
+                    (self.classes.get(code as usize).copied().unwrap_or(0), length)
+                }
+                class => (class, 1),
+            },
+        }
+    }
+
+    /// Where the piece that begins at `at` ends. `at` must lie before the end of the text.
+    #[inline(always)]
+    pub(super) fn end(&self, at: usize) -> usize {
+        let first = self.text[at];
+        // The commonest pieces by far: a word, and a blank with a word.
+        if !R::CASED {
+            if ASCII[first as usize] & LETTER != 0 {
+                return self.letters(at + 1);
+            }
+            if first == b' ' && self.text.get(at + 1).is_some_and(|&b| ASCII[b as usize] & LETTER != 0) {
+                return self.letters(at + 2);
+            }
+        }
+        self.any_end(at, first)
+    }
+
+    fn any_end(&self, at: usize, first: u8) -> usize {
+        let (class, length) = self.class(at);
+        let next = at + length;
+        if R::DIGITS_APART && class & DIGIT != 0 {
+            return next;
+        }
+        if class & NUMBER != 0 && !(R::CASED && class & (UPPER | LOWER) != 0) {
+            return self.digits(next, 1);
+        }
+        if R::CASED {
+            if let Some(end) = self.cased(at, class, next, first) {
+                return end;
+            }
+        } else if class & LETTER != 0 {
+            return self.letters(next);
+        }
+        if first == b'\''
+            && !R::CASED
+            && let Some(end) = self.contraction(at)
+        {
+            return end;
+        }
+        let (behind, behind_length) = self.class(next);
+        let known = behind_length > 0 && !(R::DIGITS_APART && behind & DIGIT != 0);
+        let line_break = matches!(first, b'\r' | b'\n');
+        if !R::CASED && behind & LETTER != 0 && known && if R::ANY_LEAD { !line_break } else { first == b' ' } {
+            return self.letters(next + behind_length);
+        }
+        if class & SPACE == 0 {
+            return self.others(next);
+        }
+        if first == b' ' && known {
+            if behind & (LETTER | NUMBER | SPACE) == 0 {
+                return self.others(next + behind_length);
+            }
+            if !R::LINE_BREAKS && behind & NUMBER != 0 {
+                return self.digits(next + behind_length, 1);
+            }
+        }
+        self.white_space(at)
+    }
+
+    /// A run of letters, from a place where one may or may not go on.
+    #[inline(always)]
+    fn letters(&self, mut at: usize) -> usize {
+        loop {
+            let n = letters_of(load(self.text, at));
+            at += n;
+            if n == 16 {
+                continue;
+            }
+            match self.text.get(at) {
+                Some(&byte) if byte >= 0x80 => {}
+                _ => return at,
+            }
+            let before = at;
+            at = self.wide_letters(at);
+            if at == before || self.text.get(at).is_none_or(|&b| ASCII[b as usize] & LETTER == 0) {
+                return at;
+            }
+        }
+    }
+
+    /// A run of letters of several bytes each.
+    fn wide_letters(&self, mut at: usize) -> usize {
+        while self.text.get(at).is_some_and(|&b| b >= 0x80) {
+            let (code, length) = decode(self.text, at);
+            match self.classes.get(code as usize) {
+                Some(class) if class & LETTER != 0 && !(R::DIGITS_APART && class & DIGIT != 0) => at += length,
+                _ => break,
+            }
+        }
+        at
+    }
+
+    fn digits(&self, mut at: usize, mut n: usize) -> usize {
+        while n < R::DIGITS {
+            let (class, length) = self.class(at);
+            if class & NUMBER == 0 || (R::DIGITS_APART && class & DIGIT != 0) {
+                break;
+            }
+            at += length;
+            n += 1;
+        }
+        at
+    }
+
+    /// The rest of a run of what is neither letter nor digit nor white space, and the line breaks behind it.
+    fn others(&self, mut at: usize) -> usize {
+        loop {
+            let (class, length) = self.class(at);
+            if length == 0 || class & (LETTER | NUMBER | SPACE) != 0 || (R::DIGITS_APART && class & DIGIT != 0) {
+                break;
+            }
+            at += length;
+        }
+        if R::LINE_BREAKS {
+            while self.text.get(at).is_some_and(|&b| matches!(b, b'\r' | b'\n') || (R::CASED && b == b'/')) {
+                at += 1;
+            }
+        }
+        at
+    }
+
+    /// White space that nothing before has taken: to behind its last line break, or else all of it but the last
+    /// character, which belongs to what follows.
+    fn white_space(&self, start: usize) -> usize {
+        let (mut at, mut last, mut line_break) = (start, start, None);
+        let behind = loop {
+            let (class, length) = self.class(at);
+            if length == 0 || class & SPACE == 0 {
+                break if R::DIGITS_APART { class & DIGIT != 0 || length == 0 } else { length == 0 };
+            }
+            last = at;
+            if matches!(self.text[at], b'\r' | b'\n') {
+                line_break = Some(at + 1);
+            }
+            at += length;
+        };
+        match line_break {
+            Some(end) if R::LINE_BREAKS => end,
+            _ if behind || last == start => at,
+            _ => last,
+        }
+    }
+
+    /// `'s 't 're 've 'm 'll 'd` at `at`, which is an apostrophe.
+    fn contraction(&self, at: usize) -> Option<usize> {
+        let byte = |i: usize| {
+            let byte = self.text.get(at + i).copied().unwrap_or(0);
+            if R::CONTRACTIONS_ANY_CASE { byte.to_ascii_lowercase() } else { byte }
+        };
+        match (byte(1), byte(2)) {
+            (b's' | b't' | b'm' | b'd', _) => Some(at + 2),
+            (b'r' | b'v', b'e') | (b'l', b'l') => Some(at + 3),
+            // U+017F, the long s, is an s to whom case does not matter.
+            (0xc5, 0xbf) if R::CONTRACTIONS_ANY_CASE => Some(at + 3),
+            _ => None,
+        }
+    }
+
+    /// The two word rules of o200k: `lead? upper* lower+ contraction?`, then `lead? upper+ lower* contraction?`, where a
+    /// letter without case, or a mark, counts as both.
+    fn cased(&self, at: usize, class: u8, next: usize, first: u8) -> Option<usize> {
+        let word = class & (UPPER | LOWER) != 0;
+        // A lead may be anything that is no line break, letter or digit: a mark, too, which could also begin the word.
+        let may_lead = class & (LETTER | NUMBER) == 0 && !matches!(first, b'\r' | b'\n');
+        let starts = [may_lead.then_some(next), word.then_some(at)];
+        let mut found = None;
+        for rule in [Self::upper_lower, Self::upper] {
+            found = starts.iter().flatten().find_map(|&start| rule(self, start));
+            if found.is_some() {
+                break;
+            }
+        }
+        let end = found?;
+        if self.text.get(end) == Some(&b'\'') { self.contraction(end).or(Some(end)) } else { Some(end) }
+    }
+
+    /// `upper* lower+` with the backtracking of a regular expression: the longest run of upper-like characters that
+    /// leaves something lower-like behind.
+    fn upper_lower(&self, start: usize) -> Option<usize> {
+        let (mut at, mut last_both) = (start, None);
+        loop {
+            let (class, length) = self.class(at);
+            if class & UPPER == 0 || length == 0 {
+                if class & LOWER != 0 {
+                    return Some(self.lower(at + length));
+                }
+                // Nothing lower behind: the run gives back its last character that is lower-like as well.
+                return last_both.map(|(_, end)| self.lower(end));
+            }
+            if class & LOWER != 0 {
+                last_both = Some((at, at + length));
+            }
+            at += length;
+        }
+    }
+
+    /// `upper+ lower*`
+    fn upper(&self, start: usize) -> Option<usize> {
+        let mut at = start;
+        loop {
+            let (class, length) = self.class(at);
+            if class & UPPER == 0 {
+                return (at > start).then(|| self.lower(at));
+            }
+            at += length;
+        }
+    }
+
+    fn lower(&self, mut at: usize) -> usize {
+        loop {
+            let (class, length) = self.class(at);
+            if class & LOWER == 0 {
+                return at;
+            }
+            at += length;
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What is read of a `tokenizer.json`, and whether its parts are all known.
+
+use super::tables::{AddedToken, Pattern};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt;
+
+#[derive(Deserialize)]
+pub(super) struct Source<'a> {
+    #[serde(default)]
+    pub(super) added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(borrow)]
+    pub(super) model: Model<'a>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Model<'a> {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    dropout: Option<f32>,
+    #[serde(default)]
+    continuing_subword_prefix: Option<String>,
+    #[serde(default)]
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    pub(super) byte_fallback: bool,
+    #[serde(default)]
+    pub(super) ignore_merges: bool,
+    #[serde(borrow)]
+    pub(super) vocab: Vocabulary<'a>,
+    #[serde(borrow)]
+    pub(super) merges: Vec<Merge<'a>>,
+}
+
+/// `"a b"` or `["a", "b"]`.
+pub(super) enum Merge<'a> {
+    Pair(Cow<'a, str>, Cow<'a, str>),
+    Line(Cow<'a, str>),
+}
+
+/// A string, borrowed from the file where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Merge<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a merge")
+            }
+            fn visit_borrowed_str<E>(self, line: &'de str) -> Result<Self::Value, E> {
+                Ok(Merge::Line(Cow::Borrowed(line)))
+            }
+            fn visit_str<E>(self, line: &str) -> Result<Self::Value, E> {
+                Ok(Merge::Line(Cow::Owned(line.to_owned())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let (left, right) = (seq.next_element::<Text<'de>>()?, seq.next_element::<Text<'de>>()?);
+                match (left, right, seq.next_element::<IgnoredAny>()?) {
+                    (Some(Text(left)), Some(Text(right)), None) => Ok(Merge::Pair(left, right)),
+                    _ => Err(A::Error::custom("a merge is not two tokens")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl Merge<'_> {
+    pub(super) fn parts(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Pair(left, right) => Some((left, right)),
+            // As the reference: one blank parts them; with more it is no merge.
+            Self::Line(line) => line.split_once(' ').filter(|(_, right)| !right.contains(' ')),
+        }
+    }
+}
+
+/// Token and id, in file order.
+pub(super) struct Vocabulary<'a>(pub(super) Vec<(Cow<'a, str>, u32)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Vocabulary<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Vocabulary<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a vocabulary")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(1 << 16));
+                while let Some((Text(token), id)) = map.next_entry()? {
+                    entries.push((token, id));
+                }
+                Ok(Vocabulary(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+const CONTRACTIONS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+const TAIL: &str = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const O200K: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
+impl Source<'_> {
+    /// The split pattern and whether the text is brought to NFC first; or what is not known.
+    pub(super) fn parts(&self) -> Result<(Pattern, bool), String> {
+        let model = &self.model;
+        if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
+            return Err(format!("its model is {}, not BPE", model.kind.as_deref().unwrap_or_default()));
+        }
+        let affix = |affix: &Option<String>| affix.as_deref().is_some_and(|a| !a.is_empty());
+        if model.dropout.is_some_and(|p| p > 0.0)
+            || affix(&model.continuing_subword_prefix)
+            || affix(&model.end_of_word_suffix)
+        {
+            return Err("its model has dropout or affixes".to_owned());
+        }
+        if self.is_metaspace() {
+            return if model.ignore_merges {
+                Err("it ignores merges without splitting".to_owned())
+            } else {
+                Ok((Pattern::Metaspace, false))
+            };
+        }
+        if model.byte_fallback {
+            return Err("it falls back to bytes in a way that is not known".to_owned());
+        }
+        let nfc = match self.normalizer["type"].as_str() {
+            None if self.normalizer.is_null() => false,
+            Some("NFC") => true,
+            _ => return Err(format!("its normalizer is not known: {}", self.normalizer)),
+        };
+        let pattern = pattern(&self.pre_tokenizer)
+            .ok_or_else(|| format!("its pre-tokenizer is not known: {}", self.pre_tokenizer))?;
+        Ok((pattern, nfc))
+    }
+
+    /// SentencePiece as Llama-2 and Mistral convert it: `▁` in front, blanks to `▁`, no splitting, bytes for the unknown.
+    fn is_metaspace(&self) -> bool {
+        let steps = serde_json::json!({ "type": "Sequence", "normalizers": [
+            { "type": "Prepend", "prepend": "▁" },
+            { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
+        ]});
+        self.model.byte_fallback && self.normalizer == steps && self.pre_tokenizer.is_null()
+    }
+}
+
+/// The pattern of a pre-tokenizer: a byte-level one with its own pattern, or a known pattern before it.
+fn pattern(step: &Value) -> Option<Pattern> {
+    let byte_level = |step: &Value, own: bool| {
+        step["type"] == "ByteLevel"
+            && step["add_prefix_space"] == false
+            && step["use_regex"].as_bool().unwrap_or(true) == own
+    };
+    if byte_level(step, true) {
+        return Some(Pattern::Gpt2);
+    }
+    let [first, second] = step["pretokenizers"].as_array()?.as_slice() else { return None };
+    if step["type"] != "Sequence" {
+        return None;
+    }
+    if first["type"] == "Digits" && first["individual_digits"] == true && byte_level(second, true) {
+        return Some(Pattern::Smol);
+    }
+    let regex = first["pattern"]["Regex"].as_str()?;
+    if first["type"] != "Split"
+        || first["behavior"] != "Isolated"
+        || first["invert"] == true
+        || !byte_level(second, false)
+    {
+        return None;
+    }
+    let words = r"|[^\r\n\p{L}\p{N}]?\p{L}+|";
+    if regex == format!(r"{CONTRACTIONS}{words}\p{{N}}{TAIL}") {
+        Some(Pattern::Qwen)
+    } else if regex == format!(r"{CONTRACTIONS}{words}\p{{N}}{{1,3}}{TAIL}") {
+        Some(Pattern::Llama3)
+    } else if regex == O200K {
+        Some(Pattern::O200k)
+    } else {
+        None
+    }
+}
+
+/// Byte of each character that byte-level vocabularies write bytes with: printable Latin-1 stands for itself, the other
+/// bytes for 256 on, in order (`bytes_to_unicode` of GPT-2).
+pub(super) fn byte_of() -> [Option<u8>; 324] {
+    let mut bytes = [None; 324];
+    let mut next = 256;
+    for byte in 0..=255_u8 {
+        if matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
+            bytes[usize::from(byte)] = Some(byte);
+        } else {
+            bytes[next] = Some(byte);
+            next += 1;
+        }
+    }
+    bytes
+}

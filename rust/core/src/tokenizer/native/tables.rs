@@ -1,0 +1,200 @@
+//! A tokenizer as flat arrays: what encoding looks things up in, and what the compiled file holds.
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes that fit into a key; the sixteenth holds their number, so no two texts share a key.
+pub(super) const SHORT: usize = 15;
+/// Marks a token in [`Tables::short`] and [`Tables::long`] that merging never gives: with `ignore_merges` a whole piece may
+/// still be it.
+pub(super) const WHOLE_ONLY: u32 = 1 << 31;
+/// "No merge", "no token".
+pub(super) const NONE: u32 = u32::MAX;
+
+/// How text becomes pieces and pieces symbols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Pattern {
+    Qwen,
+    Llama3,
+    Gpt2,
+    Smol,
+    O200k,
+    /// SentencePiece: no pieces at all; characters are the first symbols, bytes stand in for unknown ones.
+    Metaspace,
+}
+
+/// A control token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::tokenizer) struct AddedToken {
+    pub(in crate::tokenizer) id: u32,
+    pub(in crate::tokenizer) content: String,
+    #[serde(default)]
+    pub(in crate::tokenizer) special: bool,
+}
+
+/// The small part: written as JSON at the head of the compiled file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    pub(super) pattern: Pattern,
+    /// The text is brought to NFC first.
+    pub(super) nfc: bool,
+    /// Whether a piece that is in the vocabulary is that token, whatever merging would give.
+    pub(super) ignore_merges: bool,
+    /// Whether [`WHOLE_ONLY`] occurs.
+    pub(super) whole_only: bool,
+    pub(super) added: Vec<AddedToken>,
+}
+
+/// The arrays. Tables with keys are open-addressed, a power of two long, and never full.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Tables {
+    /// Id of each byte: the first symbols of a piece, or with [`Pattern::Metaspace`] what stands in for an unknown
+    /// character.
+    pub(super) byte_ids: Vec<u32>,
+    /// `[key, key, id]` of tokens of at most [`SHORT`] bytes; key 0 is a free slot.
+    pub(super) short: Vec<[u64; 3]>,
+    /// Longer tokens: `[offset, length, id]` into `bytes`, sorted by content.
+    pub(super) long: Vec<[u32; 3]>,
+    pub(super) bytes: Vec<u8>,
+    /// Rank of the merge of two bytes, or [`NONE`]; 65,536 of them, or none with [`Pattern::Metaspace`].
+    pub(super) byte_pairs: Vec<u32>,
+    /// `[left, right, rank]` of every merge; rank [`NONE`] is a free slot.
+    pub(super) pairs: Vec<[u32; 3]>,
+    /// The token that the merge of a rank gives.
+    pub(super) merged: Vec<u32>,
+    /// See [`super::boundary`].
+    pub(super) borders: Vec<u64>,
+}
+
+/// Sixteen bytes as two halves: the text's first 15, and its length.
+pub(super) type Key = [u64; 2];
+
+/// Key of a text of at most [`SHORT`] bytes, given sixteen bytes from its beginning.
+#[inline(always)]
+pub(super) fn key(word: u128, length: usize) -> Key {
+    let kept = word & ((1 << (8 * length)) - 1) | (length as u128) << 120;
+    [kept as u64, (kept >> 64) as u64]
+}
+
+/// Key of a short text on its own.
+pub(super) fn key_of(text: &[u8]) -> Key {
+    key(super::scan::load(text, 0), text.len())
+}
+
+/// A well-mixed number; its high bits are the best.
+#[inline(always)]
+pub(super) fn hash(key: Key) -> u64 {
+    let mixed = key[0].wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ key[1].wrapping_mul(0xc2b2_ae3d_27d4_eb4f).rotate_left(29);
+    (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+#[inline(always)]
+fn hash_pair(left: u32, right: u32) -> u64 {
+    (u64::from(left) << 32 | u64::from(right)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Walks an open-addressed table from the slot that the hash names.
+#[inline(always)]
+fn probe<T: Copy, V>(table: &[T], hash: u64, mut look: impl FnMut(T) -> Option<Option<V>>) -> Option<V> {
+    let mask = table.len().checked_sub(1)?;
+    let mut at = (hash >> 32) as usize & mask;
+    // Bounded, should a damaged table have no free slot.
+    for _ in 0..table.len() {
+        match look(table[at]) {
+            Some(answer) => return answer,
+            None => at = (at + 1) & mask,
+        }
+    }
+    None
+}
+
+impl Tables {
+    /// The token of a short text, with its [`WHOLE_ONLY`] bit.
+    #[inline(always)]
+    pub(super) fn short(&self, key: Key) -> Option<u32> {
+        probe(&self.short, hash(key), |[a, b, id]| {
+            if [a, b] == key {
+                Some(Some(id as u32))
+            } else if b == 0 {
+                Some(None)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The token of a longer text, with its [`WHOLE_ONLY`] bit.
+    pub(super) fn long(&self, text: &[u8]) -> Option<u32> {
+        let content = |&[offset, length, _]: &[u32; 3]| {
+            self.bytes.get(offset as usize..(offset + length) as usize).unwrap_or_default()
+        };
+        let found = self.long.binary_search_by(|entry| content(entry).cmp(text)).ok()?;
+        Some(self.long[found][2])
+    }
+
+    /// The rank at which two symbols merge, or [`NONE`].
+    #[inline(always)]
+    pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
+        let found = probe(&self.pairs, hash_pair(left, right), |[l, r, rank]| {
+            if (l, r) == (left, right) {
+                Some(Some(rank))
+            } else if rank == NONE {
+                Some(None)
+            } else {
+                None
+            }
+        });
+        found.unwrap_or(NONE)
+    }
+
+    /// Makes the table of merges; of a pair that is there twice the later one counts.
+    pub(super) fn set_pairs(&mut self, merges: &[(u32, u32)]) {
+        self.pairs = vec![[0, 0, NONE]; (merges.len() * 7 / 4 + 2).next_power_of_two()];
+        let mask = self.pairs.len() - 1;
+        for (rank, &(left, right)) in merges.iter().enumerate() {
+            let mut at = (hash_pair(left, right) >> 32) as usize & mask;
+            while self.pairs[at][2] != NONE && self.pairs[at][..2] != [left, right] {
+                at = (at + 1) & mask;
+            }
+            self.pairs[at] = [left, right, rank as u32];
+        }
+    }
+
+    /// Makes the tables of whole tokens.
+    pub(super) fn set_tokens(&mut self, tokens: &[(&[u8], u32)]) {
+        self.short = vec![[0; 3]; (tokens.len() * 3 / 2 + 2).next_power_of_two()];
+        let mask = self.short.len() - 1;
+        for &(text, id) in tokens {
+            if text.len() <= SHORT {
+                let [a, b] = key_of(text);
+                let mut at = (hash([a, b]) >> 32) as usize & mask;
+                while self.short[at][1] != 0 {
+                    at = (at + 1) & mask;
+                }
+                self.short[at] = [a, b, u64::from(id)];
+            } else {
+                self.long.push([self.bytes.len() as u32, text.len() as u32, id]);
+                self.bytes.extend(text);
+            }
+        }
+        let bytes = &self.bytes;
+        self.long.sort_by(|a, b| {
+            let content = |e: &[u32; 3]| &bytes[e[0] as usize..(e[0] + e[1]) as usize];
+            content(a).cmp(content(b))
+        });
+    }
+}
+
+impl Tables {
+    /// Whether every index that is used without a second look lies where it must.
+    pub(super) fn fit_together(&self) -> bool {
+        let power = |n: usize| n.is_power_of_two();
+        let merges = self.merged.len() as u32;
+        self.byte_ids.len() == 256
+            && power(self.short.len())
+            && power(self.pairs.len())
+            && (self.byte_pairs.is_empty() || self.byte_pairs.len() == 1 << 16)
+            && self.byte_pairs.iter().all(|&rank| rank == NONE || rank < merges)
+            && self.pairs.iter().all(|&[_, _, rank]| rank == NONE || rank < merges)
+            && self.long.iter().all(|&[offset, length, _]| offset as usize + length as usize <= self.bytes.len())
+    }
+}

@@ -1,0 +1,403 @@
+//! The project's own engine against the reference, id by id: every kind of tokenizer that it knows, real text where
+//! `QLORA_FAST_DATA` names a folder with it, and random text made to hit what pre-tokenizers disagree on.
+//!
+//! `FUZZ_STRINGS` sets how many random strings each tokenizer gets (default 3,000; 10⁷ were run, see BENCHMARKS.md).
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
+use qlora_fast_core::tokenizer::{Choice, Tokenizer};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn repo(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+/// The small byte-level tokenizer of the tests, with another split pattern each: `(name, file)`.
+fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
+    let base: Value =
+        serde_json::from_slice(&std::fs::read(repo("tests/data/tokenizer/tokenizer.json")).unwrap()).unwrap();
+    let byte_level =
+        |own: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": own});
+    let split = |regex: &str| {
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false}, byte_level(false)]})
+    };
+    let qwen = base["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"].as_str().unwrap().to_owned();
+    let llama3 = qwen.replace(r"|\p{N}|", r"|\p{N}{1,3}|");
+    let o200k = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let kinds = [
+        ("qwen", split(&qwen), true, false),
+        ("llama3", split(&llama3), false, true),
+        ("o200k", split(o200k), false, true),
+        ("gpt2", byte_level(true), false, false),
+        (
+            "smol",
+            json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level(true)]}),
+            false,
+            false,
+        ),
+    ];
+    let mut files: Vec<_> = kinds
+        .into_iter()
+        .map(|(name, pre_tokenizer, nfc, ignore_merges)| {
+            let mut file = base.clone();
+            file["pre_tokenizer"] = pre_tokenizer;
+            file["normalizer"] = if nfc { json!({"type": "NFC"}) } else { Value::Null };
+            file["model"]["ignore_merges"] = json!(ignore_merges);
+            if ignore_merges {
+                // Tokens that no merge gives: whole pieces may be them, parts of pieces may not.
+                let vocab = file["model"]["vocab"].as_object_mut().unwrap();
+                for (id, token) in (2000..).zip(["Ġqzx", "qzx", "zzzzzzzzzzzzzzzzzzzzzzzz", "ä¸Ńæĸĩ"]) {
+                    vocab.insert(token.to_owned(), json!(id));
+                }
+            }
+            (name.to_owned(), save(folder, name, &file))
+        })
+        .collect();
+    files.push(("metaspace".to_owned(), save(folder, "metaspace", &metaspace())));
+    files
+}
+
+/// A SentencePiece-like tokenizer with byte fallback, its merges made up here.
+fn metaspace() -> Value {
+    let mut vocab: Vec<String> = vec!["<unk>".into(), "<s>".into(), "</s>".into()];
+    vocab.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+    vocab.extend("▁abcdefghijklmnopqrstuvwxyzABC.,'0123中文的一是é".chars().map(String::from));
+    let merges = [
+        "t h",
+        "▁ t",
+        "▁t h",
+        "▁th e",
+        "▁ a",
+        "i n",
+        "n d",
+        "a n",
+        "an d",
+        "▁a nd",
+        "▁ ▁",
+        "▁▁ ▁▁",
+        "e r",
+        "中 文",
+        "的 一",
+        "文 的",
+        "l l",
+        "ll ll",
+    ];
+    for merge in merges {
+        vocab.push(merge.replace(' ', ""));
+    }
+    vocab.dedup();
+    let vocab: serde_json::Map<String, Value> = vocab.into_iter().enumerate().map(|(i, t)| (t, json!(i))).collect();
+    json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "post_processor": null, "decoder": null,
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "pre_tokenizer": null,
+        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": true, "byte_fallback": true, "vocab": vocab, "merges": merges}})
+}
+
+fn save(folder: &Path, name: &str, file: &Value) -> PathBuf {
+    let path = folder.join(format!("{name}.json"));
+    std::fs::write(&path, file.to_string()).unwrap();
+    path
+}
+
+/// The tokenizers of the data folder, if there is one.
+fn real() -> Vec<(String, PathBuf)> {
+    let Some(data) = std::env::var_os("QLORA_FAST_DATA").map(PathBuf::from) else { return Vec::new() };
+    let root = if data.join("tokenizers").is_dir() { data } else { data.parent().unwrap().to_path_buf() };
+    let names = [
+        "tokenizers/qwen3-0.6b",
+        "tokenizers/llama3",
+        "tokenizers/gpt2",
+        "tokenizers/llama2",
+        "tokenizers/torchtune-small",
+        "models/stories260k",
+    ];
+    names
+        .iter()
+        .map(|n| (n.to_string(), root.join(n).join("tokenizer.json")))
+        .filter(|(_, path)| path.is_file())
+        .collect()
+}
+
+struct Pair {
+    name: String,
+    own: Tokenizer,
+    reference: Tokenizer,
+}
+
+fn pairs() -> Vec<Pair> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = synthetic(folder.path());
+    files.extend(real());
+    files
+        .into_iter()
+        .map(|(name, path)| Pair {
+            own: Tokenizer::load(&path, Choice::Native).unwrap_or_else(|e| panic!("{name}: {e}")),
+            reference: Tokenizer::load(&path, Choice::Tokenizers).unwrap(),
+            name,
+        })
+        .collect()
+}
+
+impl Pair {
+    fn check(&self, text: &str) {
+        let (mut own, mut reference) = (Vec::new(), Vec::new());
+        self.own.engine().encode(text, &mut own).unwrap();
+        self.reference.engine().encode(text, &mut reference).unwrap();
+        if own != reference {
+            let at = own.iter().zip(&reference).take_while(|(a, b)| a == b).count();
+            panic!(
+                "{}: {text:?}\n from token {at}: {:?}\n but reference {:?}",
+                self.name,
+                &own[at..own.len().min(at + 8)],
+                &reference[at..reference.len().min(at + 8)]
+            );
+        }
+    }
+}
+
+/// A small generator of its own, so that a failing string can be made again from its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
+        from[self.below(from.len())]
+    }
+}
+
+const WORDS: &[&str] = &[
+    "the",
+    "The",
+    "THE",
+    "hello",
+    "Welt",
+    "naïve",
+    "façade",
+    "e\u{301}",
+    "A\u{30a}",
+    "ﬁ",
+    "ſ",
+    "'s",
+    "'S",
+    "'ſ",
+    "'re",
+    "'RE",
+    "'vE",
+    "'ll",
+    "'d",
+    "'x",
+    "’s",
+    "don't",
+    "中文",
+    "的一是",
+    "，",
+    "。",
+    "日本語の",
+    "カタカナ",
+    "한국어",
+    "각",
+    "\u{1100}\u{1161}\u{11a8}",
+    "русский",
+    "ελληνικά",
+    "עברית",
+    "العربية",
+    "हिन्दी",
+    "ไทย",
+    "👍",
+    "👨\u{200d}👩\u{200d}👧",
+    "🏽",
+    "❤\u{fe0f}",
+    "\u{200d}",
+    "\u{feff}",
+    "\u{0}",
+    "\u{7}",
+    "\u{1b}[0m",
+    "\u{7f}",
+    "\u{85}",
+    "\u{a0}",
+    "\u{2028}",
+    "\u{3000}",
+    "\u{200b}",
+    "\n",
+    "\n\n",
+    "\r\n",
+    "\r",
+    "\t",
+    " ",
+    "  ",
+    "   ",
+    "        ",
+    "0",
+    "7",
+    "42",
+    "123",
+    "1234567",
+    "３",
+    "٣",
+    "Ⅷ",
+    "²",
+    "½",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<0x0A>",
+    "<think>",
+    "[INST]",
+    "▁",
+    "▁▁",
+    "Ġ",
+    "Ċ",
+    "https://x.y/z?q=1&r=2",
+    "foo_bar",
+    "fooBar",
+    "FOOBar",
+    "HTTPServer",
+    "a.b.c",
+    "...",
+    "!?",
+    "//",
+    "/\n",
+    "---",
+    "==",
+    "{}",
+    "();",
+    "\\n",
+    "\"",
+    "`",
+    "qzx",
+    " qzx",
+    "aqzx",
+    "zzzzzzzzzzzzzzzzzzzzzzzz",
+    "internationalization",
+    "antidisestablishmentarianism",
+    "ǅ",
+    "ʰ",
+    "ª",
+    "ͅ",
+    "\u{1e943}",
+    "𠀀",
+    "𝒜",
+    "\u{e000}",
+    "\u{fffd}",
+    "\u{10ffff}",
+    "\u{378}",
+    "\u{d7fb}",
+    "\u{323}",
+    "\u{307}",
+    "q\u{323}\u{307}",
+    "\u{344}",
+    "\u{2126}",
+    "\u{fb1d}",
+    "\u{f900}",
+    "\u{0958}",
+];
+
+fn random_text(random: &mut Random) -> String {
+    let mut text = String::new();
+    for _ in 0..random.below(12) {
+        match random.below(12) {
+            0..=5 => text.push_str(random.pick(WORDS)),
+            6 => (0..random.below(10)).for_each(|_| text.push((b'a' + random.below(26) as u8) as char)),
+            7 => (0..random.below(10))
+                .for_each(|_| text.push(char::from_u32(0x4e00 + random.below(2000) as u32).unwrap())),
+            8 => (0..random.below(8)).for_each(|_| text.push(random.below(128) as u8 as char)),
+            9 => (0..random.below(6)).for_each(|_| text.push(char::from_u32(random.below(0x3000) as u32).unwrap())),
+            10 => (0..random.below(5)).for_each(|_| text.extend(char::from_u32(random.below(0x11_0000) as u32))),
+            _ => {
+                let word = random.pick(WORDS);
+                (0..random.below(5)).for_each(|_| text.push_str(word));
+            }
+        }
+        if random.below(2) == 0 {
+            text.push(' ');
+        }
+    }
+    text
+}
+
+#[test]
+fn random_text_has_the_ids_of_the_reference() {
+    let strings: u64 = std::env::var("FUZZ_STRINGS").map_or(3_000, |n| n.parse().unwrap());
+    let seed: u64 = std::env::var("FUZZ_SEED").map_or(1, |n| n.parse().unwrap());
+    for pair in pairs() {
+        for i in 0..strings {
+            pair.check(&random_text(&mut Random(seed << 40 | i)));
+        }
+    }
+}
+
+#[test]
+fn every_character_has_the_ids_of_the_reference() {
+    for pair in pairs() {
+        // Sixteen at a time, between what they might join, lead, or end.
+        let all: Vec<char> = (0..0x11_0000).filter_map(char::from_u32).collect();
+        for some in all.chunks(16) {
+            let text: String = some
+                .iter()
+                .flat_map(|c| ["x", " ", "'", "1", "!", "\n", "A", "é"].map(|before| format!("{before}{c}")))
+                .collect();
+            pair.check(&text);
+        }
+    }
+}
+
+#[test]
+fn long_words_have_the_ids_of_the_reference() {
+    let mut random = Random(7);
+    let letters: String = (0..100_000).map(|_| (b'a' + random.below(26) as u8) as char).collect();
+    let chinese: String = (0..50_000).map(|_| char::from_u32(0x4e00 + random.below(5000) as u32).unwrap()).collect();
+    let marks = "e\u{301}\u{323}".repeat(10_000);
+    let texts = [
+        "x".repeat(100_000),
+        "ab".repeat(50_000),
+        letters,
+        chinese,
+        marks,
+        " ".repeat(50_000),
+        "\n".repeat(50_000),
+        "=".repeat(50_000),
+        "7".repeat(50_000),
+        "'s".repeat(20_000),
+    ];
+    for pair in pairs() {
+        for text in &texts {
+            pair.check(text);
+        }
+    }
+}
+
+#[test]
+fn real_text_has_the_ids_of_the_reference() {
+    let Some(data) = std::env::var_os("QLORA_FAST_DATA").map(PathBuf::from) else { return };
+    let root = if data.join("datasets").is_dir() { data.join("datasets") } else { data };
+    let mut files: Vec<PathBuf> = Vec::new();
+    for folder in [root.clone(), root.join("llamafactory"), root.join("ruozhiba")] {
+        files.extend(std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()));
+    }
+    files.sort();
+    for pair in pairs() {
+        for file in &files {
+            let text = String::from_utf8(std::fs::read(file).unwrap()).unwrap();
+            // As it stands, and with its escapes undone: line breaks and quotes as the training data has them.
+            text.split_inclusive("\n").for_each(|line| pair.check(line));
+            let plain = text.replace("\\n", "\n").replace("\\\"", "\"").replace("\\t", "\t");
+            plain.split("\", \"").for_each(|part| pair.check(part));
+        }
+    }
+}
