@@ -88,11 +88,11 @@ def test_engines_and_thread_counts_give_the_same_bytes(tmp_path: Path, template:
     data = sorted(DEMO.iterdir())
     runs = [
         prepare(tmp_path / f"{engine}-{threads}", data, template, cutoff_len=200, engine=engine, threads=threads)
-        for engine, threads in [("fastokens", 1), ("fastokens", 2), ("fastokens", 3), ("tokenizers", 2)]
+        for engine, threads in [("native", 1), ("native", 2), ("native", 3), ("fastokens", 2), ("tokenizers", 2)]
     ]
     folders = [shards(Path(run["path"])) for run in runs]
     assert all(f == folders[0] for f in folders)
-    assert {run["engine"]["name"] for run in runs} == {"fastokens", "tokenizers"}
+    assert {run["engine"]["name"] for run in runs} == {"native", "fastokens", "tokenizers"}
     assert len({run["fingerprint"] for run in runs}) == 1
     manifests = {(Path(run["path"]) / "manifest.json").read_bytes() for run in runs}
     assert len(manifests) == 1
@@ -123,7 +123,7 @@ def test_hostile_text_is_encoded_alike_by_both_engines_and_the_reference(tmp_pat
     path = tmp_path / "hostile.jsonl"
     rows = [{"instruction": q, "output": a} for q in HOSTILE for a in HOSTILE]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    report = prepare(tmp_path / "out", [path], template, engine="fastokens")
+    report = prepare(tmp_path / "out", [path], template, engine="native")
     prepare(tmp_path / "slow", [path], template, engine="tokenizers")
     assert shards(tmp_path / "out") == shards(tmp_path / "slow")
     oracle = Oracle(template)
@@ -175,7 +175,7 @@ LARGE_CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["fastokens", "tokenizers"])
+@pytest.mark.parametrize("engine", ["native", "fastokens", "tokenizers"])
 @pytest.mark.parametrize(("name", "tokenizer", "templates"), LARGE_CASES, ids=lambda v: str(v))
 def test_real_data(tmp_path: Path, name: str, tokenizer: str, templates: tuple[str, ...], engine: str) -> None:
     path, tokenizer_file = LARGE / name, LARGE / "tokenizers" / tokenizer / "tokenizer.json"
@@ -183,11 +183,11 @@ def test_real_data(tmp_path: Path, name: str, tokenizer: str, templates: tuple[s
         pytest.skip(f"{path} or its tokenizer is not here")
     for template in templates:
         report = prepare(tmp_path / template, [path], template, tokenizer_file, engine=engine)
-        if engine == "fastokens":
+        if engine == "native":
             ways = compare(open_prepared(tmp_path / template), report, path, Oracle(template, tokenizer_file))
             print(name, template, dict(ways), report["rows_dropped"], report["notices"])
         else:
-            prepare(tmp_path / "fast", [path], template, tokenizer_file, engine="fastokens")
+            prepare(tmp_path / "fast", [path], template, tokenizer_file, engine="native")
             assert shards(tmp_path / "fast") == shards(tmp_path / template)
             for part in (tmp_path / "fast").iterdir():
                 part.unlink()

@@ -1,6 +1,6 @@
 """The typed face of the Rust core (`make lint` checks it against the built module)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Final, Literal, final
 
@@ -11,6 +11,7 @@ __all__ = [
     "BUILD_PROFILE",
     "ChatEncoder",
     "EpochPlan",
+    "Tokenizer",
     "__version__",
     "detect_template",
     "fingerprint",
@@ -32,6 +33,22 @@ def prepare(options: str, progress: Callable[[str, int, int], object] | None = N
 def fingerprint(options: str) -> str: ...
 def templates() -> list[str]: ...
 def detect_template(chat_template: str, bos_token: str | None, eos_token: str | None) -> str | None: ...
+
+@final
+class Tokenizer:
+    """Text → ids. A text never gives a control token, whatever it says."""
+
+    def __new__(cls, path: str, *, engine: str = "auto") -> Tokenizer: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def reason(self) -> str | None:
+        """Why a slower engine runs, if one does."""
+
+    def encode_batch(
+        self, texts: Sequence[str], *, threads: int = 0
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """All ids one behind the other, and ``[len(texts) + 1]`` offsets; 0 threads are all cores."""
 
 @final
 class ChatEncoder:

@@ -1,4 +1,4 @@
-//! The two engines give the same ids for any text, and content never becomes a control token.
+//! The engines give the same ids for any text, and content never becomes a control token.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
@@ -13,6 +13,7 @@ fn load(choice: Choice) -> Tokenizer {
 }
 
 static FAST: LazyLock<Tokenizer> = LazyLock::new(|| load(Choice::Fastokens));
+static NATIVE: LazyLock<Tokenizer> = LazyLock::new(|| load(Choice::Native));
 static REFERENCE: LazyLock<Tokenizer> = LazyLock::new(|| load(Choice::Tokenizers));
 
 fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
@@ -44,20 +45,22 @@ proptest! {
 
     #[test]
     fn engines_agree_on_any_text(text in nasty()) {
-        prop_assert_eq!(ids(&FAST, &text), ids(&REFERENCE, &text));
+        let reference = ids(&REFERENCE, &text);
+        prop_assert_eq!(&ids(&NATIVE, &text), &reference);
+        prop_assert_eq!(&ids(&FAST, &text), &reference);
     }
 
     #[test]
     fn text_never_becomes_a_control_token(text in nasty()) {
         let controls = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"].map(|t| FAST.control(t).unwrap());
-        prop_assert!(ids(&FAST, &text).iter().all(|id| !controls.contains(id)));
+        prop_assert!(ids(&NATIVE, &text).iter().all(|id| !controls.contains(id)));
         prop_assert_eq!(text.contains("<|im_end|>") || text.contains("<think>"), FAST.has_lookalike(&text));
     }
 }
 
 #[test]
 fn a_control_token_is_known_by_name_and_unknown_to_text() {
-    for tokenizer in [&*FAST, &*REFERENCE] {
+    for tokenizer in [&*NATIVE, &*FAST, &*REFERENCE] {
         let end = tokenizer.control("<|im_end|>").unwrap();
         assert!(!ids(tokenizer, "<|im_end|>").contains(&end));
         assert!(ids(tokenizer, "<|im_end|>").len() > 3);
@@ -69,7 +72,20 @@ fn a_control_token_is_known_by_name_and_unknown_to_text() {
 fn long_texts_agree() {
     for text in ["x".repeat(300_000), "多".repeat(50_000), "a b\n".repeat(100_000), " ".repeat(100_000)] {
         assert_eq!(ids(&FAST, &text), ids(&REFERENCE, &text));
+        assert_eq!(ids(&NATIVE, &text), ids(&REFERENCE, &text));
     }
+}
+
+#[test]
+fn many_texts_are_encoded_as_each_alone() {
+    let texts: Vec<String> = (0..1000).map(|i| format!("text {i} 中文\n").repeat(i % 7)).collect();
+    let (all, lengths) = NATIVE.encode_all(&texts, 3).unwrap();
+    let mut from = 0;
+    for (text, n) in texts.iter().zip(&lengths) {
+        assert_eq!(all[from..from + n], ids(&NATIVE, text));
+        from += n;
+    }
+    assert_eq!(from, all.len());
 }
 
 #[test]

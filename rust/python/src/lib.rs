@@ -7,6 +7,7 @@ mod error;
 mod plan;
 mod prepare;
 mod review;
+mod tokenizer;
 
 use pyo3::prelude::*;
 
@@ -21,9 +22,10 @@ mod _core {
     use crate::plan::{EpochPlan, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]
     use crate::prepare::{fingerprint, prepare};
-
     #[pymodule_export]
     use crate::review::{padding, report_names, review};
+    #[pymodule_export]
+    use crate::tokenizer::Tokenizer;
 
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -10,7 +10,7 @@ from qlora_fast.config.keys.table import at_least, key, unless_unset
 Format = Literal["auto", "alpaca", "sharegpt", "messages"]
 Truncation = Literal["structure", "llamafactory", "drop"]
 Packing = Literal["exact", "dense", "bucketed", "none"]
-Engine = Literal["auto", "fastokens", "tokenizers"]
+Engine = Literal["auto", "native", "fastokens", "tokenizers"]
 
 
 @dataclass(frozen=True, kw_only=True)

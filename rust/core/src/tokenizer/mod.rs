@@ -11,10 +11,14 @@ mod reference;
 use crate::error::{Error, Result};
 use aho_corasick::AhoCorasick;
 use native::AddedToken;
+use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// Texts that a thread takes at a time.
+const TEXTS_AT_A_TIME: usize = 128;
 
 /// Turns text into ids.
 pub trait Engine: Send + Sync {
@@ -107,6 +111,37 @@ impl Tokenizer {
     #[must_use]
     pub fn engine(&self) -> &dyn Engine {
         self.engine.as_ref()
+    }
+
+    /// Encodes many texts on `threads` threads (0: all cores): all ids one behind the other, and how many each text has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`], should the engine refuse a text, and [`Error::Option`] if no thread can be started.
+    pub fn encode_all<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Result<(Vec<u32>, Vec<usize>)> {
+        let encode = |some: &[T]| -> std::result::Result<_, String> {
+            let (mut ids, mut lengths) = (Vec::new(), Vec::with_capacity(some.len()));
+            for text in some {
+                let before = ids.len();
+                self.engine.encode(text.as_ref(), &mut ids)?;
+                lengths.push(ids.len() - before);
+            }
+            Ok((ids, lengths))
+        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
+        let parts =
+            pool.install(|| texts.par_chunks(TEXTS_AT_A_TIME).map(encode).collect::<std::result::Result<Vec<_>, _>>());
+        let parts = parts.map_err(|problem| Error::Tokenizer { problem, hint: "try another engine".to_owned() })?;
+        let mut ids = Vec::with_capacity(parts.iter().map(|(ids, _)| ids.len()).sum());
+        let mut lengths = Vec::with_capacity(texts.len());
+        for (some_ids, some_lengths) in parts {
+            ids.extend(some_ids);
+            lengths.extend(some_lengths);
+        }
+        Ok((ids, lengths))
     }
 
     /// Why the fast engine does not run, if it was not asked for otherwise.

@@ -71,6 +71,26 @@ impl Borders<'_> {
         }
         text.len()
     }
+
+    /// Whether no token ends or begins inside a character at any border within `text`, so that every merge across one joins
+    /// whole characters.
+    pub(super) fn whole_characters(self, text: &[u8]) -> bool {
+        let (mut left, length) = decode(text, 0);
+        let mut at = length;
+        while at < text.len() {
+            let (right, length) = decode(text, at);
+            let (last, first) = (text[at - 1], text[at]);
+            if self.has(end_of_left(last, right))
+                || self.has(start_of_right(left, first))
+                || self.has(bytes(last, first))
+            {
+                return false;
+            }
+            left = right;
+            at += length;
+        }
+        true
+    }
 }
 
 /// The evidence of one token.

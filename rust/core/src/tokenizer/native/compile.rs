@@ -3,7 +3,7 @@
 use super::border;
 use super::merge::{self, Scratch};
 use super::source::{Source, byte_of};
-use super::tables::{Head, NONE, Pattern, Tables, WHOLE_ONLY};
+use super::tables::{Head, MOST_IDS, MOST_MERGES, NONE, Pattern, Tables, WHOLE_ONLY};
 use std::collections::HashMap;
 
 /// Reads and compiles.
@@ -16,8 +16,8 @@ pub(super) fn compile(json: &[u8]) -> Result<(Head, Tables), String> {
     let (pattern, nfc) = source.parts()?;
     let model = &source.model;
     let ids: HashMap<&str, u32> = model.vocab.0.iter().map(|(token, id)| (token.as_ref(), *id)).collect();
-    if ids.values().any(|&id| id >= WHOLE_ONLY) {
-        return Err("its ids are too large".to_owned());
+    if ids.values().any(|&id| id as usize >= MOST_IDS) || model.merges.len() >= MOST_MERGES {
+        return Err("its vocabulary is too large".to_owned());
     }
     let contents = Contents { metaspace: pattern == Pattern::Metaspace, bytes: byte_of() };
 
@@ -62,8 +62,27 @@ pub(super) fn compile(json: &[u8]) -> Result<(Head, Tables), String> {
         }
     }
     tables.set_tokens(&tokens);
-    let head = Head { pattern, nfc, ignore_merges: model.ignore_merges, whole_only, added: source.added_tokens };
+    tables.characters = (0..1 << 16).map(|code| tables.character(code)).collect();
+    let head = Head {
+        pattern,
+        nfc,
+        ignore_merges: model.ignore_merges,
+        whole_only,
+        monotone: monotone(&merges, &tables.merged),
+        added: source.added_tokens,
+    };
     Ok((head, tables))
+}
+
+/// Whether no merge ranks before one that makes a part of it.
+fn monotone(merges: &[(u32, u32)], merged: &[u32]) -> bool {
+    // The last rank that makes each token.
+    let mut made = HashMap::with_capacity(merged.len());
+    for (rank, id) in merged.iter().enumerate() {
+        made.insert(*id, rank);
+    }
+    let after = |rank: usize, part: u32| made.get(&part).is_none_or(|&made| made < rank);
+    merges.iter().enumerate().all(|(rank, &(left, right))| after(rank, left) && after(rank, right))
 }
 
 /// How a token's name says its content.

@@ -19,7 +19,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// Raised whenever the layout or what compiling gives changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const LARGEST_HEAD: u64 = 16 << 20;
 const LARGEST_ARRAY: usize = 1 << 28;
 
@@ -28,7 +28,7 @@ struct Contents {
     version: u32,
     source: String,
     head: Head,
-    lengths: [usize; 8],
+    lengths: [usize; 9],
 }
 
 /// Name of the file for a source.
@@ -54,7 +54,7 @@ pub(super) fn read(path: &Path, source: &str) -> Option<(Head, Tables)> {
     if contents.version != VERSION || contents.source != source {
         return None;
     }
-    let [byte_ids, short, long, bytes, byte_pairs, pairs, merged, borders] = contents.lengths;
+    let [byte_ids, short, long, bytes, byte_pairs, pairs, characters, merged, borders] = contents.lengths;
     let tables = Tables {
         byte_ids: reader.array(byte_ids)?,
         short: reader.array(short)?,
@@ -62,6 +62,7 @@ pub(super) fn read(path: &Path, source: &str) -> Option<(Head, Tables)> {
         bytes: reader.array(bytes)?,
         byte_pairs: reader.array(byte_pairs)?,
         pairs: reader.array(pairs)?,
+        characters: reader.array(characters)?,
         merged: reader.array(merged)?,
         borders: reader.array(borders)?,
     };
@@ -83,13 +84,14 @@ pub(super) fn write(path: &Path, source: &str, head: &Head, tables: &Tables) -> 
         t.bytes.len(),
         t.byte_pairs.len(),
         t.pairs.len(),
+        t.characters.len(),
         t.merged.len(),
         t.borders.len(),
     ];
     let contents = Contents { version: VERSION, source: source.to_owned(), head: head.clone(), lengths };
     let head = serde_json::to_vec(&contents)?;
     let length = (head.len() as u64).to_le_bytes();
-    let parts: [&[u8]; 10] = [
+    let parts: [&[u8]; 11] = [
         &length,
         &head,
         cast_slice(&t.byte_ids),
@@ -98,6 +100,7 @@ pub(super) fn write(path: &Path, source: &str, head: &Head, tables: &Tables) -> 
         &t.bytes,
         cast_slice(&t.byte_pairs),
         cast_slice(&t.pairs),
+        cast_slice(&t.characters),
         cast_slice(&t.merged),
         cast_slice(&t.borders),
     ];

@@ -1,11 +1,14 @@
 //! Byte-pair encoding proper: the lowest-ranked pair of neighbours merges, the leftmost of equals, until none can.
 
+use super::cpu;
 use super::tables::{NONE, Tables};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Up to here looking through all pairs for the lowest beats keeping them in a heap.
 const FEW: usize = 64;
+/// Most pieces have no more symbols.
+const FEWEST: usize = 16;
 
 /// Buffers that outlive a call.
 #[derive(Default)]
@@ -39,38 +42,65 @@ pub(super) fn merge_bytes(tables: &Tables, text: &[u8], scratch: &mut Scratch) {
 }
 
 fn settle(tables: &Tables, scratch: &mut Scratch) {
-    if scratch.ids.len() <= FEW { settle_few(tables, scratch) } else { settle_many(tables, scratch) }
+    match scratch.ids.len() {
+        0 | 1 => {}
+        ..=FEWEST => cpu::fastest(Few::<FEWEST>(tables, scratch)),
+        ..=FEW => cpu::fastest(Few::<FEW>(tables, scratch)),
+        _ => settle_many(tables, scratch),
+    }
 }
 
-fn settle_few(tables: &Tables, scratch: &mut Scratch) {
+struct Few<'a, const N: usize>(&'a Tables, &'a mut Scratch);
+
+impl<const N: usize> cpu::Work for Few<'_, N> {
+    #[inline(always)]
+    fn run(self) {
+        settle_few::<N>(self.0, self.1);
+    }
+}
+
+/// Symbols stay where they are, and one bit each says whether they are still there. A pair is one number, rank before
+/// place, so that the least of all is the lowest rank and the leftmost of its like.
+#[inline(always)]
+fn settle_few<const N: usize>(tables: &Tables, scratch: &mut Scratch) {
     let Scratch { ids, ranks, .. } = scratch;
-    let (mut few_ids, mut few_ranks) = ([0_u32; FEW], [NONE; FEW]);
-    let mut n = ids.len();
-    few_ids[..n].copy_from_slice(ids);
-    few_ranks[..ranks.len()].copy_from_slice(ranks);
-    while n > 1 {
-        let (mut at, mut lowest) = (0, NONE);
-        for (i, &rank) in few_ranks[..n - 1].iter().enumerate() {
-            if rank < lowest {
-                (at, lowest) = (i, rank);
-            }
-        }
+    let n = ids.len();
+    let pair = |rank: u32, at: usize| if rank == NONE { NONE } else { rank * N as u32 | at as u32 };
+    let mut symbols = [0_u32; N];
+    symbols[..n].copy_from_slice(ids);
+    let mut pairs = [NONE; N];
+    for (at, (slot, &rank)) in pairs.iter_mut().zip(ranks.iter()).enumerate() {
+        *slot = pair(rank, at);
+    }
+    let mut alive = u64::MAX >> (64 - n);
+    loop {
+        let lowest = pairs.iter().fold(NONE, |a, &b| a.min(b));
         if lowest == NONE {
             break;
         }
-        few_ids[at] = tables.merged[lowest as usize];
-        few_ids.copy_within(at + 2..n, at + 1);
-        few_ranks.copy_within(at + 1..n - 1, at);
-        n -= 1;
-        if at + 1 < n {
-            few_ranks[at] = tables.rank(few_ids[at], few_ids[at + 1]);
+        let (rank, at) = (lowest / N as u32, lowest as usize % N);
+        symbols[at] = tables.merged[rank as usize];
+        let behind = alive & (u64::MAX - 1) << at;
+        let gone = behind.trailing_zeros() as usize % N;
+        pairs[gone] = NONE;
+        alive &= !(1 << gone);
+        let behind = behind & behind.wrapping_sub(1);
+        pairs[at] = NONE;
+        if behind != 0 {
+            let next = behind.trailing_zeros() as usize % N;
+            pairs[at] = pair(tables.rank(symbols[at], symbols[next]), at);
         }
-        if at > 0 {
-            few_ranks[at - 1] = tables.rank(few_ids[at - 1], few_ids[at]);
+        let before = alive & ((1 << at) - 1);
+        if before != 0 {
+            let previous = (63 - before.leading_zeros()) as usize % N;
+            pairs[previous] = pair(tables.rank(symbols[previous], symbols[at]), previous);
         }
     }
     ids.clear();
-    ids.extend_from_slice(&few_ids[..n]);
+    while alive != 0 {
+        ids.push(symbols[alive.trailing_zeros() as usize % N]);
+        alive &= alive - 1;
+    }
 }
 
 /// With a heap of pairs and a list of symbols linked both ways: n·log n however long the piece.

@@ -11,6 +11,7 @@
 mod border;
 pub(crate) mod classes;
 mod compile;
+mod cpu;
 mod file;
 mod merge;
 mod pieces;
@@ -65,34 +66,51 @@ impl Native {
         &self.head.added
     }
 
-    fn scan<R: Rules>(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
-        let encoder = Encoder::new(&self.tables, self.head.pattern, self.head.whole_only);
+    fn encode_normal(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
+        cpu::fastest(Encoding { head: &self.head, encoder: Encoder::new(&self.head, &self.tables), text, cache, ids });
+    }
+}
+
+/// One text on its way.
+struct Encoding<'e> {
+    head: &'e Head,
+    encoder: Encoder<'e>,
+    text: &'e [u8],
+    cache: &'e mut Cache,
+    ids: &'e mut Vec<u32>,
+}
+
+impl Encoding<'_> {
+    #[inline(always)]
+    fn scan<R: Rules>(self) {
+        let Self { encoder, text, cache, ids, .. } = self;
         let scanner = Scanner::<R>::new(text);
         let mut at = 0;
         while at < text.len() {
-            let end = scanner.end(at);
-            encoder.piece(text, at, end, cache, ids);
-            at = end;
+            let n = scanner.fill(at, &mut cache.ends[..]);
+            encoder.pieces(text, at, n, cache, ids);
+            at = cache.ends[n - 1] as usize;
         }
     }
+}
 
-    fn encode_normal(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
+impl cpu::Work for Encoding<'_> {
+    #[inline(always)]
+    fn run(self) {
         match self.head.pattern {
-            Pattern::Qwen => self.scan::<Qwen>(text, cache, ids),
-            Pattern::Llama3 => self.scan::<Llama3>(text, cache, ids),
-            Pattern::Gpt2 => self.scan::<Gpt2>(text, cache, ids),
-            Pattern::Smol => self.scan::<Smol>(text, cache, ids),
-            Pattern::O200k => self.scan::<O200k>(text, cache, ids),
-            Pattern::Metaspace => {
-                Encoder::new(&self.tables, Pattern::Metaspace, false).stretches(text, cache, ids);
-            }
+            Pattern::Qwen => self.scan::<Qwen>(),
+            Pattern::Llama3 => self.scan::<Llama3>(),
+            Pattern::Gpt2 => self.scan::<Gpt2>(),
+            Pattern::Smol => self.scan::<Smol>(),
+            Pattern::O200k => self.scan::<O200k>(),
+            Pattern::Metaspace => self.encoder.stretches(self.text, self.cache, self.ids),
         }
     }
 }
 
 impl Engine for Native {
     fn name(&self) -> &'static str {
-        "qlora-fast"
+        "native"
     }
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {

@@ -5,6 +5,7 @@
 //! ASCII is looked at sixteen bytes at a time; other characters one by one, by [`classes`].
 
 use super::classes::{self, DIGIT, LETTER, LOWER, NUMBER, SPACE, UPPER, decode};
+use super::cpu::{self, Block};
 
 /// What tells one split pattern from another.
 pub(super) trait Rules {
@@ -99,6 +100,63 @@ fn letters_of(word: u128) -> usize {
     ((letters ^ HIGH).trailing_zeros() / 8) as usize
 }
 
+/// Where pieces of plain ASCII begin and end, in a block: one bit a byte.
+struct Masks {
+    /// A run of letters begins here, or what leads one.
+    word: u64,
+    /// A run of other characters begins here, or the blank before one.
+    other: u64,
+    digit: u64,
+    /// What is no letter.
+    letters_end: u64,
+    /// What is neither letter nor digit nor white space nor beyond ASCII.
+    others_end: u64,
+    line_breaks_end: u64,
+    wide: u64,
+}
+
+impl Masks {
+    #[inline(always)]
+    fn of<R: Rules>(block: &Block) -> Self {
+        let Block { letters, digits, blanks, controls, line_breaks, apostrophes, wide, others } = *block;
+        let lead = if R::ANY_LEAD { blanks | (controls & !line_breaks) | (others & !apostrophes) } else { blanks };
+        let word = letters | (lead & letters >> 1);
+        // An apostrophe may begin a contraction, which is looked at one by one.
+        let other = ((others & !apostrophes) | (blanks & others >> 1)) & !word;
+        Self {
+            word: if R::CASED { 0 } else { word },
+            other: if R::CASED { 0 } else { other },
+            digit: if R::DIGITS == 1 || R::DIGITS_APART { digits } else { 0 },
+            letters_end: !letters,
+            others_end: !others,
+            line_breaks_end: if R::LINE_BREAKS { !line_breaks } else { u64::MAX },
+            wide,
+        }
+    }
+
+    /// The end of the piece at `at`, if the block tells it.
+    #[inline(always)]
+    fn end(&self, at: usize) -> Option<usize> {
+        let run =
+            |ends: u64, from: usize| from + (ends.checked_shr(from as u32).unwrap_or(0)).trailing_zeros() as usize;
+        let end = if self.word >> at & 1 != 0 {
+            run(self.letters_end, at + 1)
+        } else if self.other >> at & 1 != 0 {
+            let end = run(self.others_end, at + 1);
+            // A character beyond ASCII may go on with the run, and so may the next block.
+            if end >= cpu::BYTES || self.wide >> end & 1 != 0 {
+                return None;
+            }
+            run(self.line_breaks_end, end)
+        } else if self.digit >> at & 1 != 0 {
+            at + 1
+        } else {
+            return None;
+        };
+        (end < cpu::BYTES && self.wide >> end & 1 == 0).then_some(end)
+    }
+}
+
 /// A text under a split pattern.
 pub(super) struct Scanner<'t, R> {
     text: &'t [u8],
@@ -127,29 +185,36 @@ impl<'t, R: Rules> Scanner<'t, R> {
         }
     }
 
-    /// Where the piece that begins at `at` ends. `at` must lie before the end of the text.
+    /// Finds the ends of the pieces from `at` on, as many as there is room for; how many.
     #[inline(always)]
-    pub(super) fn end(&self, at: usize) -> usize {
-        let first = self.text[at];
-        // The commonest pieces by far: a word, and a blank with a word.
-        if !R::CASED {
-            if ASCII[first as usize] & LETTER != 0 {
-                return self.letters(at + 1);
-            }
-            if first == b' ' && self.text.get(at + 1).is_some_and(|&b| ASCII[b as usize] & LETTER != 0) {
-                return self.letters(at + 2);
+    pub(super) fn fill(&self, mut at: usize, ends: &mut [u32]) -> usize {
+        let mut n = 0;
+        while n < ends.len() && at < self.text.len() {
+            let base = at;
+            let block = Block::of(self.text, base);
+            let masks = Masks::of::<R>(&block);
+            // Towards the end of the block words would seldom be whole: a new one begins there.
+            while n < ends.len() && at < self.text.len() && at - base < cpu::BYTES - 12 {
+                let end = match masks.end(at - base) {
+                    Some(end) => base + end,
+                    None => self.any_end(at, self.text[at]),
+                };
+                ends[n] = end as u32;
+                n += 1;
+                at = end;
             }
         }
-        self.any_end(at, first)
+        n
     }
 
+    #[inline(never)]
     fn any_end(&self, at: usize, first: u8) -> usize {
         let (class, length) = self.class(at);
         let next = at + length;
         if R::DIGITS_APART && class & DIGIT != 0 {
             return next;
         }
-        if class & NUMBER != 0 && !(R::CASED && class & (UPPER | LOWER) != 0) {
+        if class & NUMBER != 0 {
             return self.digits(next, 1);
         }
         if R::CASED {
@@ -186,7 +251,6 @@ impl<'t, R: Rules> Scanner<'t, R> {
     }
 
     /// A run of letters, from a place where one may or may not go on.
-    #[inline(always)]
     fn letters(&self, mut at: usize) -> usize {
         loop {
             let n = letters_of(load(self.text, at));

@@ -41,6 +41,8 @@ pub(super) struct Head {
     pub(super) ignore_merges: bool,
     /// Whether [`WHOLE_ONLY`] occurs.
     pub(super) whole_only: bool,
+    /// Whether every merge ranks behind those that make its parts, as in any trained vocabulary.
+    pub(super) monotone: bool,
     pub(super) added: Vec<AddedToken>,
 }
 
@@ -57,8 +59,10 @@ pub(super) struct Tables {
     pub(super) bytes: Vec<u8>,
     /// Rank of the merge of two bytes, or [`NONE`]; 65,536 of them, or none with [`Pattern::Metaspace`].
     pub(super) byte_pairs: Vec<u32>,
-    /// `[left, right, rank]` of every merge; rank [`NONE`] is a free slot.
-    pub(super) pairs: Vec<[u32; 3]>,
+    /// Left symbol, right symbol and rank of every merge in one number; all ones is a free slot.
+    pub(super) pairs: Vec<u64>,
+    /// The token that a character of the Basic Multilingual Plane is, or [`NONE`].
+    pub(super) characters: Vec<u32>,
     /// The token that the merge of a rank gives.
     pub(super) merged: Vec<u32>,
     /// See [`super::boundary`].
@@ -68,11 +72,23 @@ pub(super) struct Tables {
 /// Sixteen bytes as two halves: the text's first 15, and its length.
 pub(super) type Key = [u64; 2];
 
+/// Keeps the first bytes of sixteen, by their number.
+const MASKS: [Key; 16] = {
+    let mut masks = [[0; 2]; 16];
+    let mut i = 0;
+    while i < 16 {
+        let mask = (1_u128 << (8 * i)) - 1;
+        masks[i] = [mask as u64, (mask >> 64) as u64];
+        i += 1;
+    }
+    masks
+};
+
 /// Key of a text of at most [`SHORT`] bytes, given sixteen bytes from its beginning.
 #[inline(always)]
 pub(super) fn key(word: u128, length: usize) -> Key {
-    let kept = word & ((1 << (8 * length)) - 1) | (length as u128) << 120;
-    [kept as u64, (kept >> 64) as u64]
+    let [low, high] = MASKS[length % 16];
+    [word as u64 & low, (word >> 64) as u64 & high | (length as u64) << 56]
 }
 
 /// Key of a short text on its own.
@@ -87,9 +103,22 @@ pub(super) fn hash(key: Key) -> u64 {
     (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
+/// Bits of an id, twice, and of a rank, in [`Tables::pairs`].
+const ID_BITS: u32 = 21;
+const RANK_BITS: u32 = 22;
+const FREE: u64 = u64::MAX;
+/// More than any vocabulary has; what has more is left to another engine.
+pub(super) const MOST_IDS: usize = 1 << ID_BITS;
+pub(super) const MOST_MERGES: usize = 1 << RANK_BITS;
+
 #[inline(always)]
-fn hash_pair(left: u32, right: u32) -> u64 {
-    (u64::from(left) << 32 | u64::from(right)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+fn pair_key(left: u32, right: u32) -> u64 {
+    u64::from(left) << ID_BITS | u64::from(right)
+}
+
+#[inline(always)]
+fn hash_pair(pair: u64) -> u64 {
+    pair.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Walks an open-addressed table from the slot that the hash names.
@@ -122,6 +151,12 @@ impl Tables {
         })
     }
 
+    /// The token that a character is by merging, or [`NONE`].
+    pub(super) fn character(&self, code: u32) -> u32 {
+        let Some(c) = char::from_u32(code) else { return NONE };
+        self.short(key_of(c.encode_utf8(&mut [0; 4]).as_bytes())).filter(|id| id & WHOLE_ONLY == 0).unwrap_or(NONE)
+    }
+
     /// The token of a longer text, with its [`WHOLE_ONLY`] bit.
     pub(super) fn long(&self, text: &[u8]) -> Option<u32> {
         let content = |&[offset, length, _]: &[u32; 3]| {
@@ -134,10 +169,11 @@ impl Tables {
     /// The rank at which two symbols merge, or [`NONE`].
     #[inline(always)]
     pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
-        let found = probe(&self.pairs, hash_pair(left, right), |[l, r, rank]| {
-            if (l, r) == (left, right) {
-                Some(Some(rank))
-            } else if rank == NONE {
+        let pair = pair_key(left, right);
+        let found = probe(&self.pairs, hash_pair(pair), |slot| {
+            if slot >> RANK_BITS == pair {
+                Some(Some((slot & ((1 << RANK_BITS) - 1)) as u32))
+            } else if slot == FREE {
                 Some(None)
             } else {
                 None
@@ -148,14 +184,15 @@ impl Tables {
 
     /// Makes the table of merges; of a pair that is there twice the later one counts.
     pub(super) fn set_pairs(&mut self, merges: &[(u32, u32)]) {
-        self.pairs = vec![[0, 0, NONE]; (merges.len() * 7 / 4 + 2).next_power_of_two()];
+        self.pairs = vec![FREE; (merges.len() * 3 / 2 + 2).next_power_of_two()];
         let mask = self.pairs.len() - 1;
         for (rank, &(left, right)) in merges.iter().enumerate() {
-            let mut at = (hash_pair(left, right) >> 32) as usize & mask;
-            while self.pairs[at][2] != NONE && self.pairs[at][..2] != [left, right] {
+            let pair = pair_key(left, right);
+            let mut at = (hash_pair(pair) >> 32) as usize & mask;
+            while self.pairs[at] != FREE && self.pairs[at] >> RANK_BITS != pair {
                 at = (at + 1) & mask;
             }
-            self.pairs[at] = [left, right, rank as u32];
+            self.pairs[at] = pair << RANK_BITS | rank as u64;
         }
     }
 
@@ -194,7 +231,8 @@ impl Tables {
             && power(self.pairs.len())
             && (self.byte_pairs.is_empty() || self.byte_pairs.len() == 1 << 16)
             && self.byte_pairs.iter().all(|&rank| rank == NONE || rank < merges)
-            && self.pairs.iter().all(|&[_, _, rank]| rank == NONE || rank < merges)
+            && self.characters.len() == 1 << 16
+            && self.pairs.iter().all(|&slot| slot == FREE || slot & ((1 << RANK_BITS) - 1) < u64::from(merges))
             && self.long.iter().all(|&[offset, length, _]| offset as usize + length as usize <= self.bytes.len())
     }
 }
