@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import statistics
@@ -33,7 +34,7 @@ def ours(engine: str) -> Load:
 
         def lists(result: Any) -> list[list[int]]:
             ids, offsets = result
-            return [ids[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            return [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
 
         return lambda texts: tokenizer.encode_batch(texts, threads=threads), lists
 
@@ -130,14 +131,20 @@ def measure(engine: str, tokenizer: str, data: str, threads: int) -> dict[str, A
 
 def run(engine: str, tokenizer: str, data: str, threads: int) -> dict[str, Any] | None:
     cpus = sorted(os.sched_getaffinity(0))[:threads]
-    env = {**os.environ, "RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false"}
+    env = {
+        **os.environ,
+        "RAYON_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+    }
     command = [sys.executable, "-m", "benches.rivals_tokenize", "--one", engine, str(threads), tokenizer, data]
     # One thread is one core: some engines take all cores whatever they are told.
     done = subprocess.run(
         ["taskset", "-c", ",".join(map(str, cpus)), *command], capture_output=True, text=True, env=env, check=False
     )
     if done.returncode:
-        print(f"  {engine}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}", file=sys.stderr)
+        print(
+            f"  {engine}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}", file=sys.stderr
+        )
         return None
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -147,7 +154,9 @@ def compare(tokenizer: str, data: str, rounds: int) -> None:
     texts = texts_of(data)
     size = sum(len(t.encode()) for t in texts) / 1e6
     print(f"\n{Path(data).name}: {len(texts):,} texts, {size:.1f} MB, {rounds} rounds\n")
-    print("| engine | load s | cold 1 | warm 1 | cold 2 | warm 2 | texts with other ids |\n|---|---|---|---|---|---|---|")
+    print(
+        "| engine | load s | cold 1 | warm 1 | cold 2 | warm 2 | texts with other ids |\n|---|---|---|---|---|---|---|"
+    )
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for round_ in range(rounds):
         for engine in ENGINES:

@@ -7,6 +7,8 @@
 //! Texts are the strings of a JSON or JSONL file, those of a record joined by a line break. Each round loads every engine anew, so cold is cold; engines
 //! take turns, and medians over the rounds are printed. The ids are compared, so a fast wrong answer fails.
 
+#![allow(clippy::print_stdout, reason = "a table is what it is for")]
+
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The folders are the stages, in that order. Nothing here knows of Python. Unsafe code is denied in the whole workspace; the
-//! one exception is `tokenizer/native/block.rs`.
+//! one exception is `tokenizer/native/cpu.rs`.
 
 pub mod conversation;
 pub mod dataset;

@@ -6,6 +6,8 @@ use pyo3::prelude::*;
 use qlora_fast_core::tokenizer::{self as core, Choice};
 use std::path::PathBuf;
 
+type Columns<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
+
 /// A `tokenizer.json` as plain text meets it: no control token is ever found in text.
 #[pyclass(frozen, module = "qlora_fast._core")]
 pub(crate) struct Tokenizer(core::Tokenizer);
@@ -35,7 +37,7 @@ impl Tokenizer {
         py: Python<'py>,
         texts: Vec<pyo3::pybacked::PyBackedStr>,
         threads: usize,
-    ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>)> {
+    ) -> PyResult<Columns<'py>> {
         let (ids, lengths) = py.detach(|| self.0.encode_all(&texts, threads)).map_err(error::core)?;
         let mut offsets = Vec::with_capacity(lengths.len() + 1);
         offsets.push(0);

@@ -42,10 +42,11 @@ pub(super) fn merge_bytes(tables: &Tables, text: &[u8], scratch: &mut Scratch) {
 }
 
 fn settle(tables: &Tables, scratch: &mut Scratch) {
-    match scratch.ids.len() {
+    let n = scratch.ids.len();
+    match n {
         0 | 1 => {}
-        ..=FEWEST => cpu::fastest(Few::<FEWEST>(tables, scratch)),
-        ..=FEW => cpu::fastest(Few::<FEW>(tables, scratch)),
+        2..=FEWEST => cpu::fastest(Few::<FEWEST>(tables, scratch)),
+        _ if n <= FEW => cpu::fastest(Few::<FEW>(tables, scratch)),
         _ => settle_many(tables, scratch),
     }
 }
@@ -65,7 +66,7 @@ impl<const N: usize> cpu::Work for Few<'_, N> {
 fn settle_few<const N: usize>(tables: &Tables, scratch: &mut Scratch) {
     let Scratch { ids, ranks, .. } = scratch;
     let n = ids.len();
-    let pair = |rank: u32, at: usize| if rank == NONE { NONE } else { rank * N as u32 | at as u32 };
+    let pair = |rank: u32, at: usize| if rank == NONE { NONE } else { (rank * N as u32) | at as u32 };
     let mut symbols = [0_u32; N];
     symbols[..n].copy_from_slice(ids);
     let mut pairs = [NONE; N];

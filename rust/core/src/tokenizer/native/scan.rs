@@ -93,7 +93,7 @@ const HIGH: u128 = ONES * 0x80;
 /// How many of the sixteen bytes, from the first on, are ASCII letters.
 #[inline(always)]
 fn letters_of(word: u128) -> usize {
-    let folded = (word | ONES * 0x20) & !HIGH;
+    let folded = (word | (ONES * 0x20)) & !HIGH;
     // No byte carries into the next: both summands are below 128.
     let (from_a, behind_z) = (folded + ONES * (0x80 - 0x61), folded + ONES * (0x80 - 0x7b));
     let letters = from_a & !behind_z & !word & HIGH;
