@@ -5,102 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
+mod common;
+
+use common::tokenizers::synthetic;
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
-use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-
-fn repo(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
-}
-
-/// The small byte-level tokenizer of the tests, with another split pattern each: `(name, file)`.
-fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
-    let base: Value =
-        serde_json::from_slice(&std::fs::read(repo("tests/data/tokenizer/tokenizer.json")).unwrap()).unwrap();
-    let byte_level =
-        |own: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": own});
-    let split = |regex: &str| {
-        json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false}, byte_level(false)]})
-    };
-    let qwen = base["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"].as_str().unwrap().to_owned();
-    let llama3 = qwen.replace(r"|\p{N}|", r"|\p{N}{1,3}|");
-    let o200k = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    let kinds = [
-        ("qwen", split(&qwen), true, false),
-        ("llama3", split(&llama3), false, true),
-        ("o200k", split(o200k), false, true),
-        ("gpt2", byte_level(true), false, false),
-        (
-            "smol",
-            json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level(true)]}),
-            false,
-            false,
-        ),
-    ];
-    let mut files: Vec<_> = kinds
-        .into_iter()
-        .map(|(name, pre_tokenizer, nfc, ignore_merges)| {
-            let mut file = base.clone();
-            file["pre_tokenizer"] = pre_tokenizer;
-            file["normalizer"] = if nfc { json!({"type": "NFC"}) } else { Value::Null };
-            file["model"]["ignore_merges"] = json!(ignore_merges);
-            if ignore_merges {
-                // Tokens that no merge gives: whole pieces may be them, parts of pieces may not.
-                let vocab = file["model"]["vocab"].as_object_mut().unwrap();
-                for (id, token) in (2000..).zip(["Ġqzx", "qzx", "zzzzzzzzzzzzzzzzzzzzzzzz", "ä¸Ńæĸĩ"]) {
-                    vocab.insert(token.to_owned(), json!(id));
-                }
-            }
-            (name.to_owned(), save(folder, name, &file))
-        })
-        .collect();
-    files.push(("metaspace".to_owned(), save(folder, "metaspace", &metaspace())));
-    files
-}
-
-/// A SentencePiece-like tokenizer with byte fallback, its merges made up here.
-fn metaspace() -> Value {
-    let mut vocab: Vec<String> = vec!["<unk>".into(), "<s>".into(), "</s>".into()];
-    vocab.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
-    vocab.extend("▁abcdefghijklmnopqrstuvwxyzABC.,'0123中文的一是é".chars().map(String::from));
-    let merges = [
-        "t h",
-        "▁ t",
-        "▁t h",
-        "▁th e",
-        "▁ a",
-        "i n",
-        "n d",
-        "a n",
-        "an d",
-        "▁a nd",
-        "▁ ▁",
-        "▁▁ ▁▁",
-        "e r",
-        "中 文",
-        "的 一",
-        "文 的",
-        "l l",
-        "ll ll",
-    ];
-    for merge in merges {
-        vocab.push(merge.replace(' ', ""));
-    }
-    vocab.dedup();
-    let vocab: serde_json::Map<String, Value> = vocab.into_iter().enumerate().map(|(i, t)| (t, json!(i))).collect();
-    json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "post_processor": null, "decoder": null,
-        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
-        "pre_tokenizer": null,
-        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": true, "byte_fallback": true, "vocab": vocab, "merges": merges}})
-}
-
-fn save(folder: &Path, name: &str, file: &Value) -> PathBuf {
-    let path = folder.join(format!("{name}.json"));
-    std::fs::write(&path, file.to_string()).unwrap();
-    path
-}
+use std::path::PathBuf;
 
 /// The tokenizers of the data folder, if there is one.
 fn real() -> Vec<(String, PathBuf)> {
