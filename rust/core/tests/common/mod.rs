@@ -1,3 +1,3 @@
 //! What several tests use.
 
-pub mod tokenizers;
+pub(crate) mod tokenizers;

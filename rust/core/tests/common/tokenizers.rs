@@ -8,7 +8,7 @@ fn repo(path: &str) -> PathBuf {
 }
 
 /// The small byte-level tokenizer of the tests, with another split pattern each: `(name, file)`.
-pub fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
+pub(crate) fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
     let base: Value =
         serde_json::from_slice(&std::fs::read(repo("tests/data/tokenizer/tokenizer.json")).unwrap()).unwrap();
     let byte_level =
