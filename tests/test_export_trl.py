@@ -107,6 +107,18 @@ def test_trl_trains_on_it_with_our_loss(tmp_path: Path, packed: int | None) -> N
     np.testing.assert_allclose(losses, our_losses(dataset, batches, vocabulary), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("to", ["x.parquet", "x.arrow", "x.jsonl", "folder"])
+def test_datasets_reads_every_form(tmp_path: Path, to: str) -> None:
+    from datasets import load_dataset
+
+    dataset = random_dataset(tmp_path / "prepared", 24, vocab=97, longest=40)
+    export(dataset, tmp_path / to)
+    builder = {"jsonl": "json", "folder": "parquet"}.get(to.split(".")[-1], to.split(".")[-1])
+    where: dict[str, str] = {"data_dir" if to == "folder" else "data_files": str(tmp_path / to)}
+    rows = load_dataset(builder, split="train", cache_dir=str(tmp_path / "cache"), **where)
+    assert rows["labels"][:] == [sample["labels"].tolist() for sample in dataset]
+
+
 def test_the_snippets_of_the_docs_run(tmp_path: Path, model_dir: Path) -> None:
     """docs/data.md, block after block, as a reader would paste them."""
     shutil.copytree(model_dir, tmp_path / "models" / "mine")

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+    from rich.progress import Progress
 
     from qlora_fast.errors import QloraFastError
 
 Tick = Callable[[str, int, int], None]
 _PLAIN_EVERY_S = 5.0
+_BAR_AFTER_S = 0.5
 
 
 def on_terminal() -> bool:
@@ -83,7 +85,7 @@ def table_out(rows: Sequence[Sequence[str]]) -> None:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
         for name, figures in zip(rows[0], right, strict=True):
             table.add_column(_escape(name), justify="right" if figures else "left", no_wrap=True)
         for row in rows[1:]:
@@ -116,6 +118,29 @@ def progress(unit: str = "bytes") -> Iterator[Tick]:
 
 
 def _bar(unit: str) -> Iterator[Tick]:
+    bar: Any = None
+    task: Any = None
+    started = time.monotonic()
+
+    def tick(stage: str, done: int, total: int) -> None:
+        nonlocal bar, task
+        if bar is None:
+            if time.monotonic() - started <= _BAR_AFTER_S:
+                return
+            bar = _progress_bar(unit)
+            task = bar.add_task("", total=None)
+            bar.start()
+        bar.update(task, description=stage, completed=done, total=total or None)
+
+    try:
+        yield tick
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _progress_bar(unit: str) -> Progress:
+    # Imported when there is something to show: work that is done at once does not wait for it.
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -127,30 +152,8 @@ def _bar(unit: str) -> Iterator[Tick]:
     )
 
     amount = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        *amount,
-        TimeRemainingColumn(),
-        console=_rich(),
-        transient=True,
-    )
-    task = bar.add_task("", total=None)
-    started = time.monotonic()
-    shown = False
-
-    def tick(stage: str, done: int, total: int) -> None:
-        nonlocal shown
-        if not shown and time.monotonic() - started > 0.5:
-            shown = True
-            bar.start()
-        bar.update(task, description=stage, completed=done, total=total or None)
-
-    try:
-        yield tick
-    finally:
-        if shown:
-            bar.stop()
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    return Progress(*columns, console=_rich(), transient=True)
 
 
 def _lines(unit: str) -> Iterator[Tick]:
