@@ -40,6 +40,10 @@ fn pairs() -> Vec<Pair> {
     let folder = tempfile::tempdir().unwrap();
     let mut files = synthetic(folder.path());
     files.extend(real());
+    load(files)
+}
+
+fn load(files: Vec<(String, PathBuf)>) -> Vec<Pair> {
     files
         .into_iter()
         .map(|(name, path)| Pair {
@@ -300,7 +304,7 @@ fn real_text_has_the_ids_of_the_reference() {
         files.extend(std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()));
     }
     files.sort();
-    for pair in pairs() {
+    for pair in load(real()) {
         for file in &files {
             let text = String::from_utf8(std::fs::read(file).unwrap()).unwrap();
             // As it stands, and with its escapes undone: line breaks and quotes as the training data has them.

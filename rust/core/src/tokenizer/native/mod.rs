@@ -9,10 +9,12 @@
 //! reasons and the figures.
 
 mod border;
+mod cache;
 pub(crate) mod classes;
 mod compile;
 mod cpu;
 mod file;
+mod long;
 mod merge;
 mod pieces;
 mod scan;
@@ -22,7 +24,8 @@ mod tables;
 pub(super) use tables::AddedToken;
 
 use super::Engine;
-use pieces::{Cache, Encoder};
+use cache::Cache;
+use pieces::Encoder;
 use scan::{Gpt2, Llama3, O200k, Qwen, Rules, Scanner, Smol};
 use std::cell::RefCell;
 use std::path::Path;
@@ -85,12 +88,14 @@ impl Encoding<'_> {
     fn scan<R: Rules>(self) {
         let Self { encoder, text, cache, ids, .. } = self;
         let scanner = Scanner::<R>::new(text);
+        let mut batch = cache.spare.pop().unwrap_or_default();
         let mut at = 0;
         while at < text.len() {
-            let n = scanner.fill(at, &mut cache.ends[..]);
-            encoder.pieces(text, at, n, cache, ids);
-            at = cache.ends[n - 1] as usize;
+            let n = scanner.fill(at, &mut batch.ends);
+            encoder.pieces(text, at, n, &mut batch, cache, ids);
+            at = batch.ends[n - 1] as usize;
         }
+        cache.spare.push(batch);
     }
 }
 

@@ -1,0 +1,88 @@
+//! Pieces too long for a key, seen before: found by hash, proved by comparing them whole.
+
+use super::cpu;
+use super::scan;
+use super::tables::hash;
+
+/// Slots, two to a place; a newer piece takes an older one's.
+const SLOTS: usize = 1 << 17;
+/// Bytes and ids that are kept; beyond that the store begins anew.
+const BYTES: usize = 4 << 20;
+const IDS: usize = 1 << 20;
+/// Longer pieces are too rarely seen again.
+const LONGEST: usize = 256;
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    /// 0 is a free slot.
+    hash: u64,
+    start: u32,
+    length: u32,
+    first_id: u32,
+    ids: u32,
+}
+
+/// Bounded; made when the first long piece comes.
+#[derive(Default)]
+pub(super) struct LongPieces {
+    slots: Vec<Slot>,
+    bytes: Vec<u8>,
+    ids: Vec<u32>,
+}
+
+/// What a piece is looked for by; `kind` keeps apart what must not be taken for one another.
+pub(super) fn hash_of(piece: &[u8], kind: bool) -> u64 {
+    let mut mixed = piece.len() as u64 | (u64::from(kind) << 32);
+    for at in (0..piece.len()).step_by(16) {
+        let word = scan::load(piece, at);
+        mixed = hash([mixed ^ word as u64, (word >> 64) as u64]);
+    }
+    mixed | 1
+}
+
+fn place(hash: u64) -> usize {
+    (hash >> 8) as usize % SLOTS
+}
+
+impl LongPieces {
+    /// The ids of a piece seen before.
+    pub(super) fn get(&self, piece: &[u8], hash: u64) -> Option<&[u32]> {
+        let own = place(hash);
+        let slot = [own, own ^ 1].into_iter().filter_map(|at| self.slots.get(at)).find(|slot| slot.hash == hash)?;
+        let bytes = self.bytes.get(slot.start as usize..(slot.start + slot.length) as usize)?;
+        let ids = self.ids.get(slot.first_id as usize..(slot.first_id + slot.ids) as usize)?;
+        (bytes == piece).then_some(ids)
+    }
+
+    /// Asks for the slot of a piece ahead of its use.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: u64) {
+        if let Some(slot) = self.slots.get(place(hash)) {
+            cpu::prefetch(slot);
+        }
+    }
+
+    /// Keeps a piece.
+    pub(super) fn put(&mut self, piece: &[u8], hash: u64, ids: &[u32]) {
+        if piece.len() > LONGEST {
+            return;
+        }
+        if self.slots.is_empty() || self.bytes.len() + piece.len() > BYTES || self.ids.len() + ids.len() > IDS {
+            self.slots.clear();
+            self.slots.resize(SLOTS, Slot::default());
+            self.bytes.clear();
+            self.ids.clear();
+        }
+        let own = place(hash);
+        let at = if self.slots[own].hash != 0 && self.slots[own ^ 1].hash == 0 { own ^ 1 } else { own };
+        self.slots[at] = Slot {
+            hash,
+            start: self.bytes.len() as u32,
+            length: piece.len() as u32,
+            first_id: self.ids.len() as u32,
+            ids: ids.len() as u32,
+        };
+        self.bytes.extend_from_slice(piece);
+        self.ids.extend_from_slice(ids);
+    }
+}
