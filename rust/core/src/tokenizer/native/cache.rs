@@ -29,6 +29,7 @@ pub(super) struct Cache {
     pub(super) long: LongPieces,
     pub(super) text: String,
     /// Batches that nobody uses: one for pieces, one for the stretches of one.
+    #[expect(clippy::vec_box, reason = "a batch is handed over by its pointer, not copied")]
     pub(super) spare: Vec<Box<Batch>>,
     pub(super) scratch: Scratch,
 }
