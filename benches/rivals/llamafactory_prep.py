@@ -8,13 +8,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 
 def main(data: Path, tokenizer: str, scratch: Path, mode: str) -> None:
     os.environ.update(DISABLE_VERSION_CHECK="1", HF_HUB_OFFLINE="1", HF_HOME=str(scratch / "hf"))
     (scratch / "dataset_info.json").write_text(json.dumps({"it": {"file_name": data.name}}))
     (scratch / data.name).symlink_to(data.resolve())
+
+    if find_spec("torchaudio") is None:
+        # Sound is no part of this; an empty module only makes the start quicker.
+        stand_in = sys.modules["torchaudio"] = ModuleType("torchaudio")
+        stand_in.__spec__ = ModuleSpec("torchaudio", None)
 
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args
