@@ -18,8 +18,8 @@ pub(super) const TOGETHER: usize = 64;
 #[repr(align(64))]
 pub(super) struct Line {
     keys: [Key; 2],
-    pub(super) ids: [[u32; INLINE]; 2],
-    pub(super) n: [u32; 2],
+    /// Ids, and how many.
+    pub(super) ids: [[u32; INLINE + 1]; 2],
 }
 
 /// What a thread has seen, bounded, and its buffers.
@@ -50,21 +50,21 @@ impl Default for Cache {
 impl Cache {
     #[inline(always)]
     pub(super) fn line(key: Key) -> usize {
-        (hash(key) >> 40) as usize % LINES
+        (hash(key) >> 48) as usize % LINES
     }
 
     /// Line and place in it of a key: its own line, or else the one beside it.
     #[inline(always)]
     pub(super) fn find(&self, key: Key, own: usize) -> Option<(&Line, usize)> {
+        let differs = |line: &Line, way: usize| (line.keys[way][0] ^ key[0]) | (line.keys[way][1] ^ key[1]);
         let line = &self.lines[own % LINES];
-        if line.keys[0] == key {
-            Some((line, 0))
-        } else if line.keys[1] == key {
-            Some((line, 1))
-        } else {
-            let line = &self.lines[(own ^ 1) % LINES];
-            line.keys.iter().position(|k| *k == key).map(|way| (line, way))
+        let (first, second) = (differs(line, 0), differs(line, 1));
+        // One branch for both: which of the two it is cannot be guessed.
+        if (first == 0) | (second == 0) {
+            return Some((line, usize::from(first != 0)));
         }
+        let line = &self.lines[(own ^ 1) % LINES];
+        (0..2).find(|&way| differs(line, way) == 0).map(|way| (line, way))
     }
 
     pub(super) fn spilled(&self, start: u32, n: usize) -> &[u32] {
@@ -72,7 +72,8 @@ impl Cache {
     }
 
     pub(super) fn put(&mut self, key: Key, ids: &[u32]) {
-        let mut own = [0; INLINE];
+        let mut own = [0; INLINE + 1];
+        own[INLINE] = ids.len() as u32;
         if ids.len() <= INLINE {
             own[..ids.len()].copy_from_slice(ids);
         } else {
@@ -86,10 +87,11 @@ impl Cache {
         let at = Self::line(key);
         // A piece that is one token is found again at once; one that was merged is worth keeping.
         let places = [(at, 0), (at, 1), (at ^ 1, 0), (at ^ 1, 1)];
-        let cheap = |most: u32| places.into_iter().find(|&(line, way)| self.lines[line % LINES].n[way] <= most);
+        let cheap =
+            |most: u32| places.into_iter().find(|&(line, way)| self.lines[line % LINES].ids[way][INLINE] <= most);
         let (line, way) = cheap(0).or_else(|| cheap(1)).unwrap_or((at, (self.overflow.len() ^ key[0] as usize) & 1));
         let line = &mut self.lines[line % LINES];
-        (line.keys[way], line.ids[way], line.n[way]) = (key, own, ids.len() as u32);
+        (line.keys[way], line.ids[way]) = (key, own);
     }
 }
 

@@ -35,13 +35,13 @@ pub(super) fn hash_of(piece: &[u8], kind: bool) -> u64 {
     let mut mixed = piece.len() as u64 | (u64::from(kind) << 32);
     for at in (0..piece.len()).step_by(16) {
         let word = scan::load(piece, at);
-        mixed = hash([mixed ^ word as u64, (word >> 64) as u64]);
+        mixed = hash([mixed ^ word as u64, (word >> 64) as u64]).rotate_left(32);
     }
-    mixed | 1
+    hash([mixed, 0]) | 1
 }
 
 fn place(hash: u64) -> usize {
-    (hash >> 8) as usize % SLOTS
+    (hash >> 40) as usize % SLOTS
 }
 
 impl LongPieces {

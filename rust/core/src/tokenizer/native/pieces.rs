@@ -95,23 +95,23 @@ impl<'t> Encoder<'t> {
             }
             from = end as usize;
         }
-        let mut known = [0; TOGETHER * INLINE + INLINE];
+        let mut known = [0; TOGETHER * INLINE + 1];
         let mut filled = 0;
         let mut from = start;
         for ((&key, &place), &end) in batch.keys.iter().zip(&batch.places).zip(&batch.ends).take(n) {
             let end = end as usize;
-            let found = cache.find(key, place as usize).map(|(line, way)| (line.ids[way], line.n[way] as usize));
+            let found = cache.find(key, place as usize).map(|(line, way)| line.ids[way]);
             match found {
-                Some((own, n)) if n <= INLINE => {
-                    known[filled..filled + INLINE].copy_from_slice(&own);
-                    filled += n;
+                Some(own) if own[INLINE] as usize <= INLINE => {
+                    known[filled..=filled + INLINE].copy_from_slice(&own);
+                    filled += own[INLINE] as usize;
                 }
                 rare => {
                     ids.extend_from_slice(&known[..filled]);
                     filled = 0;
                     let piece = &text[from..end];
                     match rare {
-                        Some((own, n)) => ids.extend_from_slice(cache.spilled(own[0], n)),
+                        Some(own) => ids.extend_from_slice(cache.spilled(own[0], own[INLINE] as usize)),
                         None if key[1] == TOO_LONG => self.long_piece(piece, key[0], stretches, cache, ids),
                         None if stretches => self.new_stretch(piece, key, cache, ids),
                         None => self.new_piece(piece, key, cache, ids),

@@ -106,13 +106,15 @@ struct Masks {
     word: u64,
     /// A run of other characters begins here, or the blank before one.
     other: u64,
-    digit: u64,
+    /// A piece begins here whose end the block tells: one of these two, or a digit on its own.
+    plain: u64,
     /// What is no letter.
     letters_end: u64,
     /// What is neither letter nor digit nor white space nor beyond ASCII.
     others_end: u64,
-    line_breaks_end: u64,
-    wide: u64,
+    /// What may go on with a run: bytes beyond ASCII, and line breaks behind other characters.
+    beyond_word: u64,
+    beyond_other: u64,
 }
 
 impl Masks {
@@ -123,37 +125,31 @@ impl Masks {
         let word = letters | (lead & letters >> 1);
         // An apostrophe may begin a contraction, which is looked at one by one.
         let other = ((others & !apostrophes) | (blanks & others >> 1)) & !word;
+        let digit = if R::DIGITS == 1 || R::DIGITS_APART { digits } else { 0 };
         Self {
-            word: if R::CASED { 0 } else { word },
-            other: if R::CASED { 0 } else { other },
-            digit: if R::DIGITS == 1 || R::DIGITS_APART { digits } else { 0 },
+            word,
+            other,
+            plain: if R::CASED { 0 } else { word | other | digit },
             letters_end: !letters,
             others_end: !others,
-            line_breaks_end: if R::LINE_BREAKS { !line_breaks } else { u64::MAX },
-            wide,
+            beyond_word: wide,
+            beyond_other: if R::LINE_BREAKS { wide | line_breaks } else { wide },
         }
     }
 
-    /// The end of the piece at `at`, if the block tells it.
+    /// The end of the piece at `at`, if the block tells it. Which kind of piece it is decides no branch: a text mixes them
+    /// as it likes, and every wrong guess of the processor costs as much as the rest.
     #[inline(always)]
     fn end(&self, at: usize) -> Option<usize> {
-        let run =
-            |ends: u64, from: usize| from + (ends.checked_shr(from as u32).unwrap_or(0)).trailing_zeros() as usize;
-        let end = if self.word >> at & 1 != 0 {
-            run(self.letters_end, at + 1)
-        } else if self.other >> at & 1 != 0 {
-            let end = run(self.others_end, at + 1);
-            // A character beyond ASCII may go on with the run, and so may the next block.
-            if end >= cpu::BYTES || self.wide >> end & 1 != 0 {
-                return None;
-            }
-            run(self.line_breaks_end, end)
-        } else if self.digit >> at & 1 != 0 {
-            at + 1
-        } else {
-            return None;
-        };
-        (end < cpu::BYTES && self.wide >> end & 1 == 0).then_some(end)
+        let (word, other) = (self.word >> at & 1 != 0, self.other >> at & 1 != 0);
+        let stop = if other { self.others_end } else { u64::MAX };
+        let stop = if word { self.letters_end } else { stop };
+        let beyond = if other { self.beyond_other } else { 0 };
+        let beyond = if word { self.beyond_word } else { beyond };
+        let rest = stop >> at >> 1;
+        let end = at + 1 + rest.trailing_zeros() as usize;
+        let told = (self.plain >> at & 1 != 0) & (rest != 0) & (beyond >> (end % cpu::BYTES) & 1 == 0);
+        told.then_some(end)
     }
 }
 

@@ -96,11 +96,10 @@ pub(super) fn key_of(text: &[u8]) -> Key {
     key(super::scan::load(text, 0), text.len())
 }
 
-/// A well-mixed number; its high bits are the best.
+/// A number whose high bits depend on every bit of the key: what a table's place is taken from.
 #[inline(always)]
 pub(super) fn hash(key: Key) -> u64 {
-    let mixed = key[0].wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ key[1].wrapping_mul(0xc2b2_ae3d_27d4_eb4f).rotate_left(29);
-    (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    key[0].wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(key[1].wrapping_mul(0xc2b2_ae3d_27d4_eb4f))
 }
 
 /// Bits of an id, twice, and of a rank, in [`Tables::pairs`].
@@ -121,11 +120,17 @@ fn hash_pair(pair: u64) -> u64 {
     pair.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Where in a table of a power of two places a hash begins to look.
+#[inline(always)]
+fn place(hash: u64, places: usize) -> usize {
+    (hash >> (places.leading_zeros() & 63)) as usize >> 1 & (places - 1)
+}
+
 /// Walks an open-addressed table from the slot that the hash names.
 #[inline(always)]
 fn probe<T: Copy, V>(table: &[T], hash: u64, mut look: impl FnMut(T) -> Option<Option<V>>) -> Option<V> {
     let mask = table.len().checked_sub(1)?;
-    let mut at = (hash >> 32) as usize & mask;
+    let mut at = place(hash, table.len());
     // Bounded, should a damaged table have no free slot.
     for _ in 0..table.len() {
         match look(table[at]) {
@@ -188,7 +193,7 @@ impl Tables {
         let mask = self.pairs.len() - 1;
         for (rank, &(left, right)) in merges.iter().enumerate() {
             let pair = pair_key(left, right);
-            let mut at = (hash_pair(pair) >> 32) as usize & mask;
+            let mut at = place(hash_pair(pair), mask + 1);
             while self.pairs[at] != FREE && self.pairs[at] >> RANK_BITS != pair {
                 at = (at + 1) & mask;
             }
@@ -203,7 +208,7 @@ impl Tables {
         for &(text, id) in tokens {
             if text.len() <= SHORT {
                 let [a, b] = key_of(text);
-                let mut at = (hash([a, b]) >> 32) as usize & mask;
+                let mut at = place(hash([a, b]), mask + 1);
                 while self.short[at][1] != 0 {
                     at = (at + 1) & mask;
                 }
