@@ -20,11 +20,11 @@ PYTHON_LAYERS = [
     {"config"},
     {"durable", "gguf_tokenizer", "ranks", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
-    | {"samples", "trackers", "footprint", "memory", "model_shapes"},
+    | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},
-    {"outputs", "doctor"} | {"experiments", "overlay"} | {"prep_report", "length_plot", "export"},
+    {"outputs", "doctor", "parts"} | {"experiments", "overlay"} | {"prep_report", "length_plot", "export"},
     {"run"},
-    {"scoring"},
+    {"scoring", "rehearsal"},
     {"cli"},
 ]
 RUST_LAYERS = [

@@ -140,13 +140,14 @@ class Method:
     checkpointing: bool = False
 
     @classmethod
-    def of(cls, config: Config, tokens: int, supervised: int | None = None) -> Method:
+    def of(cls, config: Config, tokens: int, supervised: int | None = None, width: int | None = None) -> Method:
+        """As the config says; ``width`` is that of the dtype that ``auto`` came to, 2 if it is not known."""
         return cls(
             tokens=tokens,
             supervised=supervised,
             bits=config.quantization_bit,
             double=config.double_quantization,
-            width=4 if config.dtype == "fp32" else 2,
+            width=width or (4 if config.dtype == "fp32" else 2),
             rank=config.lora_rank,
             targets=LINEAR if list(config.lora_target) == ["all"] else tuple(config.lora_target),
             dropout=config.lora_dropout > 0,
@@ -155,6 +156,10 @@ class Method:
             optimizer_bits=8 if "8bit" in config.optim else 32,
             checkpointing=config.gradient_checkpointing == "true",
         )
+
+    def recomputing(self) -> Method:
+        """The same with gradient checkpointing."""
+        return replace(self, checkpointing=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A whole training run: from a config to an output folder. The parts are made here and handed to the trainer."""
+"""A whole training run: from a config to an output folder. The parts go to the trainer, and what it tells into the folder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from qlora_fast import _core, base_model, checkpoint, durable, footprint, samples
-from qlora_fast.adapter import Adapter
+from qlora_fast import checkpoint, durable, footprint, samples
 from qlora_fast.config import Config, dump
-from qlora_fast.data import PreparedDataset
-from qlora_fast.errors import TokenizerError
 from qlora_fast.evaluation import EvalOptions, by_source, evaluate
-from qlora_fast.forward import Forward
-from qlora_fast.model import LoraSpec, Quantization, add_lora, count, load_base, pick_device, pick_dtype
-from qlora_fast.optim import AdamW, AdamWOptions
+from qlora_fast.model import count
 from qlora_fast.outputs import (
     claim_output,
     ending,
@@ -35,13 +28,12 @@ from qlora_fast.outputs import (
     results_of,
     write_adapter,
 )
-from qlora_fast.planning import PlanOptions, epoch_plan, split
+from qlora_fast.parts import Data, make_parts
+from qlora_fast.planning import PlanOptions
 from qlora_fast.preparation import Progress as PrepareProgress
-from qlora_fast.preparation import Tokenizer, prepare_config, tokenizer_of
-from qlora_fast.probe import explained, longest_row, probe
+from qlora_fast.probe import explained, probe
 from qlora_fast.ranks import Ranks, joined
 from qlora_fast.samples import write_samples
-from qlora_fast.schedule import Schedule, total_updates
 from qlora_fast.trackers import Trackers
 from qlora_fast.trainer import Hooks, Log, Trainer, TrainOptions
 
@@ -66,16 +58,6 @@ class Watch:
     on_prepare: PrepareProgress | None = None
 
 
-@dataclass(slots=True)
-class Data:
-    """What is trained and evaluated on."""
-
-    train: PreparedDataset
-    train_ids: NDArray[np.int64]
-    evals: PreparedDataset | None
-    eval_ids: NDArray[np.int64]
-
-
 def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
     """Train as the config says; returns what all_results.json holds.
 
@@ -92,41 +74,18 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     with ranks.in_turn():
         if ranks.first:
             claim_output(config)
-        tokenizer = tokenizer_of(config)
-        data = load_data(config, tokenizer, watch.on_prepare if ranks.first else None)
-        base_model.model_path(config.model_name_or_path)  # a GGUF file is converted here
-    device = pick_device(ranks.local_rank)
-    dtype = pick_dtype("bf16" if config.bf16 else "fp16" if config.fp16 else config.dtype, device)
-
-    model = make_model(config, tokenizer, dtype, device)
-    adapter = Adapter(model)
-    # Dropout is all that draws from torch's global generator, and differs from rank to rank.
-    torch.manual_seed(config.seed + rank)
-    forward = Forward(model, device, noise=config.neftune_noise_alpha or 0.0)
-    packed = config.packing in ("exact", "dense")
-
-    plans = PlanOptions.of(config, world)
-    lengths = np.ascontiguousarray(data.train.lengths[data.train_ids])
-    supervised = np.ascontiguousarray(data.train.supervised[data.train_ids])
-
-    def plan_of_epoch(epoch: int) -> _core.EpochPlan:
-        return epoch_plan(lengths, supervised, plans, epoch)
-
-    per_epoch = len(plan_of_epoch(0).supervised)
-    schedule = Schedule.of(config, total_updates(per_epoch, config.num_train_epochs, config.max_steps))
-    optimizer = AdamW(
-        adapter,
-        AdamWOptions(
-            kind=config.optim,
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            ratios=_lora_plus(config),
-            scaled=dtype == torch.float16,
-        ),
+    parts = make_parts(config, ranks, watch.on_prepare, world)
+    data, tokenizer, packed = parts.data, parts.tokenizer, parts.packed
+    model, adapter, optimizer, forward, device = (
+        parts.model,
+        parts.adapter,
+        parts.optimizer,
+        parts.forward,
+        parts.device,
     )
-    identity = _identity(config, data, plans)
+    per_epoch = len(parts.plan_of_epoch(0).supervised)
+    schedule = parts.schedule(per_epoch)
+    identity = _identity(config, data, parts.plans)
     progress = None
     if config.resume_from_checkpoint:
         newest = ranks.from_first(lambda: str(checkpoint.newest_whole(output) or ""))
@@ -140,16 +99,15 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
                 durable.write_text(output / "trainer_log.jsonl", "".join(lines))
             log.info("going on from `%s`, update %d of %d", newest, progress.update, schedule.updates)
 
-    epochs = -(-schedule.updates // per_epoch)
-    longest = longest_row(data.train, data.train_ids, plan_of_epoch, epochs, packed)
+    longest = parts.longest_row(epochs=-(-schedule.updates // per_epoch))
     recomputed = probe(config, forward, adapter, data.train, longest)
 
     trackers = Trackers.of(config) if rank == 0 else Trackers()
     own, all_ = count(model)
     log.info(
         "%s samples, %s an update, %s updates (%s an epoch); %s of %s parameters are trained, %s on %s",
-        f"{len(lengths):,}", plans.samples_per_update if config.packing != "dense" else "full rows",
-        f"{schedule.updates:,}", f"{per_epoch:,}", f"{own:,}", f"{all_:,}", str(dtype).removeprefix("torch."), device,
+        f"{len(parts.lengths):,}", parts.plans.samples_per_update if config.packing != "dense" else "full rows",
+        f"{schedule.updates:,}", f"{per_epoch:,}", f"{own:,}", f"{all_:,}", str(parts.dtype).removeprefix("torch."), device,
     )  # fmt: skip
 
     def on_log(trainer: Trainer, entry: Log) -> None:
@@ -187,7 +145,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
 
     every_epoch = {"epoch": per_epoch}
     trainer = Trainer(
-        forward, adapter, optimizer, schedule, data.train, data.train_ids, plan_of_epoch,
+        forward, adapter, optimizer, schedule, data.train, data.train_ids, parts.plan_of_epoch,
         TrainOptions(
             logging_steps=config.logging_steps,
             eval_every=every_epoch.get(config.eval_strategy, config.eval_steps if config.eval_strategy == "steps" else None),
@@ -204,7 +162,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     with ending_noted(own_folder, about, trainer):
         with trackers, explained(config, data.train, longest):
             done = trainer.run()
-            results = {**results_of(done, len(lengths), config), "ended": ending(trainer, config)}
+            results = {**results_of(done, len(parts.lengths), config), "ended": ending(trainer, config)}
             results["gradient_checkpointing"] = recomputed
             results["memory"] = {**footprint.parts(model, adapter, optimizer), "peak": footprint.peak(device)}
             trackers.finish(results)
@@ -212,54 +170,6 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
             finish_output(trainer, config, tokenizer, results)
     note_ending(own_folder, about, results["ended"])
     return results
-
-
-def load_data(config: Config, tokenizer: Tokenizer, progress: PrepareProgress | None) -> Data:
-    """Prepare the data, or find it prepared, and split it."""
-    everything = prepare_config(config, tokenizer=tokenizer, progress=progress).open()
-    if config.eval_dataset:
-        evals = prepare_config(config, config.eval_dataset, tokenizer=tokenizer, progress=progress).open()
-        return Data(everything, np.arange(len(everything)), evals, np.arange(len(evals)))
-    train_ids, eval_ids = split(len(everything), config.val_size, config.seed)
-    return Data(everything, train_ids, everything if len(eval_ids) else None, eval_ids)
-
-
-def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """The base model with a fresh adapter.
-
-    Raises:
-        TokenizerError: the tokenizer has ids that the model has no embedding for.
-    """
-    path = base_model.model_path(config.model_name_or_path)
-    quantization = None
-    if config.quantization_bit:
-        quantization = Quantization(config.quantization_type, config.double_quantization, config.quantization_bit)
-    model = load_base(path, dtype=dtype, device=device, packing=config.packing, quantization=quantization)
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    largest = base_model.largest_id(tokenizer.folder)
-    if largest >= rows:
-        raise TokenizerError(
-            f"the tokenizer is not the model's: it has the id {largest:,}, the model {rows:,} embeddings",
-            hint=f"put the model's own tokenizer.json into `{tokenizer.folder}`",
-        )
-    spec = LoraSpec(
-        rank=config.lora_rank,
-        alpha=config.alpha,
-        dropout=config.lora_dropout,
-        target=config.lora_target,
-        also=config.additional_target,
-        rslora=config.use_rslora,
-        dora=config.use_dora,
-        pissa=config.pissa_iter if config.pissa_init else None,
-    )
-    return add_lora(model, spec, seed=config.seed, checkpointing=config.gradient_checkpointing == "true")
-
-
-def _lora_plus(config: Config) -> dict[str, float]:
-    """Multiples of the rate: of B, and of B on an embedding, whose rate the config gives as it is."""
-    if config.loraplus_lr_ratio is None:
-        return {}
-    return {"b": config.loraplus_lr_ratio, "e": config.loraplus_lr_embedding / config.learning_rate}
 
 
 def _identity(config: Config, data: Data, plans: PlanOptions) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from qlora_fast.forward import Forward
 from qlora_fast.generate import check_tokenizer, read_card
 from qlora_fast.lora import fuse
 from qlora_fast.model import Quantization, load_base, pick_device, pick_dtype
+from qlora_fast.parts import load_data
 from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.preparation import Tokenizer, prepare_config, tokenizer_of
-from qlora_fast.run import load_data
 from qlora_fast.runs import EVALUATIONS
 from qlora_fast.samples import FILE, sample_id, write_samples
 

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 @click.command("train", short_help="Train an adapter.")
 @click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
+@click.option(
+    "--dry-run", is_flag=True, help="Load everything, time a few rows, say how long and how much; write no run."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
-def command(config_file: str, settings: tuple[str, ...], as_json: bool) -> None:
+def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Train a LoRA (or, with quantization_bit=4, QLoRA) adapter as CONFIG.yaml says.
 
     \b
@@ -32,11 +35,20 @@ def command(config_file: str, settings: tuple[str, ...], as_json: bool) -> None:
     qlora-fast train configs/base.yaml resume_from_checkpoint=true overwrite_output_dir=false
     torchrun --nproc-per-node 2 -m qlora_fast.cli train configs/qwen3-0.6b-lora.yaml dataset=data.json
 
+    --dry-run shows updates, rate, time and memory of the run, measured on this machine in well under a minute or two;
+    world_size=N plans it for N GPUs.
+
     Ctrl-C ends the current update, writes a checkpoint and says how to go on.
     """
     from qlora_fast.config import load
     from qlora_fast.errors import Interrupted
     from qlora_fast.ranks import joined
+
+    if dry_run:
+        from qlora_fast.cli import rehearse
+
+        rehearse.show(load(config_file, settings).config, as_json)
+        return
 
     # Several processes have found each other before anything can go wrong, so that one of them tells of it.
     with joined() as ranks:
