@@ -101,6 +101,8 @@ def plan(
 
 def row_tokens(plan: _core.EpochPlan, lengths: Lengths, config: Config) -> NDArray[np.int64]:
     """Tokens that each row of a plan computes, pads included, (rows,); 0 for a row that only evens out the devices."""
+    import numpy as np
+
     filled = np.flatnonzero(np.diff(plan.row_offsets))
     own, starts = np.asarray(lengths, np.int64)[plan.sample_ids], plan.row_offsets[filled]
     tokens = np.zeros(len(plan.row_offsets) - 1, np.int64)
