@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn every_byte_has_its_class_at_every_place() {
         for first in 0..=255_u8 {
-            let bytes = std::array::from_fn(|i| first.wrapping_add(i as u8 * 37));
+            let bytes = std::array::from_fn(|i| first.wrapping_add((i as u8).wrapping_mul(37)));
             assert_eq!(classify(&bytes, u64::MAX), finish(byte_by_byte(&bytes), u64::MAX));
         }
     }

@@ -163,3 +163,94 @@ fn composes(text: &str) -> bool {
     // Nothing below U+0300 composes with what stands before it, or decomposes.
     text.chars().any(|c| c >= '\u{300}' && table[c as usize] & classes::COMPOSES != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn json() -> Vec<u8> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json");
+        std::fs::read(path).unwrap()
+    }
+
+    fn only_file(folder: &Path) -> PathBuf {
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        files[0].clone()
+    }
+
+    fn ids(engine: &Native) -> Vec<u32> {
+        let mut ids = Vec::new();
+        engine.encode("Hello there, 中文! don't 123\n\n  x", &mut ids).unwrap();
+        ids
+    }
+
+    #[test]
+    fn a_compiled_file_gives_what_compiling_gives() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Native::load(&json(), Some(folder.path())).unwrap();
+        let file = only_file(folder.path());
+        let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+        let read = Native::load(&json(), Some(folder.path())).unwrap();
+        assert_eq!((&made.head, &made.tables, ids(&made)), (&read.head, &read.tables, ids(&read)));
+        assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written, "it was found, not made anew");
+    }
+
+    #[test]
+    fn a_damaged_file_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Native::load(&json(), Some(folder.path())).unwrap();
+        let file = only_file(folder.path());
+        let sound = std::fs::read(&file).unwrap();
+        let damage = |at: usize| {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 0x10;
+            bytes
+        };
+        let mut broken: Vec<Vec<u8>> = [0, 35, 60, 400, sound.len() / 2, sound.len() - 1].map(damage).to_vec();
+        broken.extend([Vec::new(), sound[..sound.len() - 1].to_vec(), vec![0xff; 4096], b"[]".to_vec()]);
+        for bytes in broken {
+            std::fs::write(&file, bytes).unwrap();
+            let loaded = Native::load(&json(), Some(folder.path())).unwrap();
+            assert_eq!((&loaded.tables, ids(&loaded)), (&made.tables, ids(&made)));
+            assert!(std::fs::read(&file).unwrap() == sound, "it was mended");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_tokenizer_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Native::load(&json(), Some(folder.path())).unwrap();
+        let file = only_file(folder.path());
+        let mut other: serde_json::Value = serde_json::from_slice(&json()).unwrap();
+        other["model"]["merges"].as_array_mut().unwrap().truncate(10);
+        let other = serde_json::to_vec(&other).unwrap();
+        let place = folder.path().join(file::name(&blake3::hash(&other).to_hex()));
+        std::fs::copy(&file, &place).unwrap();
+        assert_ne!(ids(&Native::load(&other, Some(folder.path())).unwrap()), ids(&made));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(ids(&Native::load(&json(), Some(&file)).unwrap()), ids(&Native::load(&json(), None).unwrap()));
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        for (pointer, value, word) in [
+            ("/normalizer", serde_json::json!({"type": "NFKC"}), "normalizer"),
+            ("/pre_tokenizer", serde_json::json!({"type": "Whitespace"}), "pre-tokenizer"),
+            ("/model/dropout", serde_json::json!(0.1), "dropout"),
+            ("/model/type", serde_json::json!("Unigram"), "Unigram"),
+        ] {
+            let mut file: serde_json::Value = serde_json::from_slice(&json()).unwrap();
+            *file.pointer_mut(pointer).unwrap() = value;
+            let error = Native::load(&serde_json::to_vec(&file).unwrap(), None).err().unwrap();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
