@@ -98,7 +98,7 @@ def row(folder: Path, samples: int) -> Row:
 def test_activations_are_what_autograd_keeps(
     tmp_path: Path, kind: str, dtype: torch.dtype, samples: int, dropout: float, bound: float
 ) -> None:
-    """The bound that docs/memory.md states: exact without dropout, 5 % with it, on three layers."""
+    """The bound that docs/time_and_memory.md states: exact without dropout, 5 % with it, on three layers."""
     model = tiny.adapted(tiny.MODELS[kind](**WIDE).to(dtype), rank=4, dropout=dropout)
     Adapter(model)
     packed = row(tmp_path / "p", samples)
