@@ -199,3 +199,13 @@ def test_odd_lengths_are_drawn_too(tmp_path: Path, lengths: list[int]) -> None:
     sources = [{"path": f"{i}.json"} for i in range(4)]
     report = {"full_lengths": text, "cutoff_len": 64, "suggested_cutoff": 128, "sources": sources}
     assert draw(report, tmp_path / "x.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_bench_beside_rivals_cannot_rot(model_dir: Path) -> None:
+    words = ["--data", ROOT / "tests/data/demo/alpaca_en.json", "--tokenizer", model_dir, "--rounds", "1"]
+    command = [sys.executable, "-m", "benches.rivals_prep", *map(str, words), "--only", "qlora-fast"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    names = [line.split("|")[1].strip() for line in ran.stdout.splitlines()[2:]]
+    assert names == ["qlora-fast, first run ever", "**qlora-fast**", "qlora-fast, one thread", "qlora-fast, unchanged"]

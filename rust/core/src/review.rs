@@ -46,7 +46,11 @@ pub struct Review {
 ///
 /// [`Error::Artifact`] for a damaged folder, [`Error::Option`] for options that do not fit.
 pub fn review(folder: &Path, manifest: &Manifest, options: &PlanOptions) -> Result<Review> {
-    let step = manifest.rows_kept.div_ceil(MOST_SAMPLES).max(1);
+    look(folder, manifest, options, MOST_SAMPLES)
+}
+
+fn look(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) -> Result<Review> {
+    let step = manifest.rows_kept.div_ceil(most).max(1);
     let (mut lengths, mut supervised) = (Vec::new(), Vec::new());
     let mut before = 0_u64;
     for shard in &manifest.shards {
@@ -61,14 +65,19 @@ pub fn review(folder: &Path, manifest: &Manifest, options: &PlanOptions) -> Resu
     let option = |error: crate::pack::PackError| Error::Option { problem: error.to_string() };
     let mut padding = padding(&lengths, &supervised, options).map_err(option)?;
     let mut batches = effective_batches(&lengths, &supervised, options, &BATCHES).map_err(option)?;
-    let whole = |part: u64| (part as f64 * manifest.rows_kept as f64 / lengths.len().max(1) as f64).round() as u64;
+    let scale = manifest.rows_kept as f64 / lengths.len().max(1) as f64;
+    let whole = |part: u64| (part as f64 * scale).round() as u64;
     if step > 1 {
         for fill in &mut padding {
             (fill.rows, fill.updates) = (whole(fill.rows), whole(fill.updates));
             fill.computed_tokens = (manifest.tokens as f64 / fill.real_share).round() as u64;
         }
         for batch in &mut batches {
+            let rows = batch.rows_mean * batch.updates as f64;
             batch.updates = manifest.rows_kept.div_ceil(u64::from(batch.samples));
+            // By way of the sums: a last update that is not full weighs more in a selection.
+            batch.rows_mean = rows * scale / batch.updates as f64;
+            batch.tokens_mean = manifest.tokens as f64 / batch.updates as f64;
         }
     }
     let suggested_cutoff = suggestion(manifest);
@@ -153,4 +162,53 @@ impl Columns {
 
 fn wide(bytes: &[u8]) -> Vec<i64> {
     bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack::Mode;
+    use crate::prepare::prepare;
+
+    #[test]
+    fn an_even_selection_stands_for_all_samples() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data.jsonl");
+        let row = |i: usize| format!(r#"{{"instruction": "{i}", "output": "{}"}}"#, "word ".repeat(1 + i * 7919 % 60));
+        std::fs::write(&data, (0..1000).map(row).collect::<Vec<_>>().join("\n")).unwrap();
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json");
+        let options = serde_json::json!({
+            "data": [data], "tokenizer": tokenizer, "template": "qwen3", "cutoff_len": 256,
+            "out": dir.path().join("out"),
+        });
+        let report = prepare(&serde_json::from_value(options).unwrap(), &mut |_, _, _| true).unwrap();
+        let options = PlanOptions {
+            mode: Mode::None,
+            samples_per_update: 16,
+            micro_batch_size: 4,
+            max_tokens_per_row: 256,
+            rows_per_update: 16,
+            world_size: 1,
+            seed: 0,
+        };
+        let all = look(&report.path, &report.manifest, &options, 1000).unwrap();
+        let some = look(&report.path, &report.manifest, &options, 400).unwrap();
+        assert_eq!((all.samples_planned, some.samples_planned), (1000, 334));
+        assert_eq!((&all.cutoffs, all.suggested_cutoff), (&some.cutoffs, some.suggested_cutoff));
+        let near = |a: f64, b: f64| (a / b - 1.0).abs() < 0.06;
+        for (a, b) in all.padding.iter().zip(&some.padding) {
+            assert!(near(a.real_share, b.real_share) && near(a.computed_tokens as f64, b.computed_tokens as f64));
+            assert!(near(a.rows as f64, b.rows as f64), "{a:?} {b:?}");
+        }
+        for (a, b) in all.effective_batches.iter().zip(&some.effective_batches).take(4) {
+            assert_eq!(a.updates, b.updates);
+            assert!(near(a.rows_mean, b.rows_mean) && near(a.tokens_mean, b.tokens_mean), "{a:?} {b:?}");
+        }
+        let shard = report.path.join(&report.manifest.shards[0].file);
+        let bytes = std::fs::read(&shard).unwrap();
+        for damage in [&bytes[..40], &[0xff; 16][..]] {
+            std::fs::write(&shard, damage).unwrap();
+            assert!(review(&report.path, &report.manifest, &options).is_err());
+        }
+    }
 }
