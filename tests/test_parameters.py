@@ -191,6 +191,15 @@ def test_lora_plus(run: Make) -> None:
     assert size(plus.weights, "lora_A") == pytest.approx(size(plain.weights, "lora_A"), rel=1e-6)
 
 
+def test_lora_plus_leaves_the_rate_of_embeddings_to_a_setting_of_its_own(run: Make) -> None:
+    # Of an embedding's adapter it is A that starts at zero: B moves from the second update on.
+    on = {"max_steps": 2, "lora_target": "q_proj,embed_tokens", "loraplus_lr_ratio": 16, "optim": "adamw_torch"}
+    still, slow, fast = (run(**on, loraplus_lr_embedding=rate).weights for rate in (1e-12, 1e-5, 1e-3))
+    moved = [size({n: v - still[n] for n, v in made.items()}, "lora_embedding_B") for made in (slow, fast)]
+    assert moved[1] == pytest.approx(100 * moved[0], rel=0.05)
+    assert size(fast, "lora_B") == pytest.approx(size(slow, "lora_B"), rel=1e-6)
+
+
 def test_weight_decay_and_clipping(run: Make) -> None:
     plain = run(num_train_epochs=4)
     assert size(run(num_train_epochs=4, weight_decay=2).weights, "lora_A") < 0.95 * size(plain.weights, "lora_A")
@@ -234,12 +243,13 @@ def test_bf16(run: Make, setting: dict[str, str]) -> None:
     assert {v.dtype for v in made.weights.values()} == {torch.float32}, "what is trained stays in fp32"
 
 
-def test_fp16_without_a_gpu_is_refused_with_a_hint(run: Make) -> None:
+def test_fp16_without_a_gpu_is_refused_with_a_hint(run: Make, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(ConfigError, match="needs a GPU") as caught:
-        run(fp16="true")
+        run(fp16="true", output_dir=tmp_path / "never")
     assert "bf16" in str(caught.value.hint)
+    assert not (tmp_path / "never").exists(), "refused before anything is made"
 
 
 def test_gradient_checkpointing(run: Make) -> None:
@@ -350,6 +360,15 @@ def test_load_best_model_at_end(run: Make, metric: str) -> None:
         assert all(torch.equal(value, kept[name]) for name, value in made.weights.items())
     if at_best < 6:
         assert not same(best, last)
+
+
+def test_early_stopping_counts_evaluations(run: Make) -> None:
+    # At this rate it only gets worse.
+    bad = {"learning_rate": 1.0, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 30, "seed": 3}
+    stopped = run(**bad, early_stopping_steps=2).results
+    assert stopped["train_steps"] == stopped["best_step"] + 4
+    assert stopped["train_steps"] < 30
+    assert run(**bad).results["train_steps"] == 30
 
 
 # --- output

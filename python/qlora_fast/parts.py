@@ -79,12 +79,11 @@ def make_parts(config: Config, ranks: Ranks, progress: PrepareProgress | None, w
     Raises:
         QloraFastError: anything that a user can mend.
     """
+    device, dtype = machine(config, ranks)
     with ranks.in_turn():
         tokenizer = tokenizer_of(config)
         data = load_data(config, tokenizer, progress if ranks.first else None)
         base_model.model_path(config.model_name_or_path)  # a GGUF file is converted here
-    device = pick_device(ranks.local_rank)
-    dtype = pick_dtype("bf16" if config.bf16 else "fp16" if config.fp16 else config.dtype, device)
     model = make_model(config, tokenizer, dtype, device)
     adapter = Adapter(model)
     # Dropout is all that draws from torch's global generator, and differs from rank to rank.
@@ -115,6 +114,16 @@ def make_parts(config: Config, ranks: Ranks, progress: PrepareProgress | None, w
         lengths=np.ascontiguousarray(data.train.lengths[data.train_ids]),
         supervised=np.ascontiguousarray(data.train.supervised[data.train_ids]),
     )
+
+
+def machine(config: Config, ranks: Ranks) -> tuple[torch.device, torch.dtype]:
+    """Where a process computes, and in which numbers.
+
+    Raises:
+        ConfigError: the device does not have them.
+    """
+    device = pick_device(ranks.local_rank)
+    return device, pick_dtype("bf16" if config.bf16 else "fp16" if config.fp16 else config.dtype, device)
 
 
 def load_data(config: Config, tokenizer: Tokenizer, progress: PrepareProgress | None) -> Data:

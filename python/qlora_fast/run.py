@@ -28,7 +28,7 @@ from qlora_fast.outputs import (
     results_of,
     write_adapter,
 )
-from qlora_fast.parts import Data, make_parts
+from qlora_fast.parts import Data, machine, make_parts
 from qlora_fast.planning import PlanOptions
 from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.probe import explained, probe
@@ -71,6 +71,7 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
 def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     rank, world = ranks.rank, ranks.world
     output = Path(config.output_dir)
+    machine(config, ranks)  # what this machine cannot do is refused before a folder is made
     with ranks.in_turn():
         if ranks.first:
             claim_output(config)
