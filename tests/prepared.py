@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from qlora_fast.data import PreparedDataset, open_prepared
+from qlora_fast.data import FORMAT_VERSION, PreparedDataset, open_prepared
 
 Span = tuple[int, int]
 
@@ -35,7 +35,7 @@ def write_prepared(folder: Path, samples: Sequence[tuple[Sequence[int], Sequence
         save_file(columns, folder / name)
         entries.append({"file": name, "rows": len(chosen), "bytes": (folder / name).stat().st_size})
     manifest = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "fingerprint": "f" * 64,
         "sources": [{"path": "data.json", "rows": len(samples)}],
         "shards": entries,

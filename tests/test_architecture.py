@@ -22,7 +22,7 @@ PYTHON_LAYERS = [
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},
-    {"outputs", "doctor", "parts"} | {"experiments", "overlay"} | {"prep_report", "length_plot", "export"},
+    {"outputs", "doctor", "parts"} | {"experiments", "overlay"} | {"prep_report", "length_plot", "export", "ray"},
     {"run"},
     {"scoring", "rehearsal"},
     {"cli"},

@@ -15,11 +15,13 @@ __all__ = [
     "__version__",
     "detect_template",
     "fingerprint",
+    "merge",
     "pack",
     "packing_lower_bound",
     "padding",
     "plan_epoch",
     "prepare",
+    "prepare_share",
     "report_names",
     "review",
     "split",
@@ -30,6 +32,10 @@ __version__: Final[str]
 BUILD_PROFILE: Final[Literal["release", "debug"]]
 
 def prepare(options: str, progress: Callable[[str, int, int], object] | None = None) -> str: ...
+def prepare_share(
+    options: str, number: int, count: int, progress: Callable[[str, int, int], object] | None = None
+) -> str: ...
+def merge(options: str, progress: Callable[[str, int, int], object] | None = None) -> str: ...
 def fingerprint(options: str) -> str: ...
 def templates() -> list[str]: ...
 def detect_template(chat_template: str, bos_token: str | None, eos_token: str | None) -> str | None: ...

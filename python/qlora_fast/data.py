@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from qlora_fast.errors import ArtifactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 IGNORE = -100
 """The label of a token that is not learned (the field's own convention)."""
 

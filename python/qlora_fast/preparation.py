@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,8 @@ Progress = Callable[[str, int, int], None]
 EMBEDDED_DATA = ("identity", "general")
 """Datasets that come with the package (assets/NOTICE says from where)."""
 _DATA_SUFFIXES = (".json", ".jsonl")
+PART_BYTES: int | None = None
+"""Size of the parts of a preparation; None is the core's own. Only tests set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Prepared:
     report: dict[str, Any] = field(repr=False)
 
     def open(self) -> PreparedDataset:
-        from qlora_fast.data import open_prepared  # NumPy: `prep` does without
+        from qlora_fast.data import open_prepared  # NumPy takes longer to import than small data to prepare
 
         return open_prepared(self.path)
 
@@ -103,7 +104,7 @@ def prepare_config(
     tokenizer: Tokenizer | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Prepare ``data`` (default: the config's dataset) or find it prepared already.
+    """Prepare ``data`` (default: the config's dataset), or go on where a killed process was, or find it prepared.
 
     Args:
         out: the folder to write; default ``prepared_dir/NAME-FINGERPRINT``.
@@ -113,6 +114,58 @@ def prepare_config(
         DataError: a file is missing, broken, or nothing of it can be trained on.
         TokenizerError: the tokenizer or the template does not fit.
         ArtifactError: ``out`` is there and is something else.
+    """
+    return _prepared(_core.prepare(core_options(config, data, out=out, tokenizer=tokenizer), progress))
+
+
+def prepare_share(
+    config: Config,
+    data: Sequence[str] | None = None,
+    *,
+    number: int,
+    count: int,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Make one of ``count`` shares of the same work (the first is number 1), for :func:`merge_shares` to join.
+
+    Shares can run at the same time, on any machines that see the same files and the same ``out``.
+
+    Raises:
+        DataError, TokenizerError, ArtifactError: see :func:`prepare_config`.
+    """
+    report: dict[str, Any] = json.loads(
+        _core.prepare_share(core_options(config, data, out=out), number, count, progress)
+    )
+    return report
+
+
+def merge_shares(
+    config: Config,
+    data: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Join what shares have made: only names and counts, no data is read. The bytes are those of one process.
+
+    Raises:
+        ArtifactError: a share is missing.
+    """
+    return _prepared(_core.merge(core_options(config, data, out=out), progress))
+
+
+def core_options(
+    config: Config,
+    data: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> str:
+    """Everything that the core has to know of a preparation, as JSON.
+
+    Raises:
+        DataError, TokenizerError: see :func:`prepare_config`.
     """
     files = [data_file(name, config.dataset_dir) for name in (config.dataset if data is None else data)]
     tokenizer = tokenizer or tokenizer_of(config)
@@ -134,15 +187,22 @@ def prepare_config(
         "engine": config.engine,
         "threads": config.threads,
         "strict": config.strict,
+        "cache": str(base_model.cache_dir()),
         "out": "",
     }
+    if PART_BYTES is not None:
+        options["part_bytes"] = PART_BYTES
     if out is None:
         fingerprint = _core.fingerprint(json.dumps(options))
         stem = "+".join(dict.fromkeys(re.sub(r"[^\w.-]", "_", Path(f).stem) for f in files))
         out = Path(config.prepared_dir) / f"{stem[:60]}-{fingerprint[:10]}"
     options["out"] = str(out)
-    report = json.loads(_core.prepare(json.dumps(options), progress))
-    return Prepared(Path(report["path"]), report)
+    return json.dumps(options)
+
+
+def _prepared(report: str) -> Prepared:
+    read: dict[str, Any] = json.loads(report)
+    return Prepared(Path(read["path"]), read)
 
 
 def prepare(
@@ -174,7 +234,7 @@ def data_file(name: str, folder: str = ".") -> str:
     if path.is_file():
         return str(path)
     if name in EMBEDDED_DATA:
-        return str(resources.files("qlora_fast") / "assets" / f"{name}.json")
+        return str(Path(__file__).parent / "assets" / f"{name}.json")
     if path.is_dir():
         raise DataError(f"`{path}` is a folder", hint="give its files: `qlora-fast prep DIR/*.json`")
     parent = path.parent

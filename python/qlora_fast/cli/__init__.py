@@ -84,7 +84,12 @@ def main() -> None:
 
     try:
         sys.exit(cli.main(prog_name="qlora-fast", standalone_mode=False))
-    except click.exceptions.Abort:
+    except click.exceptions.Abort as abort:
+        # Click makes one of a Ctrl-C; what was said with that is behind it.
+        if abort.__cause__ is not None and abort.__cause__.args:
+            from qlora_fast.cli import console
+
+            console.note(str(abort.__cause__))
         sys.exit(130)
     except click.ClickException as error:
         error.show()

@@ -14,9 +14,19 @@ from qlora_fast.cli.words import complete_settings, sort_words
 @click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
 @click.option("--out", type=click.Path(), help="Folder to write (default: prepared/NAME-FINGERPRINT).")
+@click.option("--shard", metavar="I/N", help="Make only share I of N, for --merge to join; shares can run anywhere.")
+@click.option("--merge", is_flag=True, help="Join what all shares have made; no data is read.")
 @click.option("--report", "keep", is_flag=True, help="Keep report.json and length_histogram.png in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
-def command(words: tuple[str, ...], config_file: str | None, out: str | None, keep: bool, as_json: bool) -> None:
+def command(
+    words: tuple[str, ...],
+    config_file: str | None,
+    out: str | None,
+    shard: str | None,
+    merge: bool,
+    keep: bool,
+    as_json: bool,
+) -> None:
     """Parse, render, tokenize and truncate DATA, and say what became of every row.
 
     DATA is Alpaca, ShareGPT or OpenAI messages, as a JSON array or JSONL; which one is found out. With nothing
@@ -29,12 +39,19 @@ def command(words: tuple[str, ...], config_file: str | None, out: str | None, ke
 
     The same inputs are prepared only once; `train` finds what `prep` made. Rows that cannot be used are kept in
     rejected.jsonl, each with the reason: mend them there and prepare that file as well.
+
+    What is interrupted or killed goes on where it was with the same command. Large data can be divided among any
+    number of machines that see the same folder, by any scheduler; the result is that of one machine, bit for bit:
+
+    \b
+    qlora-fast prep data/*.jsonl --out prepared/big --shard 1/8     and 2/8, 3/8, ... at the same time
+    qlora-fast prep data/*.jsonl --out prepared/big --merge
     """
     from qlora_fast import prep_report
     from qlora_fast.cli import prep_view
     from qlora_fast.config import load
     from qlora_fast.planning import PlanOptions
-    from qlora_fast.preparation import prepare_config, tokenizer_of
+    from qlora_fast.preparation import merge_shares, prepare_config, prepare_share
 
     files, settings = sort_words(words)
     if not files and config_file is None:
@@ -43,9 +60,18 @@ def command(words: tuple[str, ...], config_file: str | None, out: str | None, ke
     for line in loaded.ignored:
         console.note(f"ignored: {line}")
     config = loaded.config
-    tokenizer = tokenizer_of(config)
+    if shard is not None:
+        number, count = _share(shard, merge)
+        with console.progress() as tick:
+            share = prepare_share(config, files or None, number=number, count=count, out=out, progress=tick)
+        if as_json:
+            console.out_json(share)
+        else:
+            console.rows_out([("share", shard), ("parts", f"{share['parts']:,} there now, in {share['path']}")])
+            console.note("\nnext: the other shares, then the same command with --merge in place of --shard")
+        return
     with console.progress() as tick:
-        prepared = prepare_config(config, files or None, out=out, tokenizer=tokenizer, progress=tick)
+        prepared = (merge_shares if merge else prepare_config)(config, files or None, out=out, progress=tick)
     report = prep_report.build(prepared.report, PlanOptions.of(config))
     report["model_name_or_path"] = config.model_name_or_path
     kept = prep_report.keep(report, Path(report["path"]) / prep_report.FOLDER) if keep else []
@@ -58,3 +84,12 @@ def command(words: tuple[str, ...], config_file: str | None, out: str | None, ke
     for path in kept:
         console.note(f"kept: {path}")
     console.note(f"\nnext: qlora-fast inspect {' '.join(files) or f'--config {config_file}'}")
+
+
+def _share(text: str, merge: bool) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise click.BadParameter(f"`{text}` is no share: 3/8 is the third of eight", param_hint="--shard")
+    if merge:
+        raise click.UsageError("a share is made or all are merged: give --shard or --merge")
+    return int(number), int(count)

@@ -8,8 +8,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml as pyyaml
-
 from qlora_fast.config import yaml
 from qlora_fast.config.checks import cross_checks, without_effect
 from qlora_fast.config.convert import convert
@@ -128,6 +126,8 @@ def _raw(value: Any) -> yaml.Raw:
 
 def dump(config: Config) -> str:
     """The config as YAML that :func:`load` reads back to the same config."""
+    import yaml as pyyaml
+
     values = {name: value for name, value in asdict(config).items() if value is not None}
     # PyYAML writes 5.0e-05, which reads back as the same float here.
     return pyyaml.safe_dump(values, sort_keys=False, allow_unicode=True)

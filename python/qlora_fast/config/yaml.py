@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
+if TYPE_CHECKING:  # imported where it is needed: a command without a file does not wait for it
+    import yaml
 
 Raw = str | None | list[str] | dict[str, str]
 """A value before its key gives it a type; None is an empty or `null` value."""
@@ -36,6 +38,8 @@ def read(path: Path) -> tuple[dict[str, Entry], list[str]]:
 
 def parse(text: str, name: str) -> tuple[dict[str, Entry], list[str]]:
     """:func:`read` for text in memory."""
+    import yaml
+
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -62,6 +66,8 @@ def parse(text: str, name: str) -> tuple[dict[str, Entry], list[str]]:
 
 
 def _raw(node: yaml.Node) -> tuple[Raw, str | None]:
+    import yaml
+
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node), None
     if isinstance(node, yaml.SequenceNode):

@@ -5,22 +5,26 @@
 //! | column | type | shape | |
 //! |---|---|---|---|
 //! | `input_ids` | I32 | `[T]` | tokens, sample after sample |
-//! | `sample_offsets` | I64 | `[N + 1]` | where each sample begins |
-//! | `spans` | I32 | `[S, 2]` | learned ranges, counted from the sample's first token |
-//! | `span_offsets` | I64 | `[N + 1]` | each sample's first span |
 //! | `record_file` | I32 | `[N]` | index into the manifest's `sources` |
+//! | `padding` | I32 | `[1]` | there if `T + N` is odd, so that what follows is aligned |
+//! | `sample_offsets` | I64 | `[N + 1]` | where each sample begins |
+//! | `span_offsets` | I64 | `[N + 1]` | each sample's first span |
 //! | `record_index` | I64 | `[N]` | 0-based row in its file |
 //! | `record_line` | I64 | `[N]` | 1-based line in its file |
+//! | `spans` | I32 | `[S, 2]` | learned ranges, counted from the sample's first token |
 //!
-//! Columns begin at multiples of 8, so that a mapped file can be used where it lies.
+//! Columns of 8-byte numbers begin at multiples of 8, so that a mapped file can be used where it lies. The ids come
+//! first and go to the file as they are made; only the small columns are held until the shard is closed.
 
-use crate::durable::NewFolder;
-use crate::encode::Encoded;
-use crate::error::Result;
+use crate::encode::{Encoded, Span};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
-/// Tokens after which a shard is closed: what bounds the memory.
-const SHARD_TOKENS: usize = 16 << 20;
+/// Bytes before the columns. Fixed, because the header is known only when all columns are.
+const HEADER_BYTES: usize = 1024;
 
 /// Where a sample came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,149 +48,184 @@ pub struct ShardEntry {
     pub tokens: u64,
     /// Size of the file.
     pub bytes: u64,
-    /// Hash of the file.
+    /// Hash of the columns: of all bytes behind the first 1,024, which are the header.
     pub blake3: String,
 }
 
-/// Columns of some samples, in memory.
+/// Samples of one file as columns, in memory: what a thread makes and a shard takes.
 #[derive(Debug, Default)]
-pub struct Columns {
-    ids: Vec<u8>,
-    offsets: Vec<u8>,
-    spans: Vec<u8>,
-    span_offsets: Vec<u8>,
-    files: Vec<u8>,
-    rows: Vec<u8>,
-    lines: Vec<u8>,
-    n: u64,
-    tokens: u64,
-    n_spans: u64,
+pub struct Samples {
+    ids: Vec<u32>,
+    spans: Vec<Span>,
+    ends: Vec<End>,
 }
 
-impl Columns {
+/// Where a sample ends in the columns, and where it stood in the data.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    ids: usize,
+    spans: usize,
+    row: u64,
+    line: u64,
+}
+
+impl Samples {
     /// Appends a sample.
     pub fn push(&mut self, sample: &Encoded, origin: Origin) {
-        if self.n == 0 {
-            self.offsets.extend(0_i64.to_le_bytes());
-            self.span_offsets.extend(0_i64.to_le_bytes());
-        }
-        self.ids.extend(sample.ids.iter().flat_map(|id| id.to_le_bytes()));
-        for (start, end) in &sample.spans {
-            self.spans.extend(start.to_le_bytes());
-            self.spans.extend(end.to_le_bytes());
-        }
-        self.n += 1;
-        self.tokens += sample.ids.len() as u64;
-        self.n_spans += sample.spans.len() as u64;
-        self.offsets.extend(self.tokens.to_le_bytes());
-        self.span_offsets.extend(self.n_spans.to_le_bytes());
-        self.files.extend(origin.file.to_le_bytes());
-        self.rows.extend(origin.row.to_le_bytes());
-        self.lines.extend(origin.line.to_le_bytes());
+        self.ids.extend_from_slice(&sample.ids);
+        self.spans.extend_from_slice(&sample.spans);
+        self.ends.push(End { ids: self.ids.len(), spans: self.spans.len(), row: origin.row, line: origin.line });
+    }
+
+    /// Forgets the samples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.spans.clear();
+        self.ends.clear();
     }
 
     /// Samples held.
     #[must_use]
-    pub fn len(&self) -> u64 {
-        self.n
+    pub fn len(&self) -> usize {
+        self.ends.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.n == 0
+        self.ends.is_empty()
+    }
+
+    /// Tokens and learned tokens of each sample.
+    pub fn lengths(&self) -> impl Iterator<Item = (usize, usize)> {
+        let mut before = (0, 0);
+        self.ends.iter().map(move |end| {
+            let spans = &self.spans[before.1..end.spans];
+            let length = end.ids - before.0;
+            before = (end.ids, end.spans);
+            (length, spans.iter().map(|(from, to)| (to - from) as usize).sum())
+        })
     }
 }
 
-/// Writes samples into the shards of a folder.
-pub struct ShardWriter<'f> {
-    folder: &'f NewFolder,
-    columns: Columns,
-    shards: Vec<ShardEntry>,
+/// A shard that grows on disk.
+pub struct ShardFile {
+    path: PathBuf,
+    file: File,
+    hasher: blake3::Hasher,
+    source: u32,
+    small: SmallColumns,
+    tokens: u64,
+    buffer: Vec<u8>,
 }
 
-impl<'f> ShardWriter<'f> {
-    /// Begins the first shard.
-    #[must_use]
-    pub fn new(folder: &'f NewFolder) -> Self {
-        Self { folder, columns: Columns::default(), shards: Vec::new() }
-    }
+/// The columns that are held until the end.
+#[derive(Default)]
+struct SmallColumns {
+    offsets: Vec<u8>,
+    span_offsets: Vec<u8>,
+    rows: Vec<u8>,
+    lines: Vec<u8>,
+    spans: Vec<u8>,
+    n: u64,
+    n_spans: u64,
+}
 
-    /// Appends a sample; writes the shard when it is full.
+impl ShardFile {
+    /// Begins a shard of samples of one source.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::error::Error::Io).
-    pub fn push(&mut self, sample: &Encoded, origin: Origin) -> Result<()> {
-        self.columns.push(sample, origin);
-        if self.columns.tokens as usize >= SHARD_TOKENS { self.flush() } else { Ok(()) }
+    /// [`Error::Io`].
+    pub fn create(path: &Path, source: u32) -> Result<Self> {
+        let mut file = File::create(path).map_err(Error::io("write", path))?;
+        file.write_all(&[0; HEADER_BYTES]).map_err(Error::io("write", path))?;
+        let mut small = SmallColumns::default();
+        small.offsets.extend(0_i64.to_le_bytes());
+        small.span_offsets.extend(0_i64.to_le_bytes());
+        let (hasher, buffer) = (blake3::Hasher::new(), Vec::new());
+        Ok(Self { path: path.to_path_buf(), file, hasher, source, small, tokens: 0, buffer })
     }
 
-    /// Writes what is left; the list of all shards.
+    /// Appends samples.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::error::Error::Io).
-    pub fn finish(mut self) -> Result<Vec<ShardEntry>> {
-        if !self.columns.is_empty() {
-            self.flush()?;
+    /// [`Error::Io`], a full disk among others.
+    pub fn append(&mut self, samples: &Samples) -> Result<()> {
+        self.buffer.resize(samples.ids.len() * 4, 0);
+        for (bytes, id) in self.buffer.chunks_exact_mut(4).zip(&samples.ids) {
+            bytes.copy_from_slice(&id.to_le_bytes());
         }
-        Ok(self.shards)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let columns = std::mem::take(&mut self.columns);
-        let file = format!("shard-{:05}.safetensors", self.shards.len());
-        let header = header(&columns);
-        let parts = [
-            &header[..],
-            &columns.offsets,
-            &columns.span_offsets,
-            &columns.rows,
-            &columns.lines,
-            &columns.spans,
-            &columns.ids,
-            &columns.files,
-        ];
-        self.folder.write(&file, &parts)?;
-        let mut hasher = blake3::Hasher::new();
-        parts.iter().for_each(|part| {
-            hasher.update(part);
-        });
-        self.shards.push(ShardEntry {
-            file,
-            rows: columns.n,
-            tokens: columns.tokens,
-            bytes: parts.iter().map(|p| p.len() as u64).sum(),
-            blake3: hasher.finalize().to_hex().to_string(),
-        });
+        self.write()?;
+        let small = &mut self.small;
+        for end in &samples.ends {
+            small.offsets.extend((self.tokens + end.ids as u64).to_le_bytes());
+            small.span_offsets.extend((small.n_spans + end.spans as u64).to_le_bytes());
+            small.rows.extend(end.row.to_le_bytes());
+            small.lines.extend(end.line.to_le_bytes());
+        }
+        for (from, to) in &samples.spans {
+            small.spans.extend(from.to_le_bytes());
+            small.spans.extend(to.to_le_bytes());
+        }
+        small.n += samples.ends.len() as u64;
+        small.n_spans += samples.spans.len() as u64;
+        self.tokens += samples.ids.len() as u64;
         Ok(())
     }
+
+    /// Writes what is left; the file is whole, and the caller's to flush to disk. `name` is what the manifest calls it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn finish(mut self, name: String) -> Result<(File, ShardEntry)> {
+        let SmallColumns { offsets, span_offsets, rows, lines, spans, n, n_spans } = std::mem::take(&mut self.small);
+        let padding = (self.tokens + n) % 2;
+        let header = header(&[
+            ("input_ids", "I32", vec![self.tokens], self.tokens * 4),
+            ("record_file", "I32", vec![n], n * 4),
+            ("padding", "I32", vec![padding], padding * 4),
+            ("sample_offsets", "I64", vec![n + 1], offsets.len() as u64),
+            ("span_offsets", "I64", vec![n + 1], span_offsets.len() as u64),
+            ("record_index", "I64", vec![n], rows.len() as u64),
+            ("record_line", "I64", vec![n], lines.len() as u64),
+            ("spans", "I32", vec![n_spans, 2], spans.len() as u64),
+        ]);
+        let files = self.source.to_le_bytes().repeat(n as usize);
+        for column in [files, vec![0; padding as usize * 4], offsets, span_offsets, rows, lines, spans] {
+            self.buffer = column;
+            self.write()?;
+        }
+        let placed = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(&header));
+        placed.map_err(Error::io("write", &self.path))?;
+        let bytes = self.file.metadata().map_err(Error::io("read", &self.path))?.len();
+        let blake3 = self.hasher.finalize().to_hex().to_string();
+        Ok((self.file, ShardEntry { file: name, rows: n, tokens: self.tokens, bytes, blake3 }))
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.hasher.update(&self.buffer);
+        self.file.write_all(&self.buffer).map_err(Error::io("write", &self.path))
+    }
 }
 
-/// Length, JSON and padding of a shard's header. Columns of 8-byte numbers come first, so all are aligned.
-fn header(columns: &Columns) -> Vec<u8> {
-    let layout = [
-        ("sample_offsets", "I64", vec![columns.n + 1], columns.offsets.len()),
-        ("span_offsets", "I64", vec![columns.n + 1], columns.span_offsets.len()),
-        ("record_index", "I64", vec![columns.n], columns.rows.len()),
-        ("record_line", "I64", vec![columns.n], columns.lines.len()),
-        ("spans", "I32", vec![columns.n_spans, 2], columns.spans.len()),
-        ("input_ids", "I32", vec![columns.tokens], columns.ids.len()),
-        ("record_file", "I32", vec![columns.n], columns.files.len()),
-    ];
+/// Length, JSON and padding of a shard's header.
+fn header(columns: &[(&str, &str, Vec<u64>, u64)]) -> Vec<u8> {
     let mut entries = serde_json::Map::new();
-    entries.insert("__metadata__".to_owned(), serde_json::json!({ "format": "qlora-fast prepared 1" }));
+    entries.insert("__metadata__".to_owned(), serde_json::json!({ "format": "qlora-fast prepared 2" }));
     let mut at = 0;
-    for (name, dtype, shape, size) in layout {
+    for (name, dtype, shape, size) in columns.iter().filter(|c| c.0 != "padding" || c.3 > 0) {
         entries.insert(
-            name.to_owned(),
+            (*name).to_owned(),
             serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [at, at + size] }),
         );
         at += size;
     }
+    // Eight names and a few numbers of at most 20 digits: far below the space kept for them.
     let mut json = serde_json::Value::Object(entries).to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
+    json.resize(HEADER_BYTES - 8, b' ');
     let mut header = (json.len() as u64).to_le_bytes().to_vec();
     header.extend(json);
     header
@@ -199,34 +238,40 @@ mod tests {
 
     #[test]
     fn the_library_reads_what_is_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = NewFolder::create(&dir.path().join("p")).unwrap();
-        let mut writer = ShardWriter::new(&folder);
-        let sample = Encoded { ids: vec![7, 8, 9], spans: vec![(1, 3)] };
-        writer.push(&sample, Origin { file: 0, row: 4, line: 5 }).unwrap();
-        writer.push(&Encoded { ids: vec![1], spans: vec![] }, Origin { file: 1, row: 0, line: 1 }).unwrap();
-        let shards = writer.finish().unwrap();
-        folder.commit().unwrap();
+        for extra in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s");
+            let mut shard = ShardFile::create(&path, 1).unwrap();
+            let mut samples = Samples::default();
+            samples.push(&Encoded { ids: vec![7, 8, 9], spans: vec![(1, 3)] }, Origin { file: 1, row: 4, line: 5 });
+            assert_eq!(samples.lengths().collect::<Vec<_>>(), [(3, 2)]);
+            shard.append(&samples).unwrap();
+            samples.clear();
+            let last = vec![1; 1 + extra];
+            samples.push(&Encoded { ids: last.clone(), spans: vec![] }, Origin { file: 1, row: 6, line: 9 });
+            shard.append(&samples).unwrap();
+            let (_, entry) = shard.finish("s".to_owned()).unwrap();
 
-        let bytes = std::fs::read(dir.path().join("p").join(&shards[0].file)).unwrap();
-        assert_eq!((bytes.len() as u64, shards[0].rows, shards[0].tokens), (shards[0].bytes, 2, 4));
-        assert_eq!(blake3::hash(&bytes).to_hex().as_str(), shards[0].blake3);
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let ints = |name: &str| -> Vec<i64> {
-            let tensor = tensors.tensor(name).unwrap();
-            let width = tensor.data().len() / tensor.shape().iter().product::<usize>().max(1);
-            let number = |c: &[u8]| match *c {
-                [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
-                _ => i64::from_le_bytes(c.try_into().unwrap()),
+            let bytes = std::fs::read(&path).unwrap();
+            assert_eq!((bytes.len() as u64, entry.rows, entry.tokens), (entry.bytes, 2, 4 + extra as u64));
+            assert_eq!(blake3::hash(&bytes[HEADER_BYTES..]).to_hex().as_str(), entry.blake3);
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            let ints = |name: &str| -> Vec<i64> {
+                let tensor = tensors.tensor(name).unwrap();
+                let width = tensor.data().len() / tensor.shape().iter().product::<usize>().max(1);
+                let begin = tensor.data().as_ptr() as usize - bytes.as_ptr() as usize;
+                assert!(width != 8 || begin.is_multiple_of(8), "{name}");
+                let number = |c: &[u8]| match *c {
+                    [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
+                    _ => i64::from_le_bytes(c.try_into().unwrap()),
+                };
+                tensor.data().chunks(width).map(number).collect()
             };
-            tensor.data().chunks(width).map(number).collect()
-        };
-        assert_eq!(ints("input_ids"), [7, 8, 9, 1]);
-        assert_eq!(ints("sample_offsets"), [0, 3, 4]);
-        assert_eq!((ints("spans"), ints("span_offsets")), (vec![1, 3], vec![0, 1, 1]));
-        assert_eq!(
-            (ints("record_file"), ints("record_index"), ints("record_line")),
-            (vec![0, 1], vec![4, 0], vec![5, 1])
-        );
+            assert_eq!(ints("input_ids"), [&[7, 8, 9][..], &vec![1_i64; last.len()]].concat());
+            assert_eq!(ints("sample_offsets"), [0, 3, 4 + extra as i64]);
+            assert_eq!((ints("spans"), ints("span_offsets")), (vec![1, 3], vec![0, 1, 1]));
+            let origins = (ints("record_file"), ints("record_index"), ints("record_line"));
+            assert_eq!(origins, (vec![1, 1], vec![4, 6], vec![5, 9]));
+        }
     }
 }

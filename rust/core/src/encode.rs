@@ -57,6 +57,13 @@ pub struct Piece {
     pub content: bool,
 }
 
+/// Buffers that a thread keeps, so that a row allocates none of its own.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    ids: Vec<u32>,
+    joined: String,
+}
+
 /// A template bound to a tokenizer.
 pub struct Encoder<'t> {
     /// The template.
@@ -115,9 +122,25 @@ impl<'t> Encoder<'t> {
     /// A message, should the tokenizer refuse a text.
     pub fn encode(&self, turns: &[Turn<'_>]) -> std::result::Result<Encoded, String> {
         let mut encoded = Encoded::default();
-        let mut joined = String::new();
+        self.encode_into(turns, &mut Scratch::default(), &mut encoded)?;
+        Ok(encoded)
+    }
+
+    /// [`encode`](Self::encode) into buffers that are used again: `encoded` is cleared first.
+    ///
+    /// # Errors
+    ///
+    /// A message, should the tokenizer refuse a text.
+    pub fn encode_into(
+        &self,
+        turns: &[Turn<'_>],
+        scratch: &mut Scratch,
+        encoded: &mut Encoded,
+    ) -> std::result::Result<(), String> {
+        encoded.ids.clear();
+        encoded.spans.clear();
         for turn in turns {
-            self.runs(&turn.segments, false, &mut joined, &mut |ids, learned, _| {
+            self.runs(&turn.segments, false, scratch, &mut |ids, learned, _| {
                 let start = encoded.ids.len();
                 encoded.ids.extend_from_slice(ids);
                 if learned {
@@ -125,7 +148,7 @@ impl<'t> Encoder<'t> {
                 }
             })?;
         }
-        Ok(encoded)
+        Ok(())
     }
 
     /// Encodes one turn so that content and template stay apart: the template's tokens must not be cut.
@@ -135,7 +158,7 @@ impl<'t> Encoder<'t> {
     /// A message, should the tokenizer refuse a text.
     pub fn encode_apart(&self, turn: &Turn<'_>) -> std::result::Result<Vec<Piece>, String> {
         let mut pieces = Vec::with_capacity(turn.segments.len());
-        self.runs(&turn.segments, true, &mut String::new(), &mut |ids, learned, content| {
+        self.runs(&turn.segments, true, &mut Scratch::default(), &mut |ids, learned, content| {
             pieces.push(Piece { ids: ids.to_vec(), learned, content });
         })?;
         Ok(pieces)
@@ -146,10 +169,9 @@ impl<'t> Encoder<'t> {
         &self,
         segments: &[Segment<'_>],
         apart: bool,
-        joined: &mut String,
+        Scratch { ids, joined }: &mut Scratch,
         emit: &mut dyn FnMut(&[u32], bool, bool),
     ) -> std::result::Result<(), String> {
-        let mut ids = Vec::new();
         let mut rest = segments;
         while let Some((first, behind)) = rest.split_first() {
             ids.clear();
@@ -173,8 +195,8 @@ impl<'t> Encoder<'t> {
                 segments_text(&rest[..run], joined);
                 joined.as_str()
             };
-            self.tokenizer.engine().encode(text, &mut ids)?;
-            emit(&ids, first.learned, first.content);
+            self.tokenizer.engine().encode(text, ids)?;
+            emit(ids, first.learned, first.content);
             rest = &rest[run..];
         }
         Ok(())

@@ -90,8 +90,13 @@ pub enum Error {
         hint: &'static str,
     },
     /// The caller asked to stop.
-    #[error("interrupted")]
-    Interrupted,
+    #[error("interrupted{}", kept.as_ref().map_or(String::new(), |kept| {
+        format!("; what is done is kept in `{}`, and the same command goes on from there", kept.display())
+    }))]
+    Interrupted {
+        /// Where the work so far is kept.
+        kept: Option<PathBuf>,
+    },
 }
 
 impl Error {
@@ -104,7 +109,7 @@ impl Error {
             Self::File { hint, .. } | Self::Tokenizer { hint, .. } => Some(hint.clone()),
             Self::Strict { .. } => Some("mend the row, or leave `strict` out to drop and count such rows".to_owned()),
             Self::NothingSurvives { first, .. } => Some(format!("the first was {first}")),
-            Self::Io { .. } | Self::Option { .. } | Self::Interrupted => None,
+            Self::Io { .. } | Self::Option { .. } | Self::Interrupted { .. } => None,
         }
     }
 

@@ -4,7 +4,7 @@
 
 use qlora_fast_core::encode::Encoder;
 use qlora_fast_core::error::Error;
-use qlora_fast_core::prepare::{Options, Report, RowMaker, Tally, prepare};
+use qlora_fast_core::prepare::{Batch, Options, Report, RowMaker, Tally, Workspace, merge, prepare, prepare_share};
 use qlora_fast_core::record::{Format, reader::Reader, reader::Span};
 use qlora_fast_core::tokenizer::Tokenizer;
 use serde_json::{Value, json};
@@ -174,7 +174,7 @@ fn an_interrupted_run_leaves_nothing() {
     let world = World::new();
     let file = world.file("data.json", format!("{GOOD}\n"));
     let error = prepare(&world.options(&[file], json!({})), &mut |_, _, _| false).unwrap_err();
-    assert!(matches!(error, Error::Interrupted));
+    assert!(matches!(error, Error::Interrupted { kept: None }));
     assert!(world.left().is_empty());
 }
 
@@ -317,7 +317,9 @@ fn parts_of_a_report_add_up_to_the_whole() {
     let tally = |records: &[Span], rejected: &mut Vec<u8>| {
         let mut tally = Tally::default();
         for part in records.chunks(7) {
-            let batch = maker.make(&options.data[0], 0, Some(Format::Alpaca), &chunk.bytes, part).unwrap();
+            let (path, mut batch) = (&options.data[0], Batch::default());
+            let mut workspace = Workspace::default();
+            maker.make(path, Some(Format::Alpaca), &chunk.bytes, part, &mut workspace, &mut batch).unwrap();
             tally.add(&batch, &sources, rejected);
         }
         tally
@@ -335,4 +337,110 @@ fn parts_of_a_report_add_up_to_the_whole() {
     assert_eq!(serde_json::to_value(&whole).unwrap(), serde_json::to_value(&sum).unwrap());
     assert_eq!((whole.rows_read, whole.rows_truncated), (60, 12));
     assert!(whole.rows_dropped.len() == 3 && whole.dropped_examples.len() == 15);
+}
+
+/// Every file of a folder, but the ones that a process holds open.
+fn bytes_of(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
+}
+
+/// Two files of a few dozen parts, with rows that are dropped, cut and repaired.
+fn many_parts(world: &World) -> (Vec<PathBuf>, Value) {
+    let row = |i: usize| match i % 50 {
+        7 => r#"{"instruction": "a", "output": ""}"#.to_owned(),
+        9 => format!(r#"{{"instruction": "row {i}", "output": "{}"}}"#, "long answer ".repeat(60)),
+        _ => format!(r#"{{"instruction": "row {i}", "input": "x", "output": "answer {i}", "extra{}": 1}}"#, i % 3),
+    };
+    let rows: Vec<_> = (0..1500).map(row).collect();
+    let files = vec![
+        world.file("array.json", format!("[{}]", rows[..900].join(",\n"))),
+        world.file("lines.jsonl", rows[900..].join("\n")),
+        world.file("small.jsonl", GOOD),
+    ];
+    (files, json!({ "part_bytes": 4000, "cutoff_len": 100 }))
+}
+
+#[test]
+fn the_bytes_depend_neither_on_threads_nor_on_shares() {
+    let world = World::new();
+    let (files, more) = many_parts(&world);
+    let options = |extra: Value| {
+        let mut options = more.clone();
+        options.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        world.options(&files, options)
+    };
+    let mut expected = None;
+    let mut check = |report: &Report| {
+        accounted(report);
+        assert!(report.manifest.shards.len() > 20);
+        let found = bytes_of(&world.out());
+        assert_eq!(expected.get_or_insert_with(|| found.clone()), &found);
+        std::fs::remove_dir_all(world.out()).unwrap();
+    };
+    for threads in 1..=3 {
+        check(&prepare(&options(json!({ "threads": threads })), &mut |_, _, _| true).unwrap());
+    }
+    for count in [2, 5, 100] {
+        let options = options(json!({}));
+        for number in (1..=count).rev() {
+            let incomplete = merge(&options, &mut |_, _, _| true).unwrap_err();
+            assert!(matches!(incomplete, Error::Artifact { .. }), "{incomplete}");
+            prepare_share(&options, number, count, &mut |_, _, _| true).unwrap();
+        }
+        let report = merge(&options, &mut |_, _, _| true).unwrap();
+        assert_eq!(report.engine.name, "none");
+        check(&report);
+    }
+    assert!(prepare_share(&options(json!({})), 3, 2, &mut |_, _, _| true).is_err());
+    assert_eq!(world.left().len(), files.len(), "{:?}", world.left());
+}
+
+#[test]
+fn an_interrupted_run_goes_on_where_it_was() {
+    let world = World::new();
+    let (files, more) = many_parts(&world);
+    let options = world.options(&files, more);
+    prepare(&options, &mut |_, _, _| true).unwrap();
+    let expected = bytes_of(&world.out());
+    std::fs::remove_dir_all(world.out()).unwrap();
+
+    let mut left = 3;
+    let mut interrupted = 0;
+    let report = loop {
+        let mut ticks = 0;
+        // A little further each time; what is done stays.
+        match prepare(&options, &mut |_, _, _| {
+            ticks += 1;
+            ticks < left
+        }) {
+            Ok(report) => break report,
+            Err(Error::Interrupted { kept }) => {
+                assert_eq!(kept.as_ref().is_some_and(|kept| kept.is_dir()), kept.is_some());
+                interrupted += usize::from(kept.is_some());
+                if let Some(shard) = kept.and_then(|k| {
+                    let shards = std::fs::read_dir(k).unwrap().map(|e| e.unwrap().path());
+                    shards.filter(|p| p.extension().is_some_and(|e| e == "safetensors")).min()
+                }) {
+                    // One shard is found damaged each time.
+                    std::fs::write(shard, b"short").unwrap();
+                }
+                left += 7;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(interrupted > 1);
+    accounted(&report);
+    assert_eq!(bytes_of(&world.out()), expected);
+    assert_eq!(world.left().len(), files.len() + 1, "{:?}", world.left());
+}
+
+#[test]
+fn a_fault_takes_the_finished_parts_with_it() {
+    let world = World::new();
+    let text = format!("[{},{{\"a\" 1}}]", vec![GOOD; 500].join(","));
+    let error = world.prepare(text, json!({ "part_bytes": 1000 })).unwrap_err();
+    assert!(error.to_string().contains("row 500"), "{error}");
+    assert!(world.left().is_empty());
 }

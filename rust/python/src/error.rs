@@ -21,7 +21,8 @@ pub(crate) fn core(error: Error) -> PyErr {
         Error::Tokenizer { .. } => TokenizerError::new_err((message, hint)),
         Error::Option { .. } => ConfigError::new_err((message, hint)),
         Error::Artifact { .. } => ArtifactError::new_err((message, hint)),
-        Error::Interrupted => PyKeyboardInterrupt::new_err(()),
+        Error::Interrupted { kept: None } => PyKeyboardInterrupt::new_err(()),
+        Error::Interrupted { .. } => PyKeyboardInterrupt::new_err(message),
         _ => DataError::new_err((message, hint)),
     }
 }

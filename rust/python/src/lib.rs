@@ -21,7 +21,7 @@ mod _core {
     #[pymodule_export]
     use crate::plan::{EpochPlan, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]
-    use crate::prepare::{fingerprint, prepare};
+    use crate::prepare::{fingerprint, merge, prepare, prepare_share};
     #[pymodule_export]
     use crate::review::{padding, report_names, review};
     #[pymodule_export]

@@ -1,219 +1,222 @@
 //! The pipeline: read → parse → render → encode → truncate → write, on all cores, in one pass, in bounded memory.
 //!
-//! A reader thread stays a few chunks ahead; the records of a chunk are shared out in batches; batches are added up in
-//! file order, so the bytes do not depend on the number of threads.
+//! Work is cut into parts ([`parts`]), each a shard of its own with a report beside it, in a working folder that outlives
+//! a killed process. [`prepare`] makes the parts that are missing and joins all of them; [`prepare_share`] makes some and
+//! leaves the joining to [`merge`], so that any number of machines can divide the work. The bytes are the same whoever
+//! made which part.
 
+mod make;
 mod options;
+mod parts;
+mod pipeline;
 mod reasons;
 mod rejected;
+mod remember;
 mod report;
 mod rows;
 
 pub use options::{DATA_PATH_VERSION, Identity, Options, Source};
 pub use reasons::{NOTICES, REASONS, REPAIRS};
-pub use rejected::Rejected;
-pub use report::{DroppedRow, EngineReport, Manifest, Report, Tally, TruncatedRow};
-pub use rows::{Batch, Counts, RowMaker};
+pub use report::{DroppedRow, EngineReport, Manifest, Report, ShareReport, Tally, TruncatedRow};
+pub use rows::{Batch, Counts, RowMaker, Workspace};
 
-use crate::dataset::ShardWriter;
-use crate::durable::NewFolder;
-use crate::encode::Encoder;
+use crate::durable::{Claim, WorkingFolder};
 use crate::error::{Error, Result};
-use crate::record::{self, Format, reader::Chunk, reader::Reader};
-use crate::tokenizer::Tokenizer;
-use rayon::prelude::*;
+use make::Share;
+use parts::Parts;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Version of the folder's layout.
-const FORMAT_VERSION: u32 = 1;
-/// Records that a thread takes at a time.
-const BATCH_RECORDS: usize = 128;
+const FORMAT_VERSION: u32 = 2;
 /// Records that are looked at to learn a file's format.
 const PROBED_RECORDS: usize = 16;
-const CHUNKS_AHEAD: usize = 2;
+/// How often a process looks whether another has finished.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// Told (stage, bytes done, bytes in all) now and then; returns whether to go on.
 pub type Tick<'a> = dyn FnMut(&'static str, u64, u64) -> bool + 'a;
 
-/// Prepares the data, or finds it prepared.
+type Seconds = BTreeMap<&'static str, f64>;
+
+/// Prepares the data, or finds it prepared, or goes on where a process was killed.
 ///
 /// # Errors
 ///
-/// Any [`Error`]; nothing is left behind then.
+/// Any [`Error`]. Nothing is left behind then; but after [`Error::Interrupted`], and after the operating system refused
+/// something, the parts that are done stay for the next time.
 pub fn prepare(options: &Options, tick: &mut Tick<'_>) -> Result<Report> {
+    whole(options, true, tick)
+}
+
+/// Joins the parts that shares have made: no data is read and nothing encoded.
+///
+/// # Errors
+///
+/// Any [`Error`], [`Error::Artifact`] if parts are missing among them.
+pub fn merge(options: &Options, tick: &mut Tick<'_>) -> Result<Report> {
+    whole(options, false, tick)
+}
+
+fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Report> {
     let started = Instant::now();
-    let mut seconds = BTreeMap::new();
-    if options.data.is_empty() {
-        return Err(Error::Option { problem: "there is no data to prepare".to_owned() });
+    let mut seconds = Seconds::new();
+    let identity = identify(options, &mut seconds)?;
+    let engine = |reason: &str| EngineReport { name: "none".to_owned(), reason: Some(reason.to_owned()) };
+    let folder = match claim(options, &identity.fingerprint, Claim::Alone, tick)? {
+        Claimed::Prepared(manifest) => {
+            seconds.insert("total", started.elapsed().as_secs_f64());
+            let engine = engine("prepared before");
+            return Ok(Report { path: options.out.clone(), manifest: *manifest, reused: true, engine, seconds });
+        }
+        Claimed::Folder(folder) => folder,
+    };
+    let made = make_and_join(options, identity, &folder, may_make, &mut seconds, tick);
+    let (manifest, engine) = match made {
+        Ok(made) => made,
+        Err(error) => return Err(leave(folder, error, may_make)),
+    };
+    Parts::remove_reports(&folder)?;
+    folder.commit()?;
+    seconds.insert("total", started.elapsed().as_secs_f64());
+    Ok(Report { path: options.out.clone(), manifest, reused: false, engine, seconds })
+}
+
+fn make_and_join(
+    options: &Options,
+    identity: Identity,
+    folder: &WorkingFolder,
+    may_make: bool,
+    seconds: &mut Seconds,
+    tick: &mut Tick<'_>,
+) -> Result<(Manifest, EngineReport)> {
+    let Identity { mut sources, fingerprint } = identity;
+    let engine = |reason: &str| EngineReport { name: "none".to_owned(), reason: Some(reason.to_owned()) };
+    if let Some(manifest) = manifest_of(folder.path()).filter(|m| is_whole(folder.path(), m)) {
+        // A process was killed between the last file and the rename.
+        return Ok((manifest, engine("all was there")));
     }
-    let template = options.chat_template()?;
-    let identity = options.identify()?;
-    seconds.insert("fingerprint", started.elapsed().as_secs_f64());
-    if let Some(manifest) = existing(&options.out, &identity.fingerprint)? {
-        seconds.insert("total", started.elapsed().as_secs_f64());
-        let engine = EngineReport { name: "none".to_owned(), reason: Some("prepared before".to_owned()) };
-        return Ok(Report { path: options.out.clone(), manifest, reused: true, engine, seconds });
+    let mut parts = Parts::find(folder, sources.len())?;
+    let mut engine = engine("parts were joined");
+    if may_make {
+        engine = make::make(options, &sources, folder, &parts, Share::WHOLE, seconds, tick)?;
+        parts = Parts::find(folder, sources.len())?;
     }
-
-    let loading = Instant::now();
-    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine)?;
-    seconds.insert("load_tokenizer", loading.elapsed().as_secs_f64());
-    let maker = RowMaker { options, encoder: Encoder::new(template, &tokenizer, options.eos_token.as_deref())? };
-
-    let working = Instant::now();
-    let folder = NewFolder::create(&options.out)?;
-    let mut writer = ShardWriter::new(&folder);
-    let mut rejected = Rejected::new(&folder, rejected::FILE);
-    let mut tally = Tally::default();
-    let mut sources = identity.sources;
-    let formats = read_all(&maker, &mut sources, &mut writer, &mut tally, &mut rejected, tick)?;
-    let shards = writer.finish()?;
-    rejected.finish()?;
-    seconds.insert("rows", working.elapsed().as_secs_f64());
-
+    if let Some(missing) = parts.missing(&sources) {
+        return Err(Error::Artifact {
+            path: folder.path().to_path_buf(),
+            problem: format!("is not complete: {missing}"),
+            hint: "run every share to its end, or `prep` without --merge, which makes what is missing",
+        });
+    }
+    let joining = Instant::now();
+    let (tally, shards, format) = parts.join(&mut sources)?;
     let mut manifest = tally.finish();
     if manifest.rows_kept == 0 {
         return Err(nothing_survives(&manifest));
     }
     manifest.format_version = FORMAT_VERSION;
-    manifest.fingerprint = identity.fingerprint;
-    manifest.format = formats;
-    manifest.template = template.name.to_owned();
+    manifest.fingerprint = fingerprint;
+    manifest.format = format;
+    manifest.template = options.chat_template()?.name.to_owned();
     manifest.cutoff_len = options.cutoff_len;
     manifest.sources = sources;
     manifest.shards = shards;
     let json = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::Option { problem: e.to_string() })?;
     folder.write("manifest.json", &[&json])?;
-    folder.commit()?;
+    seconds.insert("join", joining.elapsed().as_secs_f64());
+    Ok((manifest, engine))
+}
+
+/// Makes the parts of one of `count` shares, the first of which is number 1. Shares can run at the same time, on any
+/// machines that see the same folder.
+///
+/// # Errors
+///
+/// Any [`Error`]; the parts that are done stay.
+pub fn prepare_share(options: &Options, number: u32, count: u32, tick: &mut Tick<'_>) -> Result<ShareReport> {
+    if !(1..=count).contains(&number) {
+        return Err(Error::Option { problem: format!("there is no share {number} of {count}") });
+    }
+    let started = Instant::now();
+    let mut seconds = Seconds::new();
+    let Identity { sources, fingerprint } = identify(options, &mut seconds)?;
+    let mut report = ShareReport { path: options.out.clone(), share: (number, count), ..ShareReport::default() };
+    if let Claimed::Folder(folder) = claim(options, &fingerprint, Claim::Share, tick)? {
+        report.path = folder.path().to_path_buf();
+        let share = Share { index: number - 1, count };
+        let parts = Parts::find(&folder, sources.len())?;
+        let made = make::make(options, &sources, &folder, &parts, share, &mut seconds, tick);
+        report.engine = made.map_err(|error| kept(&folder, error))?;
+        report.parts = Parts::find(&folder, sources.len())?.done();
+    }
     seconds.insert("total", started.elapsed().as_secs_f64());
-    let engine =
-        EngineReport { name: tokenizer.engine().name().to_owned(), reason: tokenizer.reason().map(str::to_owned) };
-    Ok(Report { path: options.out.clone(), manifest, reused: false, engine, seconds })
+    report.seconds = seconds;
+    Ok(report)
 }
 
-/// Runs every file through `maker`; the formats that were found.
-fn read_all(
-    maker: &RowMaker<'_>,
-    sources: &mut [Source],
-    writer: &mut ShardWriter<'_>,
-    tally: &mut Tally,
-    rejected: &mut Rejected<'_>,
-    tick: &mut Tick<'_>,
-) -> Result<String> {
-    let options = maker.options;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .build()
-        .map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
-    let all: u64 = sources.iter().map(|s| s.bytes).sum();
-    let mut before = 0;
-    let mut formats: Vec<&str> = Vec::new();
-    let limit = options.max_samples.unwrap_or(u64::MAX);
-    for index in 0..sources.len() {
-        let path = sources[index].path.clone();
-        let mut format = options.format;
-        let mut rows = 0;
-        let digest = with_reader(&path, |chunk, bytes_read| {
-            let mut records = &chunk.records[..];
-            records = &records[..records.partition_point(|r| r.row < limit)];
-            if format.is_none() {
-                format = Some(detect(&path, &chunk)?);
-            }
-            let batches: Vec<Result<Batch>> = pool.install(|| {
-                records
-                    .par_chunks(BATCH_RECORDS)
-                    .map(|part| maker.make(&path, index as u32, format, &chunk.bytes, part))
-                    .collect()
-            });
-            for batch in batches {
-                let batch = batch?;
-                if let (true, Some(first)) = (options.strict, batch.dropped.first()) {
-                    return Err(Error::Strict {
-                        file: path.display().to_string(),
-                        line: first.origin.line,
-                        row: first.origin.row,
-                        reason: first.reason.clone(),
-                    });
-                }
-                tally.add(&batch, sources, &mut rejected.lines);
-                rejected.flush_some()?;
-                for (sample, origin) in &batch.samples {
-                    writer.push(sample, *origin)?;
-                }
-            }
-            rows += records.len() as u64;
-            if !tick("preparing", before + bytes_read, all) {
-                return Err(Error::Interrupted);
-            }
-            Ok(records.len() == chunk.records.len())
-        })?;
-        if digest.is_some_and(|d| d.to_hex().as_str() != sources[index].blake3) {
-            return Err(Error::File {
-                path,
-                problem: "changed while it was read".to_owned(),
-                hint: "run again when nothing writes to it".to_owned(),
-            });
-        }
-        if rows == 0 {
-            return Err(Error::File {
-                path,
-                problem: "holds no records".to_owned(),
-                hint: "it should hold records, as a JSON array or one JSON object a line".to_owned(),
-            });
-        }
-        sources[index].rows = rows;
-        before += sources[index].bytes;
-        let name = format.map_or("auto", Format::name);
-        if !formats.contains(&name) {
-            formats.push(name);
-        }
+fn identify(options: &Options, seconds: &mut Seconds) -> Result<Identity> {
+    let started = Instant::now();
+    if options.data.is_empty() {
+        return Err(Error::Option { problem: "there is no data to prepare".to_owned() });
     }
-    Ok(formats.join("+"))
+    let identity = options.identify()?;
+    seconds.insert("fingerprint", started.elapsed().as_secs_f64());
+    Ok(identity)
 }
 
-/// Hands the chunks of a file to `work`, in order, while a thread reads on; `work` returns whether it wants more.
-/// The hash of the file, if it was read to its end.
-fn with_reader(path: &Path, mut work: impl FnMut(Chunk, u64) -> Result<bool>) -> Result<Option<blake3::Hash>> {
-    let mut reader = Reader::open(path)?;
-    std::thread::scope(|scope| {
-        let (send, receive) = sync_channel(CHUNKS_AHEAD);
-        let handle = scope.spawn(move || {
-            while let Some(chunk) = reader.next() {
-                if send.send((chunk, reader.bytes_read())).is_err() {
-                    return None;
-                }
-            }
-            Some(reader.digest())
-        });
-        for (chunk, bytes_read) in &receive {
-            if !work(chunk?, bytes_read)? {
-                break;
-            }
-        }
-        drop(receive);
-        Ok(handle.join().unwrap_or(None))
-    })
+enum Claimed {
+    Prepared(Box<Manifest>),
+    Folder(WorkingFolder),
 }
 
-fn detect(path: &Path, chunk: &Chunk) -> Result<Format> {
-    let mut keys: Vec<String> = Vec::new();
-    for span in chunk.records.iter().take(PROBED_RECORDS) {
-        let text = rows::text_of(path, &chunk.bytes, span)?;
-        let (format, others) = record::detect(text).map_err(|error| rows::syntax(path, span, &error))?;
-        if let Some(format) = format {
-            return Ok(format);
+/// The prepared data, or the folder to make it in; waits while another process makes the same.
+fn claim(options: &Options, fingerprint: &str, claim: Claim, tick: &mut Tick<'_>) -> Result<Claimed> {
+    loop {
+        if let Some(manifest) = existing(&options.out, fingerprint)? {
+            return Ok(Claimed::Prepared(Box::new(manifest)));
         }
-        keys.extend(others.into_iter().filter(|k| !keys.contains(k)).collect::<Vec<_>>());
+        if let Some(folder) = WorkingFolder::claim(&options.out, fingerprint, claim)? {
+            // Another process may have finished between the two questions.
+            return match existing(&options.out, fingerprint)? {
+                None => Ok(Claimed::Folder(folder)),
+                Some(manifest) => folder.remove().map(|()| Claimed::Prepared(Box::new(manifest))),
+            };
+        }
+        if !tick("waiting for another process", 0, 0) {
+            return Err(Error::Interrupted { kept: None });
+        }
+        std::thread::sleep(WAIT);
     }
-    let found = if keys.is_empty() { "no keys".to_owned() } else { format!("the keys {}", keys.join(", ")) };
-    Err(Error::File {
-        path: path.to_path_buf(),
-        problem: format!("is in no known format: its first records have {found}"),
-        hint: "expected `instruction` and `output` (Alpaca), `conversations` (ShareGPT) or `messages`".to_owned(),
-    })
+}
+
+/// What becomes of the working folder after an error: parts are kept if another try can use them.
+fn leave(folder: WorkingFolder, error: Error, made: bool) -> Error {
+    let error = kept(&folder, error);
+    let again = match error {
+        Error::Interrupted { ref kept } => kept.is_some(),
+        Error::Io { .. } => true,
+        // Joining takes nothing away from the shares.
+        _ => !made,
+    };
+    if !again {
+        // The error at hand is the one to tell.
+        let _ = folder.remove();
+    }
+    error
+}
+
+/// Says where the parts are, if some are done; what is not whole goes.
+fn kept(folder: &WorkingFolder, error: Error) -> Error {
+    // The next process would remove it as well.
+    let _ = folder.remove_unfinished();
+    match error {
+        Error::Interrupted { .. } => {
+            Error::Interrupted { kept: Parts::any(folder).then(|| folder.path().to_path_buf()) }
+        }
+        other => other,
+    }
 }
 
 /// The manifest of a folder that holds exactly this; an error if the place is taken by something else.
@@ -223,18 +226,15 @@ fn existing(out: &Path, fingerprint: &str) -> Result<Option<Manifest>> {
         problem: problem.to_owned(),
         hint: "give another folder with --out, or move this one away; nothing was touched",
     };
-    let manifest = match std::fs::read(out.join("manifest.json")) {
-        Ok(bytes) => serde_json::from_slice::<Manifest>(&bytes).ok(),
-        Err(_) if std::fs::read_dir(out).is_ok_and(|mut d| d.next().is_none()) => return Ok(None),
-        Err(_) if !out.exists() => return Ok(None),
-        Err(_) => None,
+    let manifest = match manifest_of(out) {
+        Some(manifest) => manifest,
+        None if !out.exists() || std::fs::read_dir(out).is_ok_and(|mut d| d.next().is_none()) => return Ok(None),
+        None => return Err(taken("is not empty, and not a prepared dataset")),
     };
-    let manifest = manifest.ok_or_else(|| taken("is not empty, and not a prepared dataset"))?;
     if manifest.fingerprint != fingerprint {
         return Err(taken("holds other prepared data"));
     }
-    let whole = manifest.shards.iter().all(|s| out.join(&s.file).metadata().is_ok_and(|m| m.len() == s.bytes));
-    if whole { Ok(Some(manifest)) } else { Err(taken("is a prepared dataset with a damaged shard")) }
+    if is_whole(out, &manifest) { Ok(Some(manifest)) } else { Err(taken("is a prepared dataset with a damaged shard")) }
 }
 
 /// The manifest of a prepared folder.
@@ -250,6 +250,15 @@ pub fn manifest(folder: &Path) -> Result<Manifest> {
         problem: format!("is no prepared dataset of this version: {error}"),
         hint: "prepare the data again",
     })
+}
+
+fn manifest_of(folder: &Path) -> Option<Manifest> {
+    serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).ok()?).ok()
+}
+
+/// Whether all shards are there, as far as their sizes tell.
+fn is_whole(folder: &Path, manifest: &Manifest) -> bool {
+    manifest.shards.iter().all(|s| folder.join(&s.file).metadata().is_ok_and(|m| m.len() == s.bytes))
 }
 
 fn nothing_survives(manifest: &Manifest) -> Error {

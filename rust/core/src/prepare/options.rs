@@ -1,16 +1,22 @@
 //! What is to be prepared, and the fingerprint that names the result.
 
+use super::remember::{Content, Memory};
 use crate::error::{Error, Result};
 use crate::record::{Format, Variables};
 use crate::template::{self, ChatTemplate};
 use crate::tokenizer::Choice;
 use crate::truncate::Rule;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Raised whenever equal inputs begin to give other bytes: no older folder is then taken for a new one.
-pub const DATA_PATH_VERSION: u32 = 2;
+pub const DATA_PATH_VERSION: u32 = 3;
+/// Size of the records after which a part is closed: what a killed run may have to make again.
+const PART_BYTES: u64 = 32 << 20;
+
+fn part_bytes() -> u64 {
+    PART_BYTES
+}
 
 /// The options of [`prepare`](super::prepare()).
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +51,12 @@ pub struct Options {
     pub threads: usize,
     #[serde(default)]
     pub strict: bool,
+    /// Where hashes of files are remembered.
+    #[serde(default)]
+    pub cache: Option<PathBuf>,
+    /// Size of the parts, in bytes of records.
+    #[serde(default = "part_bytes")]
+    pub part_bytes: u64,
     pub out: PathBuf,
 }
 
@@ -101,7 +113,7 @@ impl Options {
         })
     }
 
-    /// Reads every input once and hashes it, with all options that can change the result; engine, threads and the
+    /// Hashes every input, or remembers its hash, with all options that can change the result; engine, threads and the
     /// place of the result cannot.
     ///
     /// # Errors
@@ -110,18 +122,19 @@ impl Options {
     pub fn identify(&self) -> Result<Identity> {
         let template =
             serde_json::to_string(self.chat_template()?).map_err(|e| Error::Option { problem: e.to_string() })?;
+        let memory = Memory::new(self.cache.as_deref());
         let mut sources = Vec::with_capacity(self.data.len());
         for path in &self.data {
-            let (bytes, hash) = hash_file(path)?;
-            sources.push(Source { path: path.clone(), bytes, blake3: hash.to_hex().to_string(), rows: 0 });
+            let Content { bytes, blake3 } = memory.content(path)?;
+            sources.push(Source { path: path.clone(), bytes, blake3, rows: 0 });
         }
-        let (_, tokenizer) = hash_file(&self.tokenizer)?;
+        let tokenizer = memory.content(&self.tokenizer)?.blake3;
         let mut hasher = blake3::Hasher::new();
         let parts = serde_json::json!({
             "data_path_version": DATA_PATH_VERSION,
             // Names are stored in the manifest, so they are part of the bytes.
             "data": sources,
-            "tokenizer": tokenizer.to_hex().as_str(),
+            "tokenizer": tokenizer,
             "template": template,
             "format": self.format,
             "variables": self.variables,
@@ -134,15 +147,9 @@ impl Options {
             "mask_history": self.mask_history,
             "max_samples": self.max_samples,
             "strict": self.strict,
+            "part_bytes": self.part_bytes,
         });
         hasher.update(parts.to_string().as_bytes());
         Ok(Identity { sources, fingerprint: hasher.finalize().to_hex().to_string() })
     }
-}
-
-fn hash_file(path: &Path) -> Result<(u64, blake3::Hash)> {
-    let mut hasher = blake3::Hasher::new();
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let bytes = std::io::copy(&mut file, &mut hasher).map_err(Error::io("read", path))?;
-    Ok((bytes, hasher.finalize()))
 }

@@ -4,9 +4,11 @@
 //! so the mended file is a data file like any other. What is no object stands behind the key `record`.
 
 use super::report::DroppedRow;
-use crate::durable::NewFolder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use serde::de::IgnoredAny;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 
 /// The name of the file.
 pub(super) const FILE: &str = "rejected.jsonl";
@@ -42,47 +44,43 @@ fn without_label(inside: &str) -> &str {
     }
 }
 
-/// Writes the lines into a folder as they come; without any, there is no file.
-pub struct Rejected<'f> {
-    folder: &'f NewFolder,
-    name: String,
+/// The file in the making: begun with the first line.
+pub(super) struct Rejected {
+    path: PathBuf,
+    file: Option<File>,
     /// Lines that are not written yet.
-    pub lines: Vec<u8>,
-    begun: bool,
+    pub(super) lines: Vec<u8>,
+    bytes: u64,
 }
 
-impl<'f> Rejected<'f> {
-    /// The file `name` in `folder`.
-    #[must_use]
-    pub fn new(folder: &'f NewFolder, name: &str) -> Self {
-        Self { folder, name: name.to_owned(), lines: Vec::new(), begun: false }
+impl Rejected {
+    /// Nothing yet, for the file at `path`.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, file: None, lines: Vec::new(), bytes: 0 }
     }
 
     /// Writes what has come, if it is much.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`](crate::error::Error::Io).
-    pub fn flush_some(&mut self) -> Result<()> {
+    pub(super) fn flush_some(&mut self) -> Result<()> {
         if self.lines.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Writes the rest, down to the disk.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`](crate::error::Error::Io).
-    pub fn finish(mut self) -> Result<()> {
+    /// Writes the rest. The file, for the caller to flush to disk, and its size; none if there were no lines.
+    pub(super) fn finish(mut self) -> Result<(Option<File>, u64)> {
         self.flush()?;
-        if self.begun { self.folder.sync(&self.name) } else { Ok(()) }
+        Ok((self.file, self.bytes))
     }
 
     fn flush(&mut self) -> Result<()> {
-        if !self.lines.is_empty() {
-            self.begun = true;
-            self.folder.append(&self.name, &self.lines)?;
-            self.lines.clear();
+        if self.lines.is_empty() {
+            return Ok(());
         }
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::create(&self.path).map_err(Error::io("write", &self.path))?,
+        };
+        self.file.insert(file).write_all(&self.lines).map_err(Error::io("write", &self.path))?;
+        self.bytes += self.lines.len() as u64;
+        self.lines.clear();
         Ok(())
     }
 }

@@ -91,6 +91,20 @@ pub struct Report {
     pub seconds: BTreeMap<&'static str, f64>,
 }
 
+/// The answer to the making of one share.
+#[derive(Debug, Clone, Default, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct ShareReport {
+    /// The folder that the parts are in: the prepared data itself, if it was there already.
+    pub path: PathBuf,
+    /// Number and count of the shares.
+    pub share: (u32, u32),
+    /// Parts that are there now, whoever made them.
+    pub parts: usize,
+    pub engine: EngineReport,
+    pub seconds: BTreeMap<&'static str, f64>,
+}
+
 /// Adds up batches, and tallies of other parts: in file order, so that equal inputs give equal reports.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
@@ -104,10 +118,10 @@ impl Tally {
         let m = &mut self.manifest;
         m.rows_read += (batch.samples.len() + batch.dropped.len()) as u64;
         m.rows_kept += batch.samples.len() as u64;
-        for (sample, _) in &batch.samples {
-            m.tokens += sample.ids.len() as u64;
-            m.supervised_tokens += sample.supervised() as u64;
-            self.lengths.add(sample.ids.len());
+        for (length, supervised) in batch.samples.lengths() {
+            m.tokens += length as u64;
+            m.supervised_tokens += supervised as u64;
+            self.lengths.add(length);
         }
         batch.full_lengths.iter().for_each(|&n| m.full_lengths.add(n as usize));
         merge(&mut m.repairs, &batch.repairs);

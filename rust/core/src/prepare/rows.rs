@@ -2,8 +2,8 @@
 
 use super::options::Options;
 use crate::conversation::Conversation;
-use crate::dataset::Origin;
-use crate::encode::{Encoded, Encoder};
+use crate::dataset::{Origin, Samples};
+use crate::encode::{Encoded, Encoder, Scratch};
 use crate::error::{Error, Result};
 use crate::record::{self, Format, reader::Span};
 use crate::template::{Kind, Learn, Rendered};
@@ -25,11 +25,15 @@ pub struct Dropped {
     pub text: Box<str>,
 }
 
-/// What became of a batch of records.
+/// What became of a batch of records of one part.
 #[derive(Debug, Default)]
 pub struct Batch {
+    /// Number of the file, and of the part in it.
+    pub part: (u32, u32),
+    /// How far the files were read when the batch was cut.
+    pub bytes_read: u64,
     /// The samples that were kept.
-    pub samples: Vec<(Encoded, Origin)>,
+    pub samples: Samples,
     /// The records that were not.
     pub dropped: Vec<Dropped>,
     /// Repairs, by name.
@@ -42,6 +46,26 @@ pub struct Batch {
     pub truncated: Vec<Truncated>,
     /// Tokens before truncation of every record that there was something to learn from.
     pub full_lengths: Vec<u32>,
+}
+
+impl Batch {
+    /// Forgets the rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.samples.clear();
+        self.dropped.clear();
+        self.repairs.clear();
+        self.notices.clear();
+        self.ignored_keys.clear();
+        self.truncated.clear();
+        self.full_lengths.clear();
+    }
+}
+
+/// What a thread keeps from row to row.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    scratch: Scratch,
+    encoded: Encoded,
 }
 
 /// What truncation took from a sample.
@@ -66,7 +90,7 @@ pub struct RowMaker<'a> {
 }
 
 impl RowMaker<'_> {
-    /// Makes samples of the records of one file. The first JSON fault ends it.
+    /// Makes samples of some records of one file, and adds them to the batch. The first JSON fault ends it.
     ///
     /// # Errors
     ///
@@ -74,12 +98,13 @@ impl RowMaker<'_> {
     pub fn make(
         &self,
         path: &Path,
-        file: u32,
         format: Option<Format>,
         bytes: &[u8],
         records: &[Span],
-    ) -> Result<Batch> {
-        let mut batch = Batch::default();
+        workspace: &mut Workspace,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let file = batch.part.0;
         for span in records {
             let text = text_of(path, bytes, span)?;
             let origin = Origin { file, row: span.row, line: span.line };
@@ -89,45 +114,46 @@ impl RowMaker<'_> {
                 count(&mut batch.ignored_keys, &key);
             }
             let made = parsed.conversation.map_err(|reason| reason.to_string());
-            match made.and_then(|conversation| self.sample(&conversation, origin, &mut batch)) {
-                Ok(sample) => {
+            match made.and_then(|conversation| self.sample(&conversation, origin, workspace, batch)) {
+                Ok(()) => {
                     parsed.repairs.iter().for_each(|name| count(&mut batch.repairs, name));
-                    batch.samples.push((sample, origin));
+                    batch.samples.push(&workspace.encoded, origin);
                 }
                 Err(reason) => batch.dropped.push(Dropped { origin, reason, text: text.into() }),
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
+    /// Leaves the sample in `workspace.encoded`.
     fn sample(
         &self,
         conversation: &Conversation<'_>,
         origin: Origin,
+        Workspace { scratch, encoded }: &mut Workspace,
         batch: &mut Batch,
-    ) -> std::result::Result<Encoded, String> {
+    ) -> std::result::Result<(), String> {
         let rendered = self.render(conversation);
-        let encoded = self.encoder.encode(&rendered.turns).map_err(|problem| format!("untokenizable:{problem}"))?;
+        let told = self.encoder.encode_into(&rendered.turns, scratch, encoded);
+        told.map_err(|problem| format!("untokenizable:{problem}"))?;
         if encoded.spans.is_empty() {
             return Err("nothing_to_learn".to_owned());
         }
         let full = encoded.ids.len();
         batch.full_lengths.push(full as u32);
-        let encoded = if full > self.options.cutoff_len {
+        if full > self.options.cutoff_len {
             let Options { cutoff_len, truncation, mask_history, .. } = *self.options;
             let cut = truncate::truncate(&self.encoder, &rendered.turns, cutoff_len, truncation, mask_history)?;
             let (tokens_cut, turns_cut) = ((full - cut.encoded.ids.len()) as u64, cut.turns_cut as u64);
             batch.truncated.push(Truncated { origin, tokens: full as u64, tokens_cut, turns_cut });
-            cut.encoded
-        } else {
-            encoded
-        };
+            *encoded = cut.encoded;
+        }
         rendered.notices.iter().for_each(|name| count(&mut batch.notices, name));
         let mut content = rendered.turns.iter().flat_map(|t| &t.segments).filter(|s| s.content && s.kind == Kind::Text);
         if content.any(|s| self.encoder.tokenizer.has_lookalike(&s.text)) {
             count(&mut batch.notices, "control_token_kept_as_text");
         }
-        Ok(encoded)
+        Ok(())
     }
 
     /// Renders a conversation as the options say.

@@ -1,0 +1,164 @@
+//! Makes the parts that are missing: the pipeline's batches go into the part that they belong to.
+
+use super::parts::{FileReport, PartWriter, Parts, Storing};
+use super::pipeline::{self, Event, FileEnd, Wanted};
+use super::report::EngineReport;
+use super::rows::{self, Batch, RowMaker};
+use super::{Options, PROBED_RECORDS, Source, Tick};
+use crate::durable::WorkingFolder;
+use crate::encode::Encoder;
+use crate::error::{Error, Result};
+use crate::record::{self, Format, reader::Chunk};
+use crate::tokenizer::Tokenizer;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+/// The share of the work that one of several processes does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    /// 0-based number.
+    pub(super) index: u32,
+    /// How many there are.
+    pub(super) count: u32,
+}
+
+impl Share {
+    /// All of it.
+    pub(super) const WHOLE: Self = Self { index: 0, count: 1 };
+
+    /// Whether a part belongs to the share. Known from the part's own numbers, so that nobody has to read the files
+    /// before to know which part of the whole it is.
+    fn has(self, file: usize, part: u32) -> bool {
+        (file as u64 + u64::from(part)) % u64::from(self.count) == u64::from(self.index)
+    }
+
+    /// Whether the share can have a part of a file with at most so many.
+    fn has_any(self, file: usize, parts: u64) -> bool {
+        let parts = u32::try_from(parts.min(u64::from(self.count))).unwrap_or(u32::MAX);
+        (0..parts).any(|part| self.has(file, part))
+    }
+}
+
+/// Makes the parts of a share that are not there yet. The engine that ran.
+pub(super) fn make(
+    options: &Options,
+    sources: &[Source],
+    folder: &WorkingFolder,
+    parts: &Parts<'_>,
+    share: Share,
+    seconds: &mut BTreeMap<&'static str, f64>,
+    tick: &mut Tick<'_>,
+) -> Result<EngineReport> {
+    let part_bytes = options.part_bytes.max(1);
+    let file_wanted = |file: usize| {
+        !parts.has_all(file) && (share == Share::WHOLE || share.has_any(file, most_parts(&sources[file], part_bytes)))
+    };
+    if !(0..sources.len()).any(file_wanted) {
+        return Ok(EngineReport { name: "none".to_owned(), reason: Some("all parts were there".to_owned()) });
+    }
+    let loading = Instant::now();
+    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine)?;
+    seconds.insert("load_tokenizer", loading.elapsed().as_secs_f64());
+    let encoder = Encoder::new(options.chat_template()?, &tokenizer, options.eos_token.as_deref())?;
+    let maker = RowMaker { options, encoder };
+
+    let working = Instant::now();
+    let wanted = Wanted {
+        sources,
+        part_bytes,
+        file: &file_wanted,
+        part: &|file, part| share.has(file, part) && !parts.has(file, part),
+    };
+    let mut writing = Writing { options, sources, folder, open: None, storing: Storing::begin() };
+    let all = sources.iter().map(|s| s.bytes).sum();
+    let ran = pipeline::run(&maker, &wanted, |event| writing.take(event), |done| tick("preparing", done, all));
+    // What was ended is stored even when the work was not; and why a part could not be stored comes first.
+    writing.storing.end()?;
+    ran?;
+    seconds.insert("rows", working.elapsed().as_secs_f64());
+    Ok(EngineReport { name: tokenizer.engine().name().to_owned(), reason: tokenizer.reason().map(str::to_owned) })
+}
+
+/// How many parts a file can have at most. Of a packed file that is not known before it is unpacked.
+fn most_parts(source: &Source, part_bytes: u64) -> u64 {
+    let name = source.path.to_string_lossy();
+    let plain = [".json", ".jsonl", ".ndjson"].iter().any(|suffix| name.ends_with(suffix));
+    if plain { source.bytes.div_ceil(part_bytes) } else { u64::MAX }
+}
+
+struct Writing<'a> {
+    options: &'a Options,
+    sources: &'a [Source],
+    folder: &'a WorkingFolder,
+    open: Option<PartWriter<'a>>,
+    storing: Storing,
+}
+
+impl Writing<'_> {
+    fn take(&mut self, event: Event<'_>) -> Result<()> {
+        match event {
+            Event::Batch(batch) => self.add(batch),
+            Event::EndOfFile(end) => self.end_file(&end),
+        }
+    }
+
+    fn add(&mut self, batch: &Batch) -> Result<()> {
+        let source = &self.sources[batch.part.0 as usize];
+        if let (true, Some(first)) = (self.options.strict, batch.dropped.first()) {
+            return Err(Error::Strict {
+                file: source.path.display().to_string(),
+                line: first.origin.line,
+                row: first.origin.row,
+                reason: first.reason.clone(),
+            });
+        }
+        if self.open.as_ref().is_some_and(|part| part.number != batch.part) {
+            self.end_part()?;
+        }
+        self.open.get_or_insert_with(|| PartWriter::begin(self.folder, batch.part)).add(batch, self.sources)
+    }
+
+    fn end_part(&mut self) -> Result<()> {
+        let Some(part) = self.open.take() else { return Ok(()) };
+        // After a failure to store there is nothing more to do; its reason is told at the end.
+        if self.storing.store(part.end()?) { Ok(()) } else { Err(Error::Interrupted { kept: None }) }
+    }
+
+    fn end_file(&mut self, end: &FileEnd) -> Result<()> {
+        let source = &self.sources[end.file as usize];
+        let fault = |problem: &str, hint: &str| Error::File {
+            path: source.path.clone(),
+            problem: problem.to_owned(),
+            hint: hint.to_owned(),
+        };
+        if end.digest.is_some_and(|digest| digest.to_hex().as_str() != source.blake3) {
+            return Err(fault("changed while it was read", "run again when nothing writes to it"));
+        }
+        if end.rows == 0 {
+            return Err(fault("holds no records", "it should hold records, as a JSON array or one JSON object a line"));
+        }
+        self.end_part()?;
+        let format = end.format.map_or("auto", Format::name).to_owned();
+        Parts::end_file(self.folder, end.file, &FileReport { rows: end.rows, parts: end.parts, format })
+    }
+}
+
+/// The format of a file, from its first records.
+pub(super) fn detect(path: &Path, chunk: &Chunk) -> Result<Format> {
+    let mut keys: Vec<String> = Vec::new();
+    for span in chunk.records.iter().take(PROBED_RECORDS) {
+        let text = rows::text_of(path, &chunk.bytes, span)?;
+        let (format, others) = record::detect(text).map_err(|error| rows::syntax(path, span, &error))?;
+        if let Some(format) = format {
+            return Ok(format);
+        }
+        keys.extend(others.into_iter().filter(|k| !keys.contains(k)).collect::<Vec<_>>());
+    }
+    let found = if keys.is_empty() { "no keys".to_owned() } else { format!("the keys {}", keys.join(", ")) };
+    Err(Error::File {
+        path: path.to_path_buf(),
+        problem: format!("is in no known format: its first records have {found}"),
+        hint: "expected `instruction` and `output` (Alpaca), `conversations` (ShareGPT) or `messages`".to_owned(),
+    })
+}

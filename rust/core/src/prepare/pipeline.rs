@@ -1,0 +1,328 @@
+//! One pass over the files: a thread reads, every core makes samples, the caller gets the batches in file order.
+//!
+//! ```text
+//!  reader ──(batch, records)──▶ workers ──(number, batch)──▶ in order ──▶ sink
+//!    ▲                                                                     │
+//!    └──────────────────────────── empty batches ◀─────────────────────────┘
+//! ```
+//!
+//! There is a fixed number of batches. They bound the memory, keep their buffers from one round to the next, and hold
+//! the reader back when the sink is slow or one record takes long.
+
+use super::Source;
+use super::make::detect;
+use super::rows::{Batch, RowMaker, Workspace};
+use crate::error::{Error, Result};
+use crate::record::Format;
+use crate::record::reader::{Chunk, Reader};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Bytes of records that a worker takes at a time.
+const BATCH_BYTES: u64 = 64 << 10;
+/// Batches for each worker, in work or waiting for their turn.
+const BATCHES_EACH: usize = 8;
+/// How long a caller who wants to stop may have to wait.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the sink is given, in file order.
+pub(super) enum Event<'b> {
+    /// Rows of one part.
+    Batch(&'b Batch),
+    /// A file was read to its end, or as far as it is wanted.
+    EndOfFile(FileEnd),
+}
+
+/// What is known at the end of a file.
+pub(super) struct FileEnd {
+    pub(super) file: u32,
+    pub(super) rows: u64,
+    pub(super) parts: u32,
+    pub(super) format: Option<Format>,
+    /// Hash of the file, if all of it was read.
+    pub(super) digest: Option<blake3::Hash>,
+}
+
+/// What is to be read.
+pub(super) struct Wanted<'a> {
+    pub(super) sources: &'a [Source],
+    pub(super) part_bytes: u64,
+    /// Whether a file has to be read at all, and whether a part of it is to be made.
+    pub(super) file: &'a (dyn Fn(usize) -> bool + Sync),
+    pub(super) part: &'a (dyn Fn(usize, u32) -> bool + Sync),
+}
+
+/// Some records of one part, on the way to a worker.
+struct Job {
+    number: u64,
+    batch: Box<Batch>,
+    chunk: Arc<Chunk>,
+    records: Range<usize>,
+    format: Option<Format>,
+}
+
+enum Done {
+    Batch(Box<Batch>),
+    EndOfFile(FileEnd),
+}
+
+/// An answer and its place in the order; `None`: its thread panicked.
+type Answer = Option<(u64, Result<Done>)>;
+
+/// Runs everything that is wanted through `maker`. `progress(bytes)` is called all the while and says whether to go on.
+///
+/// # Errors
+///
+/// The first error in file order, or the sink's.
+pub(super) fn run(
+    maker: &RowMaker<'_>,
+    wanted: &Wanted<'_>,
+    mut sink: impl FnMut(Event<'_>) -> Result<()>,
+    mut progress: impl FnMut(u64) -> bool,
+) -> Result<()> {
+    let threads = match maker.options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let (free, empty) = channel();
+    for _ in 0..threads * BATCHES_EACH {
+        // The receiver is right here.
+        let _ = free.send(Box::default());
+    }
+    let (jobs, queue) = channel();
+    let queue = &Mutex::new(queue);
+    let (answer, answers) = channel();
+    std::thread::scope(move |scope| {
+        for _ in 0..threads {
+            let answer = answer.clone();
+            scope.spawn(move || work(maker, wanted.sources, queue, &answer));
+        }
+        scope.spawn(move || {
+            let _bell = Bell(answer.clone());
+            let mut feed = Feed { number: 0, empty, jobs, answer };
+            // An answer that nobody takes: the caller has stopped, and says why.
+            let _ = read(maker, wanted, &mut feed);
+        });
+        let all = in_order(&answers, &free, &mut sink, &mut progress);
+        // The threads that still wait for either of them end.
+        drop((answers, free));
+        all
+    })
+}
+
+/// Hands the answers over in the order of their numbers.
+fn in_order(
+    answers: &Receiver<Answer>,
+    free: &Sender<Box<Batch>>,
+    sink: &mut impl FnMut(Event<'_>) -> Result<()>,
+    progress: &mut impl FnMut(u64) -> bool,
+) -> Result<()> {
+    let mut waiting = BTreeMap::new();
+    let mut next = 0;
+    let mut bytes = 0;
+    loop {
+        if !progress(bytes) {
+            return Err(Error::Interrupted { kept: None });
+        }
+        match answers.recv_timeout(TICK) {
+            Ok(Some((number, done))) => drop(waiting.insert(number, done)),
+            Err(RecvTimeoutError::Timeout) => {}
+            // The panic goes on where the threads are joined; or all is done.
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        while let Some(done) = waiting.remove(&next) {
+            next += 1;
+            match done? {
+                Done::Batch(batch) => {
+                    bytes = batch.bytes_read;
+                    sink(Event::Batch(&batch))?;
+                    // The reader may have ended.
+                    let _ = free.send(batch);
+                }
+                Done::EndOfFile(end) => sink(Event::EndOfFile(end))?,
+            }
+        }
+    }
+}
+
+/// A worker: takes jobs until there are none.
+fn work(maker: &RowMaker<'_>, sources: &[Source], queue: &Mutex<Receiver<Job>>, answer: &Sender<Answer>) {
+    let _bell = Bell(answer.clone());
+    let mut workspace = Workspace::default();
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Job { number, mut batch, chunk, records, format }) = job else { return };
+        let path = &sources[batch.part.0 as usize].path;
+        let made = maker.make(path, format, &chunk.bytes, &chunk.records[records], &mut workspace, &mut batch);
+        drop(chunk);
+        if answer.send(Some((number, made.map(|()| Done::Batch(batch))))).is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the receiver of a panic: it would wait for ever for the answer that does not come.
+struct Bell(Sender<Answer>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(None);
+        }
+    }
+}
+
+/// Where the reader's work goes; an error means that nobody takes it any more.
+struct Feed {
+    number: u64,
+    empty: Receiver<Box<Batch>>,
+    jobs: Sender<Job>,
+    answer: Sender<Answer>,
+}
+
+struct Stopped;
+
+impl Feed {
+    fn answer(&mut self, done: Result<Done>) -> std::result::Result<(), Stopped> {
+        let number = self.number;
+        self.number += 1;
+        self.answer.send(Some((number, done))).map_err(|_| Stopped)
+    }
+
+    fn job(
+        &mut self,
+        part: (u32, u32),
+        bytes_read: u64,
+        chunk: &Arc<Chunk>,
+        records: Range<usize>,
+        format: Option<Format>,
+    ) -> std::result::Result<(), Stopped> {
+        let mut batch = self.empty.recv().map_err(|_| Stopped)?;
+        batch.clear();
+        batch.part = part;
+        batch.bytes_read = bytes_read;
+        let number = self.number;
+        self.number += 1;
+        self.jobs.send(Job { number, batch, chunk: Arc::clone(chunk), records, format }).map_err(|_| Stopped)
+    }
+}
+
+/// The reader: every wanted file, from its beginning.
+fn read(maker: &RowMaker<'_>, wanted: &Wanted<'_>, feed: &mut Feed) -> std::result::Result<(), Stopped> {
+    let mut before = 0;
+    for (file, source) in wanted.sources.iter().enumerate() {
+        if (wanted.file)(file) {
+            match read_file(maker, wanted, file, before, feed)? {
+                Ok(end) => feed.answer(Ok(Done::EndOfFile(end)))?,
+                Err(error) => return feed.answer(Err(error)),
+            }
+        }
+        before += source.bytes;
+    }
+    Ok(())
+}
+
+fn read_file(
+    maker: &RowMaker<'_>,
+    wanted: &Wanted<'_>,
+    file: usize,
+    before: u64,
+    feed: &mut Feed,
+) -> std::result::Result<Result<FileEnd>, Stopped> {
+    let path = &wanted.sources[file].path;
+    let limit = maker.options.max_samples.unwrap_or(u64::MAX);
+    let mut reader = match Reader::open(path) {
+        Ok(reader) => reader,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut end = FileEnd { file: file as u32, rows: 0, parts: 0, format: maker.options.format, digest: None };
+    let mut cut = Cutter { part_bytes: wanted.part_bytes, part: 0, filled: 0 };
+    while let Some(chunk) = reader.next() {
+        let chunk = match chunk {
+            Ok(chunk) => Arc::new(chunk),
+            Err(error) => return Ok(Err(error)),
+        };
+        if end.format.is_none() {
+            match detect(path, &chunk) {
+                Ok(format) => end.format = Some(format),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        let bytes_read = before + reader.bytes_read();
+        let records = chunk.records.partition_point(|r| r.row < limit);
+        let mut first = 0;
+        while first < records {
+            let (part, count) = cut.batch(chunk.records[first..records].iter().map(|r| (r.end - r.start) as u64));
+            if (wanted.part)(file, part) {
+                feed.job((file as u32, part), bytes_read, &chunk, first..first + count, end.format)?;
+            }
+            first += count;
+        }
+        end.rows += records as u64;
+        end.parts = if end.rows == 0 { 0 } else { cut.part + 1 };
+        if records < chunk.records.len() {
+            return Ok(Ok(end));
+        }
+    }
+    end.digest = Some(reader.digest());
+    Ok(Ok(end))
+}
+
+/// Cuts records into parts and batches, by their sizes and nothing else. A part is full with the record that makes it
+/// at least `part_bytes` long.
+struct Cutter {
+    part_bytes: u64,
+    part: u32,
+    filled: u64,
+}
+
+impl Cutter {
+    /// The next batch: its part, and how many of the records belong to it.
+    fn batch(&mut self, sizes: impl Iterator<Item = u64>) -> (u32, usize) {
+        if self.filled >= self.part_bytes {
+            self.part += 1;
+            self.filled = 0;
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for size in sizes {
+            count += 1;
+            bytes += size;
+            if bytes >= BATCH_BYTES || self.filled + bytes >= self.part_bytes {
+                break;
+            }
+        }
+        self.filled += bytes;
+        (self.part, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_depend_on_the_records_alone() {
+        let sizes: Vec<u64> = (0..5000).map(|i| i * 7919 % 40_000).collect();
+        let parts = |chunk: usize| {
+            let mut cut = Cutter { part_bytes: 1 << 20, part: 0, filled: 0 };
+            let mut parts = Vec::new();
+            for sizes in sizes.chunks(chunk) {
+                let mut rest = sizes;
+                while !rest.is_empty() {
+                    let (part, count) = cut.batch(rest.iter().copied());
+                    parts.extend(std::iter::repeat_n(part, count));
+                    rest = &rest[count..];
+                }
+            }
+            parts
+        };
+        let whole = parts(sizes.len());
+        assert!(*whole.last().unwrap() > 50);
+        for chunk in [1, 7, 64, 999] {
+            assert_eq!(parts(chunk), whole);
+        }
+    }
+}
