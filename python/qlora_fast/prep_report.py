@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qlora_fast.durable import write_text
 from qlora_fast.errors import ArtifactError
 from qlora_fast.reasons import explain
 from qlora_fast.stats import review
@@ -54,6 +53,7 @@ def of_folder(folder: Path) -> dict[str, Any]:
 
 def keep(report: dict[str, Any], folder: Path) -> list[Path]:
     """Write the files that people keep; their paths."""
+    from qlora_fast.durable import write_text
     from qlora_fast.length_plot import draw
 
     folder.mkdir(parents=True, exist_ok=True)
