@@ -13,6 +13,7 @@ on this machine (nothing compiled, nothing remembered), with new data, on one th
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import shutil
@@ -74,6 +75,7 @@ def contestants(data: Path, tokenizer: Path, llamafactory: str | None) -> list[C
 
     # A cache of its own, which the ways that are not the first one share.
     cache = Path(tempfile.mkdtemp(prefix="rivals-cache-"))
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
 
     def shared(_: Path) -> dict[str, str]:
         return {"XDG_CACHE_HOME": str(cache), "HOME": str(cache)}
