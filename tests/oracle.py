@@ -36,6 +36,24 @@ ANSWERS = {
 }
 JINJA = {"qwen3": "qwen3", "qwen": "qwen2_5", "chatml": "chatml", "smollm2": "smollm2", "llama3": "llama3"}
 KNOW_TOOLS = ("qwen3", "qwen")
+BOS, EOS = "<s>", "</s>"
+TEXT_ANSWERS = {
+    "llama2": rf" \[/INST\]( .*?{EOS})",
+    "mistral": rf" \[/INST\]( .*?{EOS})",
+    "mistral_v3": rf"\[/INST\]( .*?{EOS})",
+    "gemma": r"<start_of_turn>model\n(.*?<end_of_turn>\n)",
+    "phi3": rf"<\|assistant\|>\n(.*?<\|end\|>\n(?:{EOS}$)?)",
+    "phi4": r"<\|im_start\|>assistant<\|im_sep\|>(.*?<\|im_end\|>)",
+    "deepseek": rf"Assistant:( .*?{EOS})",
+    "deepseek3": rf"<｜Assistant｜>(.*?{EOS})",
+    "zephyr": rf"<\|assistant\|>\n(.*?{EOS}\n)",
+    "vicuna": rf"ASSISTANT:( .*?{EOS})",
+    "llama3_2": r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n(.*?<\|eot_id\|>)",
+}
+FRAMELESS = {"alpaca": f"{EOS}\n\n", "plain": f"{EOS}\n"}
+"""Nothing in the text says where their answers begin; what stands behind them."""
+TEXTS = (*TEXT_ANSWERS, *FRAMELESS)
+"""Templates whose tokens the tests' tokenizer does not have: compared as text."""
 
 
 @dataclass
@@ -113,6 +131,31 @@ def _turn(raw: dict[str, Any]) -> dict[str, Any]:
     if "loss_weight" in raw:
         turn["loss"] = raw["loss_weight"] == 1
     return turn
+
+
+class TextOracle:
+    """What transformers prints with one chat template, and which of it is an answer."""
+
+    def __init__(self, template: str, jinja: Path = DATA / "chat_templates") -> None:
+        self.template = template
+        plain = Tokenizer.from_file(str(TOKENIZER))
+        self.wrapped = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token=BOS, eos_token=EOS)
+        self.wrapped.chat_template = (jinja / f"{template}.jinja").read_text(encoding="utf-8")
+
+    def render(self, talk: dict[str, Any], **options: Any) -> str:
+        messages = [{k: v for k, v in m.items() if k != "loss"} for m in talk["messages"]]
+        # Llama 3.2's template prints today's date otherwise.
+        text = self.wrapped.apply_chat_template(messages, tokenize=False, date_string="26 Jul 2024", **options)
+        assert isinstance(text, str)
+        return text
+
+    def learned(self, talk: dict[str, Any], text: str) -> list[str]:
+        said = [m for m in talk["messages"] if m["role"] == "assistant"]
+        if self.template in FRAMELESS:
+            return [m["content"] + FRAMELESS[self.template] for m in said if m["loss"]]
+        answers = re.findall(TEXT_ANSWERS[self.template], text, re.S)
+        assert len(answers) == len(said), (self.template, text)
+        return [answer for answer, m in zip(answers, said, strict=True) if m["loss"]]
 
 
 class Oracle:

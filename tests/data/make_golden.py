@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from oracle import DEMO, JINJA, Oracle, conversation, read_rows
+from jinja2.exceptions import TemplateError
+
+from oracle import DEMO, JINJA, TEXTS, Oracle, TextOracle, conversation, read_rows
 
 GOLDEN = Path(__file__).parent / "golden"
 Turns = list[dict[str, Any]]
@@ -101,9 +104,31 @@ def main() -> None:
             cases.append(
                 {"name": name, "conversation": ours(talk), "prompt": prompt, "text": text, "ids": ids, "spans": spans}
             )
-        lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
-        (GOLDEN / f"{template}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-        print(f"{template}: {len(cases)} cases")
+        write(template, cases)
+    for template in TEXTS:
+        write(template, list(text_cases(template)))
+
+
+def text_cases(template: str) -> Iterator[dict[str, Any]]:
+    """Dialogues of plain turns, as text; templates that refuse one (two answers in a row, …) have no case of it."""
+    oracle = TextOracle(template)
+    for name, talk in dialogues().items():
+        roles = [m["role"] for m in talk["messages"]]
+        if talk["tools"] or "tool" in roles or "reasoning_content" in json.dumps(talk) or "system" in roles[1:]:
+            continue
+        prompt = roles[-1] == "user"
+        try:
+            text = oracle.render(talk, add_generation_prompt=prompt)
+        except TemplateError:
+            continue
+        learned = [] if prompt else oracle.learned(talk, text)
+        yield {"name": name, "conversation": ours(talk), "prompt": prompt, "text": text, "learned": learned}
+
+
+def write(template: str, cases: list[dict[str, Any]]) -> None:
+    lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
+    (GOLDEN / f"{template}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    print(f"{template}: {len(cases)} cases")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 //! Turns → token ids and the spans that are learned.
 
+use crate::conversation::Conversation;
 use crate::error::{Error, Result};
-use crate::template::{ChatTemplate, Kind, Segment, Turn};
+use crate::template::{self, Controls, Kind, Learn, Rendered, Segment, Source, Template, Turn};
 use crate::tokenizer::Tokenizer;
 
 /// A half-open range of token positions that are learned.
@@ -67,10 +68,11 @@ pub struct Scratch {
 /// A template bound to a tokenizer.
 pub struct Encoder<'t> {
     /// The template.
-    pub template: &'static ChatTemplate,
+    pub template: &'t Template,
     /// The tokenizer.
     pub tokenizer: &'t Tokenizer,
     eos: Option<u32>,
+    controls: Controls,
 }
 
 impl<'t> Encoder<'t> {
@@ -79,23 +81,22 @@ impl<'t> Encoder<'t> {
     /// # Errors
     ///
     /// [`Error::Tokenizer`] naming the token, and the templates that would fit.
-    pub fn new(template: &'static ChatTemplate, tokenizer: &'t Tokenizer, eos_token: Option<&str>) -> Result<Self> {
+    pub fn new(template: &'t Template, tokenizer: &'t Tokenizer, eos_token: Option<&str>) -> Result<Self> {
         let eos = eos_token.and_then(|token| tokenizer.control(token));
-        let lacks = |template: &ChatTemplate| {
-            template.required().find(|token| match token {
-                Some(token) => tokenizer.control(token).is_none(),
-                None => eos.is_none(),
-            })
+        let known = |token: Option<&str>| match token {
+            Some(token) => tokenizer.control(token).is_some(),
+            None => eos.is_some(),
         };
-        if let Some(missing) = lacks(template) {
-            let fitting: Vec<_> = crate::template::names()
-                .into_iter()
-                .filter(|name| crate::template::find(name).is_some_and(|t| lacks(t).is_none()))
-                .collect();
+        if let Some(missing) = template.lacks(known) {
+            let fits = |name: &&str| {
+                let other = Template::new(&Source::named(name), None, eos_token);
+                other.is_ok_and(|other| other.lacks(known).is_none())
+            };
+            let fitting: Vec<_> = template::names().into_iter().filter(fits).collect();
             return Err(Error::Tokenizer {
                 problem: format!(
                     "template `{}` needs the token `{}`, which this tokenizer does not have",
-                    template.name,
+                    template.name(),
                     missing.unwrap_or("eos_token")
                 ),
                 hint: if fitting.is_empty() {
@@ -105,7 +106,55 @@ impl<'t> Encoder<'t> {
                 },
             });
         }
-        Ok(Self { template, tokenizer, eos })
+        let controls = match template {
+            Template::Frames(_) => Controls::default(),
+            Template::Jinja(_) => Controls::new(tokenizer.added()),
+        };
+        Ok(Self { template, tokenizer, eos, controls })
+    }
+
+    /// Renders a repaired conversation; `system` is the system prompt of rows that have none.
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop the row.
+    pub fn render<'a>(
+        &'a self,
+        conversation: &'a Conversation<'_>,
+        system: Option<&'a str>,
+        learn: Learn,
+    ) -> std::result::Result<Rendered<'a>, String> {
+        self.template.render(conversation, system, learn, &self.controls)
+    }
+
+    /// Renders a conversation that the model is to answer.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be rendered.
+    pub fn prompt<'a>(
+        &'a self,
+        conversation: &'a Conversation<'_>,
+        system: Option<&'a str>,
+        enable_thinking: bool,
+    ) -> std::result::Result<Rendered<'a>, String> {
+        self.template.prompt(conversation, system, enable_thinking, &self.controls)
+    }
+
+    /// The ids that end an answer.
+    #[must_use]
+    pub fn stops(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> =
+            self.template.stops(&self.controls).iter().filter_map(|stop| self.control(stop)).chain(self.eos).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The control tokens that are looked for in what a model's own template writes.
+    #[must_use]
+    pub fn controls(&self) -> &Controls {
+        &self.controls
     }
 
     /// The id of a control token of the template; an empty name is the end of the sequence.

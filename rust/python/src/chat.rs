@@ -1,12 +1,11 @@
 //! Templates and the encoder, for chat and inspect: the same path as the training data.
 
-use crate::error::{self, DataError};
+use crate::error::{self, DataError, TokenizerError};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use qlora_fast_core::conversation::Conversation;
 use qlora_fast_core::encode::Encoder;
-use qlora_fast_core::error::Error;
-use qlora_fast_core::template::{self, ChatTemplate, Kind, Learn, Turn};
+use qlora_fast_core::template::{self, Controls, Kind, Learn, Source, Spec, Template, Turn};
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
 use std::path::PathBuf;
 
@@ -18,65 +17,122 @@ pub(crate) fn templates() -> Vec<&'static str> {
 }
 
 #[pyfunction]
+pub(crate) fn template_keys() -> Vec<&'static str> {
+    template::KEYS.to_vec()
+}
+
+/// A built-in template as it is written, as JSON.
+#[pyfunction]
+pub(crate) fn written_template(name: &str) -> PyResult<Option<String>> {
+    template::written(name).map(serde_json::to_string).transpose().map_err(error::option)
+}
+
+/// What is wrong with a written template (JSON): (key, problem) pairs.
+#[pyfunction]
+pub(crate) fn template_problems(template: &str) -> Vec<(&'static str, String)> {
+    match serde_json::from_str::<Spec>(template) {
+        Ok(spec) => spec.compile().err().unwrap_or_default(),
+        Err(fault) => vec![("", fault.to_string())],
+    }
+}
+
+#[pyfunction]
 #[pyo3(signature = (chat_template, bos_token, eos_token))]
 pub(crate) fn detect_template(
     chat_template: &str,
     bos_token: Option<&str>,
     eos_token: Option<&str>,
 ) -> Option<&'static str> {
-    template::detect(chat_template, bos_token, eos_token).map(|t| t.name)
+    template::detect(chat_template, bos_token, eos_token).map(|t| t.name.as_str())
+}
+
+/// Every probe rendered by `template` and by `chat_template`: JSON objects.
+#[pyfunction]
+#[pyo3(signature = (template, chat_template, bos_token, eos_token, tokenizer))]
+pub(crate) fn compare_templates(
+    py: Python<'_>,
+    template: String,
+    chat_template: &str,
+    bos_token: Option<&str>,
+    eos_token: Option<&str>,
+    tokenizer: PathBuf,
+) -> PyResult<Vec<String>> {
+    let template = Template::new(&source(template)?, bos_token, eos_token).map_err(error::core)?;
+    let controls = match template {
+        Template::Frames(_) => Controls::default(),
+        Template::Jinja(_) => {
+            let added = py.detach(|| Tokenizer::added_of(&tokenizer)).map_err(error::core)?;
+            Controls::new(added.iter().map(String::as_str))
+        }
+    };
+    let compared = template::check(&template, chat_template, bos_token, eos_token, &controls);
+    let compared = compared.map_err(TokenizerError::new_err)?;
+    Ok(compared.iter().map(|c| serde_json::json!({
+        "probe": c.name,
+        "agrees": c.agrees(),
+        "refused": c.refused,
+        "ours": c.ours.as_ref().ok(),
+        "own": c.own.as_ref().ok(),
+        "error": c.ours.as_ref().err().or(c.own.as_ref().err()),
+        "thinking": c.thinking,
+        "conversation": c.conversation,
+    }).to_string()).collect())
+}
+
+fn source(text: String) -> PyResult<Source> {
+    Source::try_from(text).map_err(TokenizerError::new_err)
 }
 
 #[pyclass(frozen, module = "qlora_fast._core")]
 pub(crate) struct ChatEncoder {
     tokenizer: Tokenizer,
-    template: &'static ChatTemplate,
+    template: Template,
     default_system: Option<String>,
     eos_token: Option<String>,
 }
 
 impl ChatEncoder {
     fn encoder(&self) -> PyResult<Encoder<'_>> {
-        Encoder::new(self.template, &self.tokenizer, self.eos_token.as_deref()).map_err(error::core)
+        Encoder::new(&self.template, &self.tokenizer, self.eos_token.as_deref()).map_err(error::core)
     }
 
-    /// Calls `f` with the rendered turns.
+    /// Calls `f` with the encoder and the rendered turns.
     fn rendered<T>(
         &self,
         conversation: &str,
         add_generation_prompt: bool,
         enable_thinking: bool,
-        f: impl FnOnce(&[Turn<'_>]) -> PyResult<T>,
+        f: impl FnOnce(&Encoder<'_>, &[Turn<'_>]) -> PyResult<T>,
     ) -> PyResult<T> {
         let conversation: Conversation<'_> =
             serde_json::from_str(conversation).map_err(|e| DataError::new_err(e.to_string()))?;
-        let mut rendered = self.template.render(&conversation, self.default_system.as_deref(), Learn::default());
-        if add_generation_prompt {
-            rendered.turns.push(self.template.generation_prompt(enable_thinking));
-        }
-        f(&rendered.turns)
+        let encoder = self.encoder()?;
+        let system = self.default_system.as_deref();
+        let rendered = if add_generation_prompt {
+            encoder.prompt(&conversation, system, enable_thinking)
+        } else {
+            encoder.render(&conversation, system, Learn::default())
+        };
+        f(&encoder, &rendered.map_err(DataError::new_err)?.turns)
     }
 }
 
 #[pymethods]
 impl ChatEncoder {
     #[new]
-    #[pyo3(signature = (tokenizer, template, *, engine="auto", default_system=None, eos_token=None))]
+    #[pyo3(signature = (tokenizer, template, *, engine="auto", default_system=None, bos_token=None, eos_token=None))]
     fn new(
         py: Python<'_>,
         tokenizer: PathBuf,
-        template: &str,
+        template: String,
         engine: &str,
         default_system: Option<String>,
+        bos_token: Option<String>,
         eos_token: Option<String>,
     ) -> PyResult<Self> {
         let engine: Choice = serde_json::from_value(engine.into()).map_err(error::option)?;
-        let template = template::find(template).ok_or_else(|| {
-            error::core(Error::Tokenizer {
-                problem: format!("unknown template `{template}`"),
-                hint: format!("built in: {}", template::names().join(", ")),
-            })
-        })?;
+        let template =
+            Template::new(&source(template)?, bos_token.as_deref(), eos_token.as_deref()).map_err(error::core)?;
         let tokenizer = py.detach(|| Tokenizer::load(&tokenizer, engine)).map_err(error::core)?;
         let encoder = Self { tokenizer, template, default_system, eos_token };
         encoder.encoder()?;
@@ -96,8 +152,7 @@ impl ChatEncoder {
         add_generation_prompt: bool,
         enable_thinking: bool,
     ) -> PyResult<Arrays<'py>> {
-        let encoder = self.encoder()?;
-        let encoded = self.rendered(conversation, add_generation_prompt, enable_thinking, |turns| {
+        let encoded = self.rendered(conversation, add_generation_prompt, enable_thinking, |encoder, turns| {
             encoder.encode(turns).map_err(DataError::new_err)
         })?;
         // Ids are below 2³¹: a vocabulary of that size does not exist.
@@ -114,7 +169,7 @@ impl ChatEncoder {
         add_generation_prompt: bool,
         enable_thinking: bool,
     ) -> PyResult<Vec<(&'static str, String, bool)>> {
-        self.rendered(conversation, add_generation_prompt, enable_thinking, |turns| {
+        self.rendered(conversation, add_generation_prompt, enable_thinking, |_, turns| {
             let eos = self.eos_token.as_deref().unwrap_or("");
             let segments = turns.iter().flat_map(|t| &t.segments).map(|s| {
                 let kind = match s.kind {
@@ -136,11 +191,6 @@ impl ChatEncoder {
     }
 
     fn stop_ids(&self) -> PyResult<Vec<u32>> {
-        let encoder = self.encoder()?;
-        let mut ids: Vec<u32> = self.template.stops().filter_map(|stop| encoder.control(stop.unwrap_or(""))).collect();
-        ids.extend(encoder.control(""));
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+        Ok(self.encoder()?.stops())
     }
 }

@@ -17,7 +17,9 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use crate::chat::{ChatEncoder, detect_template, templates};
+    use crate::chat::{
+        ChatEncoder, compare_templates, detect_template, template_keys, template_problems, templates, written_template,
+    };
     #[pymodule_export]
     use crate::plan::{EpochPlan, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]

@@ -60,7 +60,8 @@ pub(super) fn make(
     let loading = Instant::now();
     let tokenizer = Tokenizer::load(&options.tokenizer, options.engine)?;
     seconds.insert("load_tokenizer", loading.elapsed().as_secs_f64());
-    let encoder = Encoder::new(options.chat_template()?, &tokenizer, options.eos_token.as_deref())?;
+    let template = options.chat_template()?;
+    let encoder = Encoder::new(&template, &tokenizer, options.eos_token.as_deref())?;
     let maker = RowMaker { options, encoder };
 
     let working = Instant::now();

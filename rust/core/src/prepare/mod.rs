@@ -119,7 +119,7 @@ fn make_and_join(
     manifest.format_version = FORMAT_VERSION;
     manifest.fingerprint = fingerprint;
     manifest.format = format;
-    manifest.template = options.chat_template()?.name.to_owned();
+    manifest.template = options.chat_template()?.name().to_owned();
     manifest.cutoff_len = options.cutoff_len;
     manifest.sources = sources;
     manifest.shards = shards;

@@ -3,7 +3,7 @@
 use super::remember::{Content, Memory};
 use crate::error::{Error, Result};
 use crate::record::{Format, Variables};
-use crate::template::{self, ChatTemplate};
+use crate::template::{self, Template};
 use crate::tokenizer::Choice;
 use crate::truncate::Rule;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ pub struct Options {
     #[serde(default)]
     pub variables: Variables,
     pub tokenizer: PathBuf,
-    pub template: String,
+    pub template: template::Source,
     #[serde(default)]
     pub default_system: Option<String>,
     #[serde(default)]
@@ -101,16 +101,13 @@ fn auto_or<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Re
 }
 
 impl Options {
-    /// The template that is named.
+    /// The template that is named, with the tokenizer's own tokens in it.
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] with the known names.
-    pub fn chat_template(&self) -> Result<&'static ChatTemplate> {
-        template::find(&self.template).ok_or_else(|| Error::Tokenizer {
-            problem: format!("unknown template `{}`", self.template),
-            hint: format!("built in: {}", template::names().join(", ")),
-        })
+    /// [`Error::Tokenizer`] with the known names, or with what is wrong with a written one.
+    pub fn chat_template(&self) -> Result<Template> {
+        Template::new(&self.template, self.bos_token.as_deref(), self.eos_token.as_deref())
     }
 
     /// Hashes every input, or remembers its hash, with all options that can change the result; engine, threads and the
@@ -120,8 +117,7 @@ impl Options {
     ///
     /// [`Error::Io`] for a file that cannot be read, and an unknown template.
     pub fn identify(&self) -> Result<Identity> {
-        let template =
-            serde_json::to_string(self.chat_template()?).map_err(|e| Error::Option { problem: e.to_string() })?;
+        let template = self.chat_template()?.identity().map_err(|e| Error::Option { problem: e.to_string() })?;
         let memory = Memory::new(self.cache.as_deref());
         let mut sources = Vec::with_capacity(self.data.len());
         for path in &self.data {

@@ -133,7 +133,7 @@ impl RowMaker<'_> {
         Workspace { scratch, encoded }: &mut Workspace,
         batch: &mut Batch,
     ) -> std::result::Result<(), String> {
-        let rendered = self.render(conversation);
+        let rendered = self.render(conversation)?;
         let told = self.encoder.encode_into(&rendered.turns, scratch, encoded);
         told.map_err(|problem| format!("untokenizable:{problem}"))?;
         if encoded.spans.is_empty() {
@@ -157,10 +157,13 @@ impl RowMaker<'_> {
     }
 
     /// Renders a conversation as the options say.
-    #[must_use]
-    pub fn render<'c>(&'c self, conversation: &'c Conversation<'_>) -> Rendered<'c> {
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop the row.
+    pub fn render<'c>(&'c self, conversation: &'c Conversation<'_>) -> std::result::Result<Rendered<'c>, String> {
         let learn = Learn { prompts: self.options.train_on_prompt, last_answer_only: self.options.mask_history };
-        self.encoder.template.render(conversation, self.options.default_system.as_deref(), learn)
+        self.encoder.render(conversation, self.options.default_system.as_deref(), learn)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Conversation → turns of segments.
 
-use super::{ChatTemplate, Frame, Kind, Piece, Segment, Thinking, ToolStyle, Turn};
+use super::{ChatTemplate, Frame, Kind, Piece, Segment, SystemPlace, Thinking, ToolStyle, Turn};
 use crate::conversation::{Conversation, Message, Role};
 use crate::record::pyjson;
 use std::borrow::Cow;
@@ -34,7 +34,7 @@ impl ChatTemplate {
     /// Renders a repaired conversation. `system` replaces the template's own default system prompt.
     #[must_use]
     pub fn render<'a>(
-        &self,
+        &'a self,
         conversation: &'a Conversation<'_>,
         system: Option<&'a str>,
         learn: Learn,
@@ -46,21 +46,28 @@ impl ChatTemplate {
             _ => (None, &messages[..]),
         };
         if !self.begin.is_empty() {
-            rendered.turns.push(Builder::new(Role::System, self.begin).end(&[]));
+            rendered.turns.push(Builder::new(Role::System, &self.begin).end(&[]));
         }
-        let default = system.unwrap_or(self.default_system);
+        let default = system.unwrap_or(&self.default_system);
         let own = first.map(|m| m.content.as_ref());
-        self.render_system(own, default, conversation.tools.as_deref(), &mut rendered);
+        // A system prompt that waits for the question it stands in.
+        let mut waiting = Vec::new();
+        if let Some(turn) = self.render_system(own, default, conversation.tools.as_deref(), &mut rendered.notices) {
+            self.place_system(turn, &mut waiting, &mut rendered.turns);
+        }
 
         let last_answer = rest.iter().rposition(|m| m.role == Role::Assistant);
         let last_query = rest.iter().rposition(is_query);
         let mut at = 0;
         while at < rest.len() {
             let message = &rest[at];
+            if message.role == Role::Assistant && !waiting.is_empty() {
+                rendered.turns.push(self.render_prompt(Role::User, &mut waiting, "", false));
+            }
             match message.role {
                 Role::Tool if self.tools == ToolStyle::Qwen => {
                     let run = rest[at..].iter().take_while(|m| m.role == Role::Tool).count();
-                    rendered.turns.push(tool_responses(self.user.before[0], &rest[at..at + run], self.user.after));
+                    rendered.turns.push(tool_responses(&self.user, &rest[at..at + run]));
                     at += run;
                     continue;
                 }
@@ -72,15 +79,32 @@ impl ChatTemplate {
                     rendered.turns.push(turn);
                 }
                 role => {
-                    if message.content.trim_ascii().is_empty() {
+                    if is_empty_prompt(message) {
                         rendered.notices.push("empty_prompt");
                     }
-                    let mut turn = Builder::new(role, self.frame(role).before);
-                    turn.content(self.trimmed(&message.content), message.loss == Some(true));
-                    rendered.turns.push(turn.end(self.frame(role).after));
+                    if role == Role::Tool && self.tool.is_none() {
+                        rendered.notices.push("tool_result_as_question");
+                    }
+                    let learned = message.loss == Some(true);
+                    if role == Role::System {
+                        let mut turn = Builder::new(role, &self.system.before);
+                        turn.content(trimmed(&message.content, self.system.trim), learned);
+                        self.place_system(turn.end(&self.system.after), &mut waiting, &mut rendered.turns);
+                    } else {
+                        rendered.turns.push(self.render_prompt(role, &mut waiting, &message.content, learned));
+                    }
                 }
             }
             at += 1;
+        }
+        if !waiting.is_empty() {
+            rendered.turns.push(self.render_prompt(Role::User, &mut waiting, "", false));
+        }
+        if let Some(turn) = rendered.turns.last_mut().filter(|t| t.role == Role::Assistant && !self.end.is_empty()) {
+            let learned = turn.segments.last().is_some_and(|s| s.learned);
+            let mut end = Builder::new(Role::Assistant, &[]);
+            end.pieces(&self.end, learned);
+            turn.segments.append(&mut end.segments);
         }
         if learn.prompts {
             for turn in rendered.turns.iter_mut().filter(|t| t.role != Role::Assistant) {
@@ -92,39 +116,27 @@ impl ChatTemplate {
 
     /// What stands before an answer that is to be generated.
     #[must_use]
-    pub fn generation_prompt(&self, enable_thinking: bool) -> Turn<'static> {
-        let mut turn = Builder::new(Role::Assistant, self.assistant.before);
+    pub fn generation_prompt(&self, enable_thinking: bool) -> Turn<'_> {
+        let mut turn = Builder::new(Role::Assistant, &self.prompt);
         if self.thinking == Thinking::Qwen3 && !enable_thinking {
             turn.markup("<think>\n\n</think>\n\n", false);
         }
         Turn { role: Role::Assistant, segments: turn.segments }
     }
 
-    fn frame(&self, role: Role) -> &Frame {
-        match role {
-            Role::System => &self.system,
-            Role::User => &self.user,
-            Role::Assistant => &self.assistant,
-            Role::Tool => &self.tool,
-        }
-    }
-
-    fn trimmed<'a>(&self, text: &'a str) -> &'a str {
-        if self.trim { python_strip(text) } else { text }
-    }
-
+    /// The system prompt in its frame, or none.
     fn render_system<'a>(
-        &self,
+        &'a self,
         own: Option<&'a str>,
         default: &'a str,
         tools: Option<&'a str>,
-        rendered: &mut Rendered<'a>,
-    ) {
+        notices: &mut Vec<&'static str>,
+    ) -> Option<Turn<'a>> {
         let system = own.unwrap_or(default);
-        let mut turn = Builder::new(Role::System, self.system.before);
+        let mut turn = Builder::new(Role::System, &self.system.before);
         match tools {
-            None if own.is_none() && system.is_empty() => return,
-            None => turn.content(self.trimmed(system), false),
+            None if own.is_none() && system.is_empty() && !self.system_always => return None,
+            None => turn.content(trimmed(system, self.system.trim), false),
             Some(tools) => {
                 turn.content(system, false);
                 match self.tools {
@@ -138,26 +150,56 @@ impl ChatTemplate {
                         turn.markup(TOOLS_AFTER, false);
                     }
                     ToolStyle::Unknown => {
-                        rendered.notices.push("tools_as_plain_text");
+                        notices.push("tools_as_plain_text");
                         turn.template(if system.is_empty() { "" } else { "\n\n" });
                         turn.content(tools, false);
                     }
                 }
             }
         }
-        rendered.turns.push(turn.end(self.system.after));
+        Some(turn.end(&self.system.after))
+    }
+
+    /// A system turn goes where the template has it: by itself, or into the question that follows.
+    fn place_system<'a>(&self, turn: Turn<'a>, waiting: &mut Vec<Segment<'a>>, turns: &mut Vec<Turn<'a>>) {
+        if self.system_in == SystemPlace::OwnTurn {
+            turns.push(turn);
+        } else {
+            waiting.extend(turn.segments);
+        }
+    }
+
+    /// A question, or what else is no answer, with the system prompt that waits for it.
+    fn render_prompt<'a>(
+        &'a self,
+        role: Role,
+        waiting: &mut Vec<Segment<'a>>,
+        text: &'a str,
+        learned: bool,
+    ) -> Turn<'a> {
+        let frame = if role == Role::Tool { self.tool.as_ref().unwrap_or(&self.user) } else { &self.user };
+        let mut turn = Builder::new(role, &frame.before);
+        let joined = self.system_in == SystemPlace::FirstUserContent && !waiting.is_empty() && frame.trim;
+        let first = turn.segments.len();
+        turn.segments.append(waiting);
+        turn.content(trimmed(text, frame.trim && !joined), learned);
+        if joined {
+            trim_segments(&mut turn.segments, first);
+        }
+        turn.end(&frame.after)
     }
 
     /// An answer. `behind`: it stands behind the last question; `last`: it is the last turn.
     fn render_answer<'a>(
-        &self,
+        &'a self,
         message: &'a Message<'_>,
         learned: bool,
         behind: bool,
         last: bool,
         notices: &mut Vec<&'static str>,
     ) -> Turn<'a> {
-        let mut turn = Builder::new(Role::Assistant, self.assistant.before);
+        let mut turn = Builder::new(Role::Assistant, &self.prompt);
+        turn.pieces(&self.assistant.before, learned);
         let content = message.content.as_ref();
         let (reasoning, content) = match (self.thinking, &message.reasoning) {
             (_, Some(reasoning)) => (reasoning.as_ref(), content),
@@ -179,7 +221,7 @@ impl ChatTemplate {
         } else if !reasoning.is_empty() {
             notices.push("thoughts_left_out");
         }
-        answer = self.trimmed(answer);
+        answer = trimmed(answer, self.assistant.trim);
         if learned && starts_with_blanks(answer) {
             notices.push("answer_starts_with_blanks");
         }
@@ -190,7 +232,25 @@ impl ChatTemplate {
             turn.content(call.as_str(), learned);
             turn.markup("\n</tool_call>", learned);
         }
-        turn.learned_end(self.assistant.after, learned)
+        turn.learned_end(&self.assistant.after, learned)
+    }
+}
+
+fn trimmed(text: &str, trim: bool) -> &str {
+    if trim { python_strip(text) } else { text }
+}
+
+/// Takes the blanks away at both ends of the segments from `first` on.
+fn trim_segments(segments: &mut Vec<Segment<'_>>, first: usize) {
+    while let Some(last) = segments.last_mut().filter(|s| s.kind == Kind::Text) {
+        last.text = Cow::Owned(trim_python_end(&last.text).to_owned());
+        if !last.text.is_empty() || segments.len() <= first + 1 {
+            break;
+        }
+        segments.pop();
+    }
+    if let Some(head) = segments.get_mut(first).filter(|s| s.kind == Kind::Text) {
+        head.text = Cow::Owned(head.text.trim_start_matches(is_python_blank).to_owned());
     }
 }
 
@@ -219,27 +279,40 @@ fn tool_lines(tools: &str) -> Vec<String> {
     }
 }
 
-fn tool_responses<'a>(start: Piece, messages: &'a [Message<'_>], after: &'static [Piece]) -> Turn<'a> {
-    let mut turn = Builder::new(Role::Tool, &[]);
-    turn.pieces(&[start, Piece::Text("user")], false);
-    for message in messages {
-        turn.markup("\n<tool_response>\n", false);
+/// The results of tools in a turn of the person, whose header they follow.
+fn tool_responses<'a>(user: &'a Frame, messages: &'a [Message<'_>]) -> Turn<'a> {
+    let mut turn = Builder::new(Role::Tool, &user.before);
+    for (i, message) in messages.iter().enumerate() {
+        turn.markup(if i == 0 { "<tool_response>\n" } else { "\n<tool_response>\n" }, false);
         turn.content(message.content.as_ref(), false);
         turn.markup("\n</tool_response>", false);
     }
-    turn.end(after)
+    turn.end(&user.after)
+}
+
+/// Whether a prompt says nothing.
+pub(super) fn is_empty_prompt(message: &Message<'_>) -> bool {
+    message.content.trim_ascii().is_empty()
 }
 
 /// Whether an answer begins with a line break, or with several blanks. There, and only there, the line break that ends
 /// a ChatML header may share a token with the answer when the whole text is tokenized at once.
-fn starts_with_blanks(text: &str) -> bool {
+pub(super) fn starts_with_blanks(text: &str) -> bool {
     let blanks = text.len() - text.trim_start().len();
     blanks > 1 || text.starts_with(['\n', '\r'])
 }
 
 /// Python's `str.strip`, which also takes the four ASCII separators.
 fn python_strip(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
+    text.trim_matches(is_python_blank)
+}
+
+fn trim_python_end(text: &str) -> &str {
+    text.trim_end_matches(is_python_blank)
+}
+
+fn is_python_blank(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
 struct Builder<'a> {
@@ -248,7 +321,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(role: Role, before: &[Piece]) -> Self {
+    fn new(role: Role, before: &'a [Piece]) -> Self {
         let mut builder = Self { role, segments: Vec::with_capacity(before.len() + 4) };
         builder.pieces(before, false);
         builder
@@ -261,11 +334,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn pieces(&mut self, pieces: &[Piece], learned: bool) {
+    fn pieces(&mut self, pieces: &'a [Piece], learned: bool) {
         for piece in pieces {
             match piece {
-                Piece::Control(token) => self.push(Kind::Control, *token, learned, false),
-                Piece::Text(text) => self.push(Kind::Text, *text, learned, false),
+                Piece::Control(token) => self.push(Kind::Control, token.as_str(), learned, false),
+                Piece::Text(text) => self.push(Kind::Text, text.as_str(), learned, false),
+                // A template that is bound to a tokenizer has none left.
+                Piece::Bos => {}
                 // An empty name is the tokenizer's own end-of-sequence token.
                 Piece::Eos => self.push(Kind::Control, "", learned, false),
             }
@@ -296,11 +371,11 @@ impl<'a> Builder<'a> {
         self.push(Kind::Text, text, learned, false);
     }
 
-    fn end(self, after: &[Piece]) -> Turn<'a> {
+    fn end(self, after: &'a [Piece]) -> Turn<'a> {
         self.learned_end(after, false)
     }
 
-    fn learned_end(mut self, after: &[Piece], learned: bool) -> Turn<'a> {
+    fn learned_end(mut self, after: &'a [Piece], learned: bool) -> Turn<'a> {
         self.pieces(after, learned);
         Turn { role: self.role, segments: self.segments }
     }

@@ -156,6 +156,25 @@ impl Tokenizer {
         self.added.get(token).copied()
     }
 
+    /// The control tokens of a `tokenizer.json`, without the rest of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::Tokenizer`].
+    pub fn added_of(path: &Path) -> Result<Vec<String>> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let file: Shape = serde_json::from_slice(&bytes).map_err(|e| Error::Tokenizer {
+            problem: format!("`{}` is not a tokenizer that can be used: {e}", path.display()),
+            hint: "it must be the tokenizer.json that transformers' `save_pretrained` writes".to_owned(),
+        })?;
+        Ok(file.added_tokens.into_iter().map(|t| t.content).collect())
+    }
+
+    /// All control tokens.
+    pub fn added(&self) -> impl Iterator<Item = &str> {
+        self.added.keys().map(String::as_str)
+    }
+
     /// Whether text contains what would be a control token elsewhere.
     #[must_use]
     pub fn has_lookalike(&self, text: &str) -> bool {

@@ -1,0 +1,215 @@
+//! Which template, however it was named: built in, written by somebody, or the model's own.
+
+use super::jinja::Jinja;
+use super::render::{Learn, Rendered};
+use super::spec::Spec;
+use super::{ChatTemplate, Kind, builtin};
+use crate::conversation::{Conversation, Message, Role};
+use crate::error::{Error, Result};
+use aho_corasick::{AhoCorasick, MatchKind};
+use serde::Deserialize;
+
+/// How a template is named in options: always as one text, so that it fits wherever a name does.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Source {
+    /// A built-in one.
+    Name(String),
+    /// A JSON object: `{"jinja": "…"}`, the model's own; or a written one, key by key (see [`Spec`]).
+    Written(serde_json::Map<String, serde_json::Value>),
+}
+
+impl TryFrom<String> for Source {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        if !text.starts_with('{') {
+            return Ok(Self::Name(text));
+        }
+        serde_json::from_str(&text).map(Self::Written).map_err(|e| format!("the template is no JSON: {e}"))
+    }
+}
+
+impl Source {
+    /// A built-in template.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+
+    /// A model's own template.
+    #[must_use]
+    pub fn jinja(text: &str) -> Self {
+        Self::Written([("jinja".to_owned(), text.into())].into_iter().collect())
+    }
+}
+
+/// A template that is bound to a tokenizer's bos and eos tokens.
+#[derive(Debug)]
+pub enum Template {
+    /// Data.
+    Frames(Box<ChatTemplate>),
+    /// The model's own.
+    Jinja(Box<Jinja>),
+}
+
+impl Template {
+    /// Finds or reads it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`]: an unknown name, or what is wrong with a written one.
+    pub fn new(source: &Source, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
+        let fault = |problem: String, hint: String| Error::Tokenizer { problem, hint };
+        match source {
+            Source::Name(name) => match builtin::find(name) {
+                Some(template) => Ok(Self::Frames(Box::new(template.bound(bos, eos)))),
+                None => Err(fault(
+                    format!("unknown template `{name}`"),
+                    format!("built in: {}", builtin::names().join(", ")),
+                )),
+            },
+            Source::Written(keys) => {
+                if let Some(text) = keys.get("jinja") {
+                    let jinja = Jinja::new(text.as_str().unwrap_or_default(), bos, eos);
+                    return jinja.map(|jinja| Self::Jinja(Box::new(jinja))).map_err(|why| {
+                        fault(
+                            format!("the model's own chat template cannot be used: {why}"),
+                            format!("name another: template=NAME, one of {}", builtin::names().join(", ")),
+                        )
+                    });
+                }
+                let spec: std::result::Result<Spec, _> = serde_json::from_value(keys.clone().into());
+                let hint = "docs/templates.md explains the keys; `qlora-fast template show NAME` prints an example";
+                let spec = spec.map_err(|e| fault(format!("not a template: {e}"), hint.to_owned()))?;
+                let template = spec.compile().map_err(|problems| {
+                    let listed: Vec<_> = problems.iter().map(|(key, problem)| format!("`{key}` {problem}")).collect();
+                    fault(format!("template `{}`: {}", spec.name, listed.join("; ")), hint.to_owned())
+                })?;
+                Ok(Self::Frames(Box::new(template.bound(bos, eos))))
+            }
+        }
+    }
+
+    /// Its name in configs and manifests.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Frames(template) => &template.name,
+            Self::Jinja(_) => "jinja",
+        }
+    }
+
+    /// All of it, for fingerprints.
+    ///
+    /// # Errors
+    ///
+    /// Never, as far as anybody knows.
+    pub fn identity(&self) -> serde_json::Result<String> {
+        match self {
+            Self::Frames(template) => serde_json::to_string(template),
+            Self::Jinja(jinja) => serde_json::to_string(&serde_json::json!({ "jinja": jinja.source() })),
+        }
+    }
+
+    /// The first control token that a tokenizer lacks; `Some(None)` is the end of the sequence.
+    pub(crate) fn lacks(&self, known: impl Fn(Option<&str>) -> bool) -> Option<Option<&str>> {
+        match self {
+            Self::Frames(template) => template.required().find(|token| !known(*token)),
+            // A model's own template and its tokenizer belong together.
+            Self::Jinja(_) => None,
+        }
+    }
+
+    /// Renders a repaired conversation; `system` is the system prompt of rows that have none.
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop the row; only a model's own template has any.
+    pub fn render<'a>(
+        &'a self,
+        conversation: &'a Conversation<'_>,
+        system: Option<&'a str>,
+        learn: Learn,
+        controls: &Controls,
+    ) -> std::result::Result<Rendered<'a>, String> {
+        match self {
+            Self::Frames(template) => Ok(template.render(conversation, system, learn)),
+            Self::Jinja(jinja) => jinja.render(conversation, system, learn, controls),
+        }
+    }
+
+    /// Renders a conversation that the model is to answer.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be rendered.
+    pub fn prompt<'a>(
+        &'a self,
+        conversation: &'a Conversation<'_>,
+        system: Option<&'a str>,
+        enable_thinking: bool,
+        controls: &Controls,
+    ) -> std::result::Result<Rendered<'a>, String> {
+        match self {
+            Self::Frames(template) => {
+                let mut rendered = template.render(conversation, system, Learn::default());
+                rendered.turns.push(template.generation_prompt(enable_thinking));
+                Ok(rendered)
+            }
+            Self::Jinja(jinja) => jinja.prompt(conversation, system, enable_thinking, controls),
+        }
+    }
+
+    /// The tokens that end an answer; an empty name is the end-of-sequence token.
+    #[must_use]
+    pub fn stops(&self, controls: &Controls) -> Vec<String> {
+        match self {
+            Self::Frames(template) => template.stops().map(|stop| stop.unwrap_or("").to_owned()).collect(),
+            Self::Jinja(jinja) => {
+                let messages = vec![Message::new(Role::User, "question"), Message::new(Role::Assistant, "answer")];
+                let talk = Conversation { messages, tools: None };
+                let rendered = jinja.render(&talk, None, Learn::default(), controls);
+                let turn = rendered.ok().and_then(|mut r| r.turns.pop());
+                let segments = turn.map(|t| t.segments).unwrap_or_default();
+                let behind = segments.iter().rposition(|s| s.content).map_or(0, |at| at + 1);
+                let tokens = segments[behind..].iter().filter(|s| s.kind == Kind::Control);
+                tokens.map(|s| s.text.clone().into_owned()).collect()
+            }
+        }
+    }
+}
+
+/// The control tokens that a tokenizer knows, to be found in what a template wrote.
+#[derive(Debug, Default)]
+pub struct Controls(Option<AhoCorasick>);
+
+impl Controls {
+    /// Of these tokens; where several begin at one place the longest is meant, as in `tokenizers`.
+    pub fn new<'t>(tokens: impl IntoIterator<Item = &'t str>) -> Self {
+        let tokens: Vec<_> = tokens.into_iter().filter(|t| !t.is_empty()).collect();
+        Self(AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens).ok())
+    }
+
+    /// Whether there is one in the text.
+    pub(crate) fn any(&self, text: &str) -> bool {
+        self.0.as_ref().is_some_and(|tokens| tokens.is_match(text))
+    }
+
+    /// The text, cut at the tokens.
+    pub(crate) fn split<'t>(&self, text: &'t str) -> Vec<(Kind, &'t str)> {
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        for found in self.0.iter().flat_map(|tokens| tokens.find_iter(text)) {
+            if found.start() > from {
+                pieces.push((Kind::Text, &text[from..found.start()]));
+            }
+            pieces.push((Kind::Control, &text[found.range()]));
+            from = found.end();
+        }
+        if from < text.len() {
+            pieces.push((Kind::Text, &text[from..]));
+        }
+        pieces
+    }
+}
