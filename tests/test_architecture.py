@@ -18,11 +18,13 @@ CORE = ROOT / "rust" / "core" / "src"
 PYTHON_LAYERS = [
     {"errors", "_core", "reasons"},
     {"config"},
-    {"durable", "gguf_tokenizer", "ranks", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
+    {"durable", "gguf_tokenizer", "templates", "ranks", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},
-    {"outputs", "doctor", "parts"} | {"experiments", "overlay"} | {"prep_report", "length_plot", "export", "ray"},
+    {"outputs", "doctor", "parts"}
+    | {"experiments", "overlay"}
+    | {"prep_report", "length_plot", "export", "ray", "template_check"},
     {"run"},
     {"scoring", "rehearsal"},
     {"cli"},
@@ -118,6 +120,7 @@ LIGHT = {
     "plan": "import qlora_fast.cli.plan, qlora_fast.planning, qlora_fast.schedule",
     "memory": "import qlora_fast.cli.memory, qlora_fast.memory, qlora_fast.model_shapes",
     "inspect": "import qlora_fast.cli.inspect",
+    "template": "import qlora_fast.cli.template, qlora_fast.template_check",
     "compare": "import qlora_fast.cli.compare, qlora_fast.experiments, qlora_fast.runs, qlora_fast.overlay",
     "sweep": "import qlora_fast.cli.sweep, qlora_fast.sweep",
 }

@@ -83,7 +83,14 @@ def test_ids_and_spans_are_those_of_transformers(tmp_path: Path, template: str, 
         assert set(ways) == {"equal"}
 
 
-@pytest.mark.parametrize("template", _core.templates())
+FITTING = [
+    name
+    for name in _core.templates()
+    if {*json.loads(_core.written_template(name) or "").get("control", [])} <= {*Oracle("qwen3").controls}
+]
+
+
+@pytest.mark.parametrize("template", FITTING)
 def test_engines_and_thread_counts_give_the_same_bytes(tmp_path: Path, template: str) -> None:
     data = sorted(DEMO.iterdir())
     runs = [

@@ -13,6 +13,7 @@ __all__ = [
     "EpochPlan",
     "Tokenizer",
     "__version__",
+    "compare_templates",
     "detect_template",
     "fingerprint",
     "merge",
@@ -25,7 +26,10 @@ __all__ = [
     "report_names",
     "review",
     "split",
+    "template_keys",
+    "template_problems",
     "templates",
+    "written_template",
 ]
 
 __version__: Final[str]
@@ -38,6 +42,12 @@ def prepare_share(
 def merge(options: str, progress: Callable[[str, int, int], object] | None = None) -> str: ...
 def fingerprint(options: str) -> str: ...
 def templates() -> list[str]: ...
+def template_keys() -> list[str]: ...
+def written_template(name: str) -> str | None: ...
+def template_problems(template: str) -> list[tuple[str, str]]: ...
+def compare_templates(
+    template: str, chat_template: str, bos_token: str | None, eos_token: str | None, tokenizer: str
+) -> list[str]: ...
 def detect_template(chat_template: str, bos_token: str | None, eos_token: str | None) -> str | None: ...
 
 @final
@@ -63,6 +73,7 @@ class ChatEncoder:
         *,
         engine: str = "auto",
         default_system: str | None = None,
+        bos_token: str | None = None,
         eos_token: str | None = None,
     ) -> ChatEncoder: ...
     @property

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qlora_fast import _core, base_model
+from qlora_fast import _core, base_model, templates
 from qlora_fast.config import Config, of
-from qlora_fast.errors import ConfigError, DataError, TokenizerError
+from qlora_fast.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from qlora_fast.data import PreparedDataset
@@ -41,6 +41,12 @@ class Tokenizer:
     eos_token: str | None
     default_system: str | None
     engine: str = "auto"
+    template_note: str | None = None
+    """What a report should say of the template: that it is not quite the model's own, for one."""
+
+    @property
+    def template_name(self) -> str:
+        return templates.name_of(self.template)
 
     @property
     def file(self) -> str:
@@ -53,6 +59,7 @@ class Tokenizer:
             self.template,
             engine=self.engine,
             default_system=self.default_system,
+            bos_token=self.bos_token,
             eos_token=self.eos_token,
         )
 
@@ -71,29 +78,41 @@ class Prepared:
 
 
 def tokenizer_of(config: Config) -> Tokenizer:
-    """The model's tokenizer, and the template: the named one, or the built-in that renders as the model's own.
+    """The model's tokenizer, and the template that the config means for it.
 
     Raises:
-        TokenizerError: no tokenizer, an unknown template, or no built-in template renders as the model's own.
+        TokenizerError: no tokenizer, an unknown template, or none that fits the model.
+        ConfigError: a template file with mistakes in it.
     """
-    folder = base_model.tokenizer_folder(config.model_name_or_path)
+    return tokenizer_for(config)[1]
+
+
+def tokenizer_for(config: Config) -> tuple[templates.Own, Tokenizer]:
+    """:func:`tokenizer_of`, with what the model's files say of its own template."""
+    own = own_template(config.model_name_or_path)
+    chosen = templates.choose(config.template, own)
+    return own, Tokenizer(
+        own.tokenizer.parent,
+        chosen.source,
+        own.bos_token,
+        own.eos_token,
+        config.default_system,
+        config.engine,
+        chosen.note,
+    )
+
+
+def own_template(model: str) -> templates.Own:
+    """What the model's tokenizer files say of its chat template and tokens.
+
+    Raises:
+        TokenizerError: the model has no tokenizer.
+    """
+    folder = base_model.tokenizer_folder(model)
     settings = base_model.read_tokenizer_config(folder)
+    chat_template = _default_of(settings.get("chat_template"))
     bos, eos = _token(settings.get("bos_token")), _token(settings.get("eos_token"))
-    template = config.template
-    known = _core.templates()
-    if template == "auto":
-        own = settings.get("chat_template")
-        found = _core.detect_template(own, bos, eos) if isinstance(own, str) else None
-        if found is None:
-            why = "none of the built-in templates renders as its own does" if own else "it has no chat template"
-            raise TokenizerError(
-                f"no template for `{config.model_name_or_path}`: {why}",
-                hint=f"name the one it was trained with: template=NAME, one of {', '.join(known)}",
-            )
-        template = found
-    elif template not in known:
-        raise TokenizerError(f"unknown template `{template}`", hint=f"built in: {', '.join(known)}")
-    return Tokenizer(folder, template, bos, eos, config.default_system, config.engine)
+    return templates.Own(model, folder / "tokenizer.json", bos, eos, chat_template)
 
 
 def prepare_config(
@@ -115,7 +134,9 @@ def prepare_config(
         TokenizerError: the tokenizer or the template does not fit.
         ArtifactError: ``out`` is there and is something else.
     """
-    return _prepared(_core.prepare(core_options(config, data, out=out, tokenizer=tokenizer), progress))
+    tokenizer = tokenizer or tokenizer_of(config)
+    report = _core.prepare(core_options(config, data, out=out, tokenizer=tokenizer), progress)
+    return _prepared(report, tokenizer.template_note)
 
 
 def prepare_share(
@@ -200,9 +221,9 @@ def core_options(
     return json.dumps(options)
 
 
-def _prepared(report: str) -> Prepared:
+def _prepared(report: str, template_note: str | None = None) -> Prepared:
     read: dict[str, Any] = json.loads(report)
-    return Prepared(Path(read["path"]), read)
+    return Prepared(Path(read["path"]), {**read, "template_note": template_note})
 
 
 def prepare(
@@ -251,6 +272,14 @@ def _check_placeholders(files: Sequence[str], variables: Mapping[str, str]) -> N
             f"the identity dataset needs {' and '.join(missing)}",
             hint="say who the model shall be: `variables: {name: Kestrel, author: Harbour Lab}`",
         )
+
+
+def _default_of(value: object) -> str | None:
+    """A chat template, or the default one of several (a list of name and template, in older files)."""
+    if isinstance(value, list):
+        named = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) else None
 
 
 def _token(value: object) -> str | None:

@@ -17,6 +17,17 @@ class Explanation:
 
 
 REASONS = {
+    "answer_left_out_by_the_template": Explanation(
+        "the model's own template does not print what the answer says, such as a tool call",
+        "name a template that knows it: `qlora-fast template list`",
+    ),
+    "control_token_in_text_that_the_template_rewrites": Explanation(
+        "a text looks like a control token, and the model's own template changes it, so it cannot be kept as text",
+        "reword it, or name a built-in template",
+    ),
+    "control_token_in_tool_json": Explanation(
+        "an offer of tools holds what looks like a control token", "reword it, or name a built-in template"
+    ),
     "cutoff_len_leaves_nothing_to_learn": Explanation(
         "with the prompt and the template in place, no token of an answer fits into cutoff_len",
         "raise cutoff_len, or shorten the prompt",
@@ -36,11 +47,22 @@ REASONS = {
     "nothing_to_learn": Explanation(
         "no turn is marked to be learned, or what is to be learned has no tokens", "check the turns' loss flags"
     ),
+    "refused_by_the_template": Explanation(
+        "the model's own template takes no such conversation", "do as it says, or name a built-in template"
+    ),
+    "template_error": Explanation(
+        "the model's own template failed on this row", "look at the row, or name a built-in template"
+    ),
+    "template_rewrites_turns": Explanation(
+        "in what the model's own template prints it cannot be told where an answer begins or ends",
+        "name a built-in template, or write one (docs/templates.md)",
+    ),
     "too_long": Explanation("longer than cutoff_len, and `truncation: drop` is set", "raise cutoff_len"),
     "tool_call_not_json": Explanation("a tool call is not valid JSON", "mend its JSON"),
     "tool_call_without_name_or_arguments": Explanation(
         "a tool call has no `name` or no `arguments`", "give it both; arguments may be `{}`"
     ),
+    "tools_are_no_json": Explanation("the offer of tools is no JSON list or object", "mend its JSON"),
     "unknown_format": Explanation(
         "none of the keys of a known format is there",
         "use `instruction` and `output`, `conversations`, or `messages`",
@@ -64,11 +86,13 @@ NOTICES = {
     "answer_starts_with_blanks": Explanation(
         "an answer begins with blanks or a line break, which some templates would merge with their own"
     ),
+    "content_left_out": Explanation("the model's own template does not print some of the content"),
     "control_token_kept_as_text": Explanation(
         "the text holds something that looks like a control token; it stays plain text"
     ),
     "empty_prompt": Explanation("the prompt is empty", "fine if the model shall speak first"),
     "thoughts_left_out": Explanation("the template leaves the thoughts of earlier answers out, as in a real chat"),
+    "tool_result_as_question": Explanation("the template has no turn for a tool's result: it stands as a question"),
     "tools_as_plain_text": Explanation("the template has no form for tools: they stand in the system prompt as text"),
 }
 """What else is worth knowing about a row that was kept."""

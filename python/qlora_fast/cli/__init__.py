@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "See runs side by side, and which differences are more than chance.",
     "sweep": "Train several configs one after another and compare them.",
     "chat": "Talk to an adapter.",
+    "template": "List chat templates; check one against the model's own, token by token.",
     "config": "Look up settings; see what a config file means.",
     "doctor": "Check this machine: packages, GPU, which fast paths are active and why.",
     "completion": "Print a script that completes commands and settings in bash, zsh or fish.",

@@ -27,6 +27,7 @@ def _facts(report: dict[str, Any], model: str | None) -> list[tuple[str, str]]:
         lines.append(("model", model))
     lines += [
         ("template", f"{report['template']}, records: {report['format']}"),
+        *([("", report["template_note"])] if report.get("template_note") else []),
         ("rows", f"{report['rows_read']:,} read = {report['rows_kept']:,} kept + {dropped:,} dropped"),
         *_dropped(report),
     ]

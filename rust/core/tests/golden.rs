@@ -140,7 +140,7 @@ fn a_tokenizer_without_the_templates_tokens_is_refused_with_what_fits() {
     };
     let (problem, hint) = refused("qwen3", None).unwrap();
     assert!(problem.contains("template `qwen3` needs the token `<|im_"), "{problem}");
-    assert_eq!(hint, "templates that fit: llama3");
+    assert_eq!(hint, "templates that fit: llama3, llama3_2");
     assert!(refused("alpaca", None).unwrap().0.contains("eos_token"));
     assert!(refused("alpaca", Some("<|endoftext|>")).is_none());
 }

@@ -67,16 +67,22 @@ pub(crate) fn compare_templates(
     };
     let compared = template::check(&template, chat_template, bos_token, eos_token, &controls);
     let compared = compared.map_err(TokenizerError::new_err)?;
-    Ok(compared.iter().map(|c| serde_json::json!({
-        "probe": c.name,
-        "agrees": c.agrees(),
-        "refused": c.refused,
-        "ours": c.ours.as_ref().ok(),
-        "own": c.own.as_ref().ok(),
-        "error": c.ours.as_ref().err().or(c.own.as_ref().err()),
-        "thinking": c.thinking,
-        "conversation": c.conversation,
-    }).to_string()).collect())
+    Ok(compared
+        .iter()
+        .map(|c| {
+            serde_json::json!({
+                "probe": c.name,
+                "agrees": c.agrees(),
+                "refused": c.refused,
+                "ours": c.ours.as_ref().ok(),
+                "own": c.own.as_ref().ok(),
+                "error": c.ours.as_ref().err().or(c.own.as_ref().err()),
+                "thinking": c.thinking,
+                "conversation": c.conversation,
+            })
+            .to_string()
+        })
+        .collect())
 }
 
 fn source(text: String) -> PyResult<Source> {

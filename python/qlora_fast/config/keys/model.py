@@ -23,7 +23,8 @@ class ModelKeys:
     )
     template: str = key(
         "auto",
-        "chat template; auto takes the built-in one that renders as the model's own does",
+        "chat template: a built-in name (`qlora-fast template list`), a YAML file, or jinja for the model's own text; "
+        "auto takes the built-in one that renders as the model's own does, else jinja",
         there="none: the tokenizer's own",
     )
     default_system: str | None = key(None, "system prompt of rows without one; '' for none; unset: the template's own")

@@ -5,6 +5,9 @@
 
 /// Why a row is dropped.
 pub const REASONS: &[&str] = &[
+    "answer_left_out_by_the_template",
+    "control_token_in_text_that_the_template_rewrites",
+    "control_token_in_tool_json",
     "cutoff_len_leaves_nothing_to_learn",
     "empty_answer",
     "key_twice",
@@ -17,9 +20,13 @@ pub const REASONS: &[&str] = &[
     "not_pairs",
     "not_text",
     "nothing_to_learn",
+    "refused_by_the_template",
+    "template_error",
+    "template_rewrites_turns",
     "too_long",
     "tool_call_not_json",
     "tool_call_without_name_or_arguments",
+    "tools_are_no_json",
     "unknown_format",
     "unknown_role",
     "untokenizable",
@@ -36,9 +43,11 @@ pub const REPAIRS: &[&str] = &[
 /// What else is worth knowing of rows that are kept.
 pub const NOTICES: &[&str] = &[
     "answer_starts_with_blanks",
+    "content_left_out",
     "control_token_kept_as_text",
     "empty_prompt",
     "thoughts_left_out",
+    "tool_result_as_question",
     "tools_as_plain_text",
 ];
 

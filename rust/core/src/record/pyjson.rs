@@ -25,6 +25,12 @@ pub(crate) fn dumps_as(value: &Value, style: &Style) -> String {
     out
 }
 
+/// A text as it stands between the quotes of a JSON string.
+pub(crate) fn escaped(text: &str) -> String {
+    let json = Value::from(text).to_string();
+    json[1..json.len() - 1].to_owned()
+}
+
 fn write(value: &Value, style: &Style, depth: usize, out: &mut String) {
     match value {
         Value::Array(items) => {

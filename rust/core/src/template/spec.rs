@@ -105,8 +105,7 @@ impl Spec {
         }
         let mut bare = |key, text: &str| self.pieces(text).unwrap_or_else(|problem| note(&mut problems, key, problem));
         let (begin, end) = (bare("begin", &self.begin), bare("end", &self.end));
-        let mut frame =
-            |key, text: &str| self.frame(text).unwrap_or_else(|problem| note(&mut problems, key, problem));
+        let mut frame = |key, text: &str| self.frame(text).unwrap_or_else(|problem| note(&mut problems, key, problem));
         let system = if self.system.is_empty() { Frame::default() } else { frame("system", &self.system) };
         let user = frame("user", &self.user);
         let mut assistant = frame("assistant", &self.assistant);
@@ -114,7 +113,8 @@ impl Spec {
         let prompt = match &self.generation_prompt {
             None => std::mem::take(&mut assistant.before),
             Some(text) => {
-                let given = self.pieces(text).unwrap_or_else(|problem| note(&mut problems, "generation_prompt", problem));
+                let given =
+                    self.pieces(text).unwrap_or_else(|problem| note(&mut problems, "generation_prompt", problem));
                 match without(&assistant.before, &given) {
                     Some(rest) => assistant.before = rest,
                     None if problems.is_empty() => {
@@ -154,7 +154,8 @@ impl Spec {
 
     fn frame(&self, text: &str) -> Result<Frame, String> {
         let slots = [("{content}", false), ("{content|trim}", true)];
-        let mut found = slots.iter().flat_map(|&(slot, trim)| text.match_indices(slot).map(move |(at, _)| (at, slot, trim)));
+        let mut found =
+            slots.iter().flat_map(|&(slot, trim)| text.match_indices(slot).map(move |(at, _)| (at, slot, trim)));
         let (Some((at, slot, trim)), None) = (found.next(), found.next()) else {
             return Err("must hold {content} (or {content|trim}) once".to_owned());
         };
@@ -175,7 +176,11 @@ impl Spec {
                     "{bos}" => (Piece::Bos, slot.len()),
                     "{eos}" => (Piece::Eos, slot.len()),
                     "{content}" | "{content|trim}" => return Err(format!("{slot} has no place here")),
-                    other => return Err(format!("{other} means nothing; known are {{content}}, {{content|trim}}, {{bos}} and {{eos}}")),
+                    other => {
+                        return Err(format!(
+                            "{other} means nothing; known are {{content}}, {{content|trim}}, {{bos}} and {{eos}}"
+                        ));
+                    }
                 }
             } else {
                 plain.push(next);
@@ -265,9 +270,17 @@ mod tests {
     #[test]
     fn the_keys_are_those_of_the_struct() {
         let full = Spec {
-            about: "a".into(), control: vec!["c".into()], begin: "b".into(), default_system: "d".into(),
-            system_in: SystemPlace::FirstUser, system_always: true, generation_prompt: Some(String::new()),
-            tool: Some(String::new()), end: "e".into(), thinking: Thinking::Qwen3, tools: ToolStyle::Qwen,
+            about: "a".into(),
+            control: vec!["c".into()],
+            begin: "b".into(),
+            default_system: "d".into(),
+            system_in: SystemPlace::FirstUser,
+            system_always: true,
+            generation_prompt: Some(String::new()),
+            tool: Some(String::new()),
+            end: "e".into(),
+            thinking: Thinking::Qwen3,
+            tools: ToolStyle::Qwen,
             ..Spec::default()
         };
         let json = serde_json::to_value(full).unwrap();

@@ -117,7 +117,11 @@ mod tests {
     fn print(source: &str) -> String {
         let environment = environment(source).unwrap();
         let value: serde_json::Value = serde_json::from_str(r#"{"z": [1, "é\n"], "a": {"x": 1.0}, "e": []}"#).unwrap();
-        environment.get_template("chat").unwrap().render(minijinja::context! { v => Value::from_serialize(&value) }).unwrap()
+        environment
+            .get_template("chat")
+            .unwrap()
+            .render(minijinja::context! { v => Value::from(minijinja::value::Serde(&value)) })
+            .unwrap()
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! whole text, behind the same content. An answer is learned from where the rendering of all before it, with the
 //! generation prompt, ends.
 
-use super::mask::{Masked, Word};
-use super::{Asked, Jinja};
+use super::mask::{Hidden, Masked, Word};
+use super::{Asked, Jinja, Part};
 use crate::conversation::{Conversation, Role};
 use crate::template::render::{Learn, Rendered, is_empty_prompt, starts_with_blanks};
 use crate::template::source::Controls;
@@ -112,8 +112,11 @@ impl Locator<'_> {
     /// Contents that the template did not print.
     fn left_out(&self, words: &[Word], conversation: &Conversation<'_>) -> Vec<&'static str> {
         let missing = (0..self.masked.hidden.len()).filter(|&i| !words.iter().any(|word| word.index == i));
-        let name = |i: usize| match conversation.messages[self.masked.hidden[i].0].role {
-            Role::Assistant => "thoughts_left_out",
+        // What an answer loses, and not all of it (see below), is what it thought between its tags.
+        let name = |i: usize| match &self.masked.hidden[i] {
+            hidden if hidden.part != Part::Called && conversation.messages[hidden.message].role == Role::Assistant => {
+                "thoughts_left_out"
+            }
             _ => "content_left_out",
         };
         missing.map(name).collect()
@@ -126,7 +129,8 @@ impl Locator<'_> {
             return Ok(());
         }
         for (i, message) in conversation.messages.iter().enumerate().filter(|(_, m)| m.role == Role::Assistant) {
-            let own: Vec<usize> = (0..self.masked.hidden.len()).filter(|&w| self.masked.hidden[w].0 == i).collect();
+            let own: Vec<usize> =
+                (0..self.masked.hidden.len()).filter(|&w| self.masked.hidden[w].message == i).collect();
             let said = own.iter().any(|&w| words.iter().any(|word| word.index == w));
             if message.is_learned() && !own.is_empty() && !said {
                 return Err("answer_left_out_by_the_template".to_owned());
@@ -138,7 +142,8 @@ impl Locator<'_> {
             .flat_map(|t| t.segments.iter().filter(|s| learned(s)).map(|s| s.text.as_ref()))
             .collect();
         let of_answers = |text: &str| {
-            self.masked.hidden.iter().any(|(m, t)| conversation.messages[*m].role == Role::Assistant && t == text)
+            let answer = |h: &Hidden| conversation.messages[h.message].role == Role::Assistant;
+            self.masked.hidden.iter().any(|h| answer(h) && h.text == text)
         };
         if contents.into_iter().all(of_answers) { Ok(()) } else { Err("template_rewrites_turns".to_owned()) }
     }

@@ -1,7 +1,8 @@
 //! Contents behind unguessable words: what of a rendered text came with the data is then seen, not guessed.
 
-use super::{tools, values};
+use super::{Part, tools, values};
 use crate::conversation::{Conversation, Role};
+use crate::record::pyjson;
 use crate::template::source::Controls;
 use crate::template::{Kind, Segment};
 use minijinja::Value;
@@ -16,8 +17,16 @@ pub(super) struct Masked {
     pub(super) messages: Vec<Value>,
     pub(super) tools: Value,
     key: String,
-    /// What each word stands for, with the message that it is in.
-    pub(super) hidden: Vec<(usize, String)>,
+    /// What each word stands for.
+    pub(super) hidden: Vec<Hidden>,
+}
+
+/// A hidden text.
+pub(super) struct Hidden {
+    /// The message that it is in.
+    pub(super) message: usize,
+    pub(super) part: Part,
+    pub(super) text: String,
 }
 
 /// A word in a rendered text.
@@ -29,14 +38,21 @@ pub(super) struct Word {
 }
 
 impl Masked {
-    /// Hides every content. Blanks at its edges stay (templates strip them), and so do `tags` in answers.
-    pub(super) fn new(conversation: &Conversation<'_>, source: &str, tags: &[&str]) -> Result<Self, String> {
+    /// Hides every content. Blanks at its edges stay (templates strip them), and so do `tags` in answers. Texts in tool
+    /// calls come back as JSON has them if `escape` is set.
+    pub(super) fn new(
+        conversation: &Conversation<'_>,
+        source: &str,
+        tags: &[&str],
+        escape: bool,
+    ) -> Result<Self, String> {
         let key = key_for(conversation, source);
         let mut hidden = Vec::new();
-        let messages = values(&conversation.messages, |message, text| {
-            let tags = if conversation.messages[message].role == Role::Assistant { tags } else { &[] };
-            hide(text, tags, &mut |core| {
-                hidden.push((message, core.to_owned()));
+        let messages = values(&conversation.messages, |message, part, text| {
+            let answer = conversation.messages[message].role == Role::Assistant && part == Part::Said;
+            hide(text, if answer { tags } else { &[] }, &mut |core| {
+                let text = if part == Part::Called && escape { pyjson::escaped(core) } else { core.to_owned() };
+                hidden.push(Hidden { message, part, text });
                 format!("{key}{}q", hidden.len() - 1)
             })
         })?;
@@ -45,7 +61,7 @@ impl Masked {
 
     /// Hides nothing.
     pub(super) fn nothing(conversation: &Conversation<'_>) -> Result<Self, String> {
-        let messages = values(&conversation.messages, |_, text| text.to_owned())?;
+        let messages = values(&conversation.messages, |_, _, text| text.to_owned())?;
         Ok(Self { messages, tools: tools(conversation)?, key: String::new(), hidden: Vec::new() })
     }
 
@@ -70,7 +86,7 @@ impl Masked {
         let mut from = 0;
         for word in self.words(text) {
             whole.push_str(&text[from..word.at.start]);
-            whole.push_str(&self.hidden[word.index].1);
+            whole.push_str(&self.hidden[word.index].text);
             from = word.at.end;
         }
         whole.push_str(&text[from..]);
@@ -100,7 +116,7 @@ impl Masked {
         }
         plain(&text[from..part.end]);
         for (place, index) in contents.into_iter().rev() {
-            let text = Cow::Owned(self.hidden[index].1.clone());
+            let text = Cow::Owned(self.hidden[index].text.clone());
             segments.insert(place, Segment { kind: Kind::Text, text, learned: false, content: true });
         }
         segments
@@ -111,8 +127,12 @@ impl Masked {
 fn key_for(conversation: &Conversation<'_>, source: &str) -> String {
     let mut hasher = blake3::Hasher::new();
     for message in &conversation.messages {
-        hasher.update(message.content.as_bytes());
-        hasher.update(&[0]);
+        for text in [Some(message.content.as_ref()), message.reasoning.as_deref()].into_iter().flatten() {
+            hasher.update(text.as_bytes());
+        }
+        for call in &message.tool_calls {
+            hasher.update(call.as_bytes());
+        }
     }
     format!("q{}q", &hasher.update(source.as_bytes()).finalize().to_hex().as_str()[..24])
 }

@@ -15,7 +15,8 @@ use super::render::{Learn, Rendered};
 use super::source::Controls;
 use crate::conversation::{Conversation, Message, Role};
 use mask::{Masked, TAGS};
-use minijinja::{Environment, Value};
+use minijinja::Environment;
+use minijinja::value::{Serde, Value};
 use std::collections::BTreeMap;
 
 /// A model's own chat template.
@@ -61,12 +62,7 @@ impl Jinja {
     /// The fault in the template's text.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, String> {
         let environment = environment::environment(source).map_err(|e| e.to_string())?;
-        Ok(Self {
-            source: source.to_owned(),
-            environment,
-            bos: bos.map(str::to_owned),
-            eos: eos.map(str::to_owned),
-        })
+        Ok(Self { source: source.to_owned(), environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
     }
 
     /// Its text.
@@ -78,7 +74,11 @@ impl Jinja {
     /// The direct rendering of a conversation.
     pub(super) fn direct(&self, conversation: &Conversation<'_>, asked: Asked) -> Result<String, Refusal> {
         let tools = tools(conversation).map_err(Refusal::Failed)?;
-        self.print(&values(&conversation.messages, |_, text| text.to_owned()).map_err(Refusal::Failed)?, &tools, asked)
+        self.print(
+            &values(&conversation.messages, |_, _, text| text.to_owned()).map_err(Refusal::Failed)?,
+            &tools,
+            asked,
+        )
     }
 
     fn print(&self, messages: &[Value], tools: &Value, asked: Asked) -> Result<String, Refusal> {
@@ -150,14 +150,14 @@ impl Jinja {
         work: &dyn Fn(&Masked, &str) -> Result<Rendered<'static>, String>,
     ) -> Result<Rendered<'static>, String> {
         let direct = self.direct(conversation, asked).map_err(Refusal::reason)?;
-        let given = conversation.messages.iter().flat_map(|m| &m.tool_calls).map(String::as_str);
-        if given.chain(conversation.tools.as_deref()).any(|json| controls.any(json)) {
+        if conversation.tools.as_deref().is_some_and(|tools| controls.any(tools)) {
             return Err("control_token_in_tool_json".to_owned());
         }
         let mut failed = None;
-        // Templates that part an answer at its tags print another text for words that have none.
-        for tags in [&[][..], &TAGS[..]] {
-            let masked = Masked::new(conversation, &self.source, tags)?;
+        // Templates that part an answer at its tags print another text for words that have none; those that print the
+        // arguments of a call one by one print them as they are, and not as JSON.
+        for (tags, escape) in [(&[][..], true), (&TAGS[..], true), (&[][..], false), (&TAGS[..], false)] {
+            let masked = Masked::new(conversation, &self.source, tags, escape)?;
             let Ok(text) = self.print(&masked.messages, &masked.tools, asked) else { continue };
             if masked.unmasked(&text) == direct {
                 match work(&masked, &text) {
@@ -166,9 +166,13 @@ impl Jinja {
                 }
             }
         }
-        let mut contents = conversation.messages.iter().flat_map(|m| [Some(&m.content), m.reasoning.as_ref()]).flatten();
-        if contents.any(|text| controls.any(text)) {
-            return Err(failed.unwrap_or_else(|| "control_token_in_text_that_the_template_rewrites".to_owned()));
+        if let Some(reason) = failed {
+            return Err(reason);
+        }
+        let contents = conversation.messages.iter().flat_map(|m| [Some(&m.content), m.reasoning.as_ref()]).flatten();
+        let calls = conversation.messages.iter().flat_map(|m| &m.tool_calls).map(String::as_str);
+        if contents.map(AsRef::as_ref).chain(calls).any(|text| controls.any(text)) {
+            return Err("control_token_in_text_that_the_template_rewrites".to_owned());
         }
         // Nothing of the data looks like a control token, so the direct rendering can be cut up as it stands.
         work(&Masked::nothing(conversation)?, &direct)
@@ -186,38 +190,53 @@ fn with_system<'a>(conversation: &Conversation<'a>, system: Option<&str>) -> Con
     whole
 }
 
-/// Messages as templates take them; `text(message, content)` may put other words in place of a content.
-fn values(
-    messages: &[Message<'_>],
-    mut text: impl FnMut(usize, &str) -> String,
-) -> Result<Vec<Value>, String> {
+/// A part of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Said,
+    Thought,
+    /// A text in a tool call: its name, a value among its arguments.
+    Called,
+}
+
+/// Messages as templates take them; `text(message, part, content)` may put other words in place of a content.
+fn values(messages: &[Message<'_>], mut text: impl FnMut(usize, Part, &str) -> String) -> Result<Vec<Value>, String> {
     let mut list = Vec::with_capacity(messages.len());
     for (i, message) in messages.iter().enumerate() {
-        let mut given = BTreeMap::new();
-        given.insert("role", Value::from(message.role.name()));
-        given.insert("content", Value::from(text(i, &message.content)));
+        let mut given = vec![("role", Value::from(message.role.name()))];
         if let Some(reasoning) = &message.reasoning {
-            given.insert("reasoning_content", Value::from(text(i, reasoning)));
+            given.push(("reasoning_content", Value::from(text(i, Part::Thought, reasoning))));
         }
+        given.insert(1, ("content", Value::from(text(i, Part::Said, &message.content))));
         if !message.tool_calls.is_empty() {
-            let calls: Result<Vec<Value>, _> = message.tool_calls.iter().map(|call| call_value(call)).collect();
-            given.insert("tool_calls", Value::from(calls?));
+            let mut calls = Vec::with_capacity(message.tool_calls.len());
+            for call in &message.tool_calls {
+                let mut function = serde_json::from_str(call).map_err(|_| "tool_call_not_json".to_owned())?;
+                each_text(&mut function, &mut |value| text(i, Part::Called, value));
+                calls.push(Value::from(Serde(serde_json::json!({ "type": "function", "function": function }))));
+            }
+            given.push(("tool_calls", Value::from(calls)));
         }
-        list.push(Value::from(given));
+        list.push(Value::from_pairs(given));
     }
     Ok(list)
 }
 
-fn call_value(json: &str) -> Result<Value, String> {
-    let function: serde_json::Value = serde_json::from_str(json).map_err(|_| "tool_call_is_no_json".to_owned())?;
-    Ok(Value::from_serialize(serde_json::json!({ "type": "function", "function": function })))
+/// Replaces every text in a JSON value; keys stay.
+fn each_text(value: &mut serde_json::Value, text: &mut dyn FnMut(&str) -> String) {
+    match value {
+        serde_json::Value::String(content) => *content = text(content),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, text)),
+        serde_json::Value::Object(map) => map.values_mut().for_each(|item| each_text(item, text)),
+        _ => {}
+    }
 }
 
 fn tools(conversation: &Conversation<'_>) -> Result<Value, String> {
     let Some(text) = conversation.tools.as_deref() else { return Ok(Value::from(())) };
     match serde_json::from_str(text) {
-        Ok(list @ serde_json::Value::Array(_)) => Ok(Value::from_serialize(list)),
-        Ok(one @ serde_json::Value::Object(_)) => Ok(Value::from_serialize([one])),
+        Ok(list @ serde_json::Value::Array(_)) => Ok(Value::from(Serde(list))),
+        Ok(one @ serde_json::Value::Object(_)) => Ok(Value::from(Serde([one]))),
         _ => Err("tools_are_no_json".to_owned()),
     }
 }
