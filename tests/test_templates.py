@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli_run import ROOT, cli
-from oracle import BOS, DEMO, EOS, JINJA, TEXTS, TOKENIZER, Oracle, TextOracle, conversation, read_rows
+from oracle import BOS, DEMO, EOS, JINJA, KNOW_TOOLS, TEXTS, TOKENIZER, Oracle, TextOracle, conversation, read_rows
 from qlora_fast import _core, templates
 from qlora_fast.data import open_prepared
 from qlora_fast.errors import ConfigError, TokenizerError
@@ -52,6 +52,10 @@ def test_a_models_own_jinja_gives_what_transformers_gives(tmp_path: Path, templa
     oracle = Oracle(template)
     source = templates.jinja(oracle.wrapped.chat_template)
     report = prepare(tmp_path / "jinja", [path], source)
+    if template not in KNOW_TOOLS and path.stem in ("parts", "tool_calls"):
+        # What these print of an answer that calls a tool is an empty answer.
+        assert report["rows_dropped"].keys() == {"answer_left_out_by_the_template"}
+        return
     ways = compare(open_prepared(tmp_path / "jinja"), report, path, oracle)
     assert set(ways) <= {"equal", "not in the template"}
     assert report["template"] == "jinja"

@@ -55,8 +55,10 @@ def check_template(own: templates.Own, tokenizer: Tokenizer) -> list[Verdict]:
     for probe in templates.compare(tokenizer.template, own):
         if probe.refused:
             verdicts.append(Verdict(probe.name, 0, refused=probe.error))
-        elif probe.ours is None or probe.own is None:
-            what = f"{'ours' if probe.ours is None else 'the model’s own'} cannot be rendered: {probe.error}"
+        elif probe.ours is None:
+            verdicts.append(Verdict(probe.name, 0, note=f"rows like this are dropped: {probe.error}"))
+        elif probe.own is None:
+            what = f"the model's own cannot be rendered: {probe.error}"
             verdicts.append(Verdict(probe.name, 0, difference=Difference(what, 0, [], [], [])))
         else:
             ids, _ = encoder.encode(

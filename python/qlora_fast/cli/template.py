@@ -105,8 +105,8 @@ def _show(model: str, asked: str, used: str, verdicts: list[Verdict]) -> None:
         if verdict.refused is not None:
             rows.append((verdict.probe, f"refused by the model's own template: {verdict.refused}"))
         elif verdict.difference is None:
-            note = f": {verdict.note}" if verdict.note else ""
-            rows.append((verdict.probe, f"identical ({verdict.tokens} tokens){note}"))
+            same = f"identical ({verdict.tokens} tokens)" if verdict.tokens else None
+            rows.append((verdict.probe, ": ".join(t for t in (same, verdict.note) if t)))
         else:
             rows.append((verdict.probe, verdict.difference.what))
             rows += [("", line) for line in _lines(verdict.difference)]

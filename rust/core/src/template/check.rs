@@ -23,10 +23,10 @@ pub struct Compared {
 }
 
 impl Compared {
-    /// Whether both say the same, or there is nothing to compare.
+    /// Whether both say the same, or there is nothing to compare: the one refuses such rows, the other drops them by name.
     #[must_use]
     pub fn agrees(&self) -> bool {
-        self.refused || (self.own.is_ok() && self.ours == self.own)
+        self.refused || self.ours.is_err() || self.ours == self.own
     }
 }
 
