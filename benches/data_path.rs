@@ -7,7 +7,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use qlora_fast_bench::text::alpaca;
 use qlora_fast_core::prepare::{Options, prepare};
 use qlora_fast_core::record::{self, Variables, reader::Reader};
-use qlora_fast_core::template::{self, Learn, Source, Template};
+use qlora_fast_core::template::{self, Learn};
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,7 @@ fn stages(c: &mut Criterion) {
     let path = folder.path().join("alpaca.json");
     let text = alpaca(ROWS);
     std::fs::write(&path, &text).expect("room for the corpus");
-    let frames = template::find("qwen3").expect("a built-in template");
-    let template = Template::new(&Source::named("qwen3"), None, None).expect("a built-in template");
+    let template = template::find("qwen3").expect("a built-in template");
     let variables = Variables::new();
     let chunks = || Reader::open(&path).expect("the corpus").map(|chunk| chunk.expect("sound JSON"));
 
@@ -38,7 +37,7 @@ fn stages(c: &mut Criterion) {
                     let record = std::str::from_utf8(&chunk.bytes[span.start..span.end]).expect("UTF-8");
                     let parsed = record::parse(record, None, &variables).expect("sound JSON");
                     let conversation = parsed.conversation.expect("a sound record");
-                    black_box(frames.render(&conversation, None, Learn::default()));
+                    black_box(template.render(&conversation, None, Learn::default()));
                 }
             }
         });

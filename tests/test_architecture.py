@@ -18,7 +18,19 @@ CORE = ROOT / "rust" / "core" / "src"
 PYTHON_LAYERS = [
     {"errors", "_core", "reasons"},
     {"config"},
-    {"durable", "gguf_tokenizer", "templates", "ranks", "data", "schedule", "planning", "loss", "attention", "lora", "pissa"},
+    {
+        "durable",
+        "gguf_tokenizer",
+        "templates",
+        "ranks",
+        "data",
+        "schedule",
+        "planning",
+        "loss",
+        "attention",
+        "lora",
+        "pissa",
+    },
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},

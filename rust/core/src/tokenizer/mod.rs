@@ -163,11 +163,11 @@ impl Tokenizer {
     /// [`Error::Io`] and [`Error::Tokenizer`].
     pub fn added_of(path: &Path) -> Result<Vec<String>> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let file: Shape = serde_json::from_slice(&bytes).map_err(|e| Error::Tokenizer {
-            problem: format!("`{}` is not a tokenizer that can be used: {e}", path.display()),
+        let added = added_tokens(&bytes).map_err(|problem| Error::Tokenizer {
+            problem: format!("`{}` is not a tokenizer that can be used: {problem}", path.display()),
             hint: "it must be the tokenizer.json that transformers' `save_pretrained` writes".to_owned(),
         })?;
-        Ok(file.added_tokens.into_iter().map(|t| t.content).collect())
+        Ok(added.into_iter().map(|t| t.content).collect())
     }
 
     /// All control tokens.

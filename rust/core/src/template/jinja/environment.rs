@@ -56,6 +56,7 @@ fn without_generation_tags(source: &str) -> Cow<'_, str> {
 }
 
 /// transformers' `tojson`: Python's `json.dumps` with its four options, and not escaped for HTML as Jinja's own is.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja hands filters their options by value")]
 fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let fault = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
     let json = serde_json::to_value(value).map_err(fault)?;
