@@ -5,7 +5,7 @@
 use qlora_fast_core::encode::{Encoded, Encoder, Scratch};
 use qlora_fast_core::prepare::{Options, prepare};
 use qlora_fast_core::record::{self, Variables, reader::Reader};
-use qlora_fast_core::template::{self, Learn};
+use qlora_fast_core::template::{Learn, Source, Template};
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
 use std::hint::black_box;
 use std::path::Path;
@@ -43,9 +43,9 @@ fn main() {
         prepare(&options, &mut |_, _, _| true).expect("sound data");
         return;
     }
-    let template = template::find(template).expect("a built-in template");
+    let template = Template::new(&Source::named(template), None, None).expect("a built-in template");
     let tokenizer = Tokenizer::load(Path::new(tokenizer), Choice::Auto).expect("a tokenizer");
-    let encoder = Encoder::new(template, &tokenizer, None).expect("the template's tokens");
+    let encoder = Encoder::new(&template, &tokenizer, None).expect("the template's tokens");
     if stage == Stage::Load {
         return;
     }
@@ -64,7 +64,7 @@ fn main() {
                 black_box(&conversation);
                 continue;
             }
-            let rendered = template.render(&conversation, None, Learn::default());
+            let rendered = encoder.render(&conversation, None, Learn::default()).expect("a built-in template");
             if stage < Stage::Encode {
                 black_box(&rendered);
                 continue;

@@ -46,7 +46,10 @@ def test_the_schema_is_a_valid_schema_with_every_key() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted((ROOT / "configs").rglob("*.yaml")), *sorted(p for p in LF.glob("*.yaml") if "refused" not in p.name)],
+    [
+        *sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "templates"),
+        *sorted(p for p in LF.glob("*.yaml") if "refused" not in p.name),
+    ],
     ids=lambda p: p.name,
 )
 def test_a_config_that_loads_is_valid_in_an_editor(path: Path) -> None:

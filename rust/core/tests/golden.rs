@@ -148,14 +148,14 @@ fn a_tokenizer_without_the_templates_tokens_is_refused_with_what_fits() {
 #[test]
 fn files_that_are_no_tokenizer_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    for (text, word) in
-        [("", "EOF"), ("[]", "not a tokenizer"), ("{\"added_tokens\": []}", "model"), ("{}", "added_tokens")]
+    for (text, word) in [("", "EOF"), ("[]", "not a tokenizer"), ("{\"added_tokens\": []}", "model"), ("{}", "missing")]
     {
         let path = dir.path().join("tokenizer.json");
         std::fs::write(&path, text).unwrap();
         for engine in [Choice::Auto, Choice::Fastokens, Choice::Tokenizers] {
             let error = Tokenizer::load(&path, engine).err().unwrap().to_string();
-            assert!(error.contains(word) && error.contains("tokenizer.json"), "{text:?}: {error}");
+            let names_it = error.to_lowercase().contains(&word.to_lowercase());
+            assert!(names_it && error.contains("tokenizer.json"), "{text:?}: {error}");
         }
     }
     assert!(Tokenizer::load(&dir.path().join("none"), Choice::Auto).is_err());

@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn what_transformers_adds_is_there() {
         assert_eq!(print("{{ strftime_now('%d %b %Y') }}"), FIXED_DATE);
-        assert_eq!(print("a{%- generation %} b {%- endgeneration -%} c"), "a b c");
+        assert_eq!(print("a{%- generation %} b {%- endgeneration -%} c"), "a bc");
         assert_eq!(print("{% for i in [1,2,3] %}{% if i == 2 %}{% continue %}{% endif %}{{ i }}{% endfor %}"), "13");
         assert_eq!(print("{{ ' x '.strip() + 'a</think>b'.split('</think>')[-1] }}"), "xb");
         let refused = environment("{{ raise_exception('no') }}").unwrap();
