@@ -308,8 +308,9 @@ class _Watch(threading.Thread):
         self._store = me.store.clone()
 
     def end(self) -> None:
-        """The main thread has come to its own end."""
+        """The main thread has come to its own end. A thread that is inside the store when Python ends would abort it."""
         self._ended.set()
+        self.join(2 * _GRACE_S)
 
     def run(self) -> None:
         heard = dict.fromkeys(range(self._me.world), (b"", time.monotonic()))
@@ -322,9 +323,9 @@ class _Watch(threading.Thread):
                 missing = "the process that the others meet at"
         if missing is None:
             return
-        _let_it_speak(self._store)
         if self._ended.wait(_GRACE_S):
             return
+        _let_it_speak(self._store)
         if missing:
             error = _without_a_word(missing)
             log.error("error: %s\n\nhint: %s", error, error.hint)
