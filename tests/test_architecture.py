@@ -33,12 +33,13 @@ PYTHON_LAYERS = [
     },
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"},
-    {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"} | {"sweep", "runs", "comparison"},
+    {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"}
+    | {"sweep", "runs", "comparison", "update", "tensor_files", "serving"},
     {"outputs", "doctor", "parts"}
-    | {"experiments", "overlay"}
+    | {"experiments", "overlay", "merge", "merge_check"}
     | {"prep_report", "length_plot", "export", "ray", "template_check"},
     {"run"},
-    {"scoring", "rehearsal"},
+    {"scoring", "rehearsal", "merged_folder", "chat"},
     {"cli"},
 ]
 RUST_LAYERS = [

@@ -133,7 +133,7 @@ def test_a_trained_adapter_answers_through_a_cache_as_without(tmp_path: Path) ->
     run.run()
     (tmp_path / "adapter").mkdir()
     checkpoint.write_adapter(tmp_path / "adapter", run.forward.model, run.adapter)
-    model = load_chat_model(str(base), tmp_path / "adapter", torch.float32, torch.device("cpu"))
+    model = load_chat_model(str(base), {"a": tmp_path / "adapter"}, torch.float32, torch.device("cpu"))
     prompt = [5, 3, 8, 1]
     with_cache = list(ChatSession(model, tokenizer())._generate(prompt, Sampling(max_new_tokens=10)))
     ids, trained = list(prompt), run.forward.model.eval()

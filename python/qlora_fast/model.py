@@ -102,7 +102,10 @@ def load_base(
         if packable(config) is None:
             arguments["attn_implementation"] = NAME
         if quantization is not None:
-            arguments |= {"quantization_config": _bitsandbytes(quantization, dtype), "device_map": {"": str(device)}}
+            arguments |= {
+                "quantization_config": bitsandbytes_config(quantization, dtype),
+                "device_map": {"": str(device)},
+            }
         model: nn.Module = AutoModelForCausalLM.from_pretrained(path, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _explained(path, error) from error
@@ -229,7 +232,8 @@ def _is_quantized(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
 
 
-def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> Any:
+def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> Any:
+    """What transformers takes to load a model quantized."""
     from transformers import BitsAndBytesConfig
 
     if quantization.bits == 8:

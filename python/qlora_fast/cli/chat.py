@@ -1,101 +1,162 @@
-"""``qlora-fast chat``: talk to an adapter, or to a base model."""
+"""``qlora-fast chat``: talk to an adapter, to several in turn, or to a base model."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qlora_fast.cli import console
 
 if TYPE_CHECKING:
-    from qlora_fast.generate import ChatSession, Sampling
+    from qlora_fast.chat import Chat
 
 
 @click.command("chat", short_help="Talk to an adapter.")
-@click.argument("run_or_adapter", metavar="RUN_OR_ADAPTER")
-@click.option("--prompt", "prompts", multiple=True, help="Ask this and exit; may be given again, each by itself.")
+@click.argument("names", metavar="RUN|ADAPTER|MODEL...", nargs=-1, required=True)
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help="Ask this and exit; may be given again, each by itself. `-`: all of stdin.",
+)
 @click.option("--system", help="System prompt instead of the template's own.")
 @click.option(
     "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest token."
 )
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+              help="Choose among the likeliest tokens that make up this share.")  # fmt: skip
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Longest answer.")
 @click.option("--thinking/--no-thinking", default=False, help="Let a thinking model think.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal answers.")
+@click.option(
+    "--quantization-bit", "bits", type=click.Choice(["4", "8"]), help="Load the base quantized, as QLoRA did."
+)
 @click.option("--base", help="Base model, if it is no longer where it was at training.")
+@click.option("--json", "as_json", is_flag=True, help="Answers as JSON on stdout; with --prompt or piped questions.")
 def command(
-    run_or_adapter: str,
+    names: tuple[str, ...],
     prompts: tuple[str, ...],
     system: str | None,
     temperature: float,
     top_p: float,
     max_new_tokens: int,
     thinking: bool,
+    seed: int,
+    bits: str | None,
     base: str | None,
+    as_json: bool,
 ) -> None:
     """Talk to the adapter of a run; the template stored with it is used. A base model's name works as well.
 
     \b
     qlora-fast chat runs/base
+    qlora-fast chat saves/exp2 saves/exp4                 /adapter exp4 lets the other one speak
     qlora-fast chat runs/base --prompt "Who are you?"
-    qlora-fast chat smollm2-135m-instruct --prompt "Who are you?"
+    qlora-fast chat runs/base --json < questions.txt      one question a line, each by itself
+    qlora-fast chat smollm2-135m-instruct
+
+    In the chat: /adapter /again /clear /system /set /help /exit. Ctrl-C stops an answer, Ctrl-D ends the chat.
     """
-    session, sampling = _session(run_or_adapter, base, thinking, temperature, top_p, max_new_tokens)
-    first = [{"role": "system", "content": system}] if system is not None else []
+    asked: Iterable[str] | None = None
     if prompts:
-        for prompt in prompts:
-            session.turns = list(first)  # type: ignore[arg-type]
-            if len(prompts) > 1:
-                console.out(f"> {prompt}")
-            _print_reply(session, prompt, sampling)
-        return
-    session.turns = list(first)  # type: ignore[arg-type]
-    console.note("/clear forgets the conversation, /exit or Ctrl-D ends it\n")
+        asked = [console.read_all() if prompt == "-" else prompt for prompt in prompts]
+    elif not console.input_is_terminal():
+        asked = [line for line in console.read_all().splitlines() if line.strip()]
+    elif as_json:
+        raise click.UsageError("--json needs --prompt, or questions on stdin")
+
+    from qlora_fast.chat import open_chat
+    from qlora_fast.generate import Sampling
+
+    sampling = Sampling(temperature, top_p, max_new_tokens)
+    chat = open_chat(
+        names, base=base, thinking=thinking, sampling=sampling, bits=None if bits is None else int(bits), seed=seed
+    )
+    chat.system = system
+    if asked is not None:
+        _one_by_one(chat, list(asked), as_json)
+    else:
+        chat.clear()
+        _talk(chat)
+
+
+def _one_by_one(chat: Chat, questions: list[str], as_json: bool) -> None:
+    """Each question in a conversation of its own, from the same seed: no answer depends on the others."""
+    answers: list[dict[str, Any]] = []
+    for question in questions:
+        chat.clear()
+        if as_json:
+            started = time.perf_counter()
+            text = "".join(chat.session.reply(question, chat.sampling))
+            answers.append(
+                {
+                    "prompt": question,
+                    "answer": text,
+                    "tokens": chat.session.generated,
+                    "stopped": chat.session.stopped,
+                    "seconds": round(time.perf_counter() - started, 3),
+                }
+            )
+            continue
+        if len(questions) > 1:
+            console.out(f"> {question}")
+        _say(chat, question)
+    if as_json:
+        sampling = chat.sampling
+        console.out_json(
+            {
+                "adapter": chat.speaker,
+                "system": chat.system,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "max_new_tokens": sampling.max_new_tokens,
+                "seed": chat.seed,
+                "answers": answers,
+            }
+        )
+
+
+def _talk(chat: Chat) -> None:
+    """Until Ctrl-D or /exit. Nothing that goes wrong with one turn ends the chat."""
+    from qlora_fast.errors import QloraFastError
+
+    others = [name for name in chat.speakers if name != chat.speaker]
+    console.note(f"{chat.speaker} speaks; /adapter has also {', '.join(others)}" if others else chat.speaker)
+    console.note("/help shows the commands; Ctrl-C stops an answer, Ctrl-D ends the chat\n")
     while True:
         try:
-            text = click.prompt("you", prompt_suffix="> ", err=True)
-        except click.Abort:
+            line = console.ask(f"{chat.speaker}> " if len(chat.speakers) > 2 else "you> ")
+        except EOFError:
             console.note("")
             return
-        if text.strip() in ("/exit", "/quit"):
-            return
-        if text.strip() == "/clear":
-            session.turns = list(first)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            console.note("\n(Ctrl-D or /exit ends the chat)")
             continue
-        _print_reply(session, text, sampling)
+        if not line.strip():
+            continue
+        try:
+            question: str | None = line
+            if line.startswith("/"):
+                shown, question = chat.command(line)
+                if shown:
+                    console.note(shown)
+            if question is not None:
+                _say(chat, chat.ask(question))
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            console.out()
+            console.note("(stopped)")
+        except QloraFastError as error:
+            console.fail(error)
 
 
-def _session(
-    name: str, base: str | None, thinking: bool, temperature: float, top_p: float, max_new_tokens: int
-) -> tuple[ChatSession, Sampling]:
-    from dataclasses import replace
-
-    import torch
-
-    from qlora_fast import base_model, generate
-    from qlora_fast.config import Config
-    from qlora_fast.model import pick_device, pick_dtype
-    from qlora_fast.preparation import Tokenizer, tokenizer_of
-
-    folder = Path(name)
-    adapter = folder if folder.is_dir() and not (folder / "config.json").is_file() else None
-    if adapter is not None:
-        card = generate.read_card(adapter)
-        base = base or card["base_model"]
-        tokens = base_model.tokenizer_folder(base)
-        generate.check_tokenizer(card, base_model.digest(tokens / "tokenizer.json"), base)
-        tokenizer = Tokenizer(tokens, card["template"], card["bos_token"], card["eos_token"], card["default_system"])
-    else:
-        base = base or name
-        tokenizer = tokenizer_of(replace(Config(), model_name_or_path=base))
-    device = pick_device()
-    torch.manual_seed(0)
-    model = generate.load_chat_model(base_model.model_path(base), adapter, pick_dtype("auto", device), device)
-    return generate.ChatSession(model, tokenizer, thinking), generate.Sampling(temperature, top_p, max_new_tokens)
-
-
-def _print_reply(session: ChatSession, text: str, sampling: Sampling) -> None:
-    for piece in session.reply(text, sampling):
+def _say(chat: Chat, question: str) -> None:
+    for piece in chat.session.reply(question, chat.sampling):
         console.out_piece(piece)
     console.out()
+    if chat.session.stopped == "length":
+        console.note(f"(cut after {chat.session.generated} tokens: --max-new-tokens)")

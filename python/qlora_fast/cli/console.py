@@ -58,6 +58,33 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def input_is_terminal() -> bool:
+    """Whether a person types: piped input is data."""
+    return sys.stdin.isatty()
+
+
+def read_all() -> str:
+    """All of stdin, as text."""
+    return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+
+
+def ask(prompt: str) -> str:
+    """A line that the person types, with the terminal's own editing and history.
+
+    Raises:
+        EOFError: Ctrl-D.
+    """
+    import contextlib
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  input() edits lines with it once it is loaded
+    if sys.stdout.isatty():
+        return input(prompt)
+    # stdout is somebody else's: the prompt must not be in it.
+    print(prompt, end="", file=sys.stderr, flush=True)
+    return input()
+
+
 def warn(text: str) -> None:
     _rich().print(f"[yellow]warning:[/yellow] {_escape(text)}")
 

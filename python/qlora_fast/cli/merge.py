@@ -1,0 +1,77 @@
+"""``qlora-fast merge``: base and adapter become one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qlora_fast.cli import console
+
+if TYPE_CHECKING:
+    from qlora_fast.merged_folder import Merged
+
+
+@click.command("merge", short_help="Fold an adapter into its base.")
+@click.argument("run", metavar="RUN|ADAPTER", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "-o", "--out", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="Where to write it."
+)
+@click.option("--base", metavar="MODEL", help="Base model, if it is no longer where it was at training.")
+@click.option("--dtype", type=click.Choice(["auto", "bf16", "fp16", "fp32"]), default="auto", show_default=True,
+              help="Of the merged weights; auto: as the base has them.")  # fmt: skip
+@click.option("--check/--no-check", default=True, help="Hold the logits against those of base and adapter.")
+@click.option("--check-dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+              help="What the check computes in; bf16 for models that do not fit in memory in fp32.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+def command(run: Path, out: Path, base: str | None, dtype: str, check: bool, check_dtype: str, as_json: bool) -> None:
+    """Write a model folder that needs no adapter, for vLLM, llama.cpp, Ollama or transformers.
+
+    \b
+    qlora-fast merge runs/base -o merged/base
+    qlora-fast merge runs/base/best -o merged/best --dtype fp32
+
+    Each weight is computed in fp32 and written as the base stores it, tensor by tensor, so memory holds one tensor and not
+    one model. Afterwards base + adapter and the merged model answer the same prompts; if they differ, or if the update
+    would be rounded away, nothing is written. The folder has a Modelfile and a README with the commands to serve it.
+    """
+    from qlora_fast.merged_folder import Options, merge_run
+
+    options = Options(None if dtype == "auto" else dtype, check_dtype if check else None, base)
+    with console.progress() as tick:
+        merged = merge_run(run, out, options, lambda done, of: tick("merging", done, of))
+    if as_json:
+        console.out_json({"folder": str(merged.folder), **merged.report, "commands": merged.commands})
+    else:
+        _show(merged)
+
+
+def _show(merged: Merged) -> None:
+    weights, check = merged.report["weights"], merged.report["check"]
+    lines = [
+        ("merged", f"{merged.folder}  ({merged.report['base_model']}, {merged.report['dtype']})"),
+        (
+            "weights",
+            f"{weights['moved']:,} of {weights['weights']:,} moved by the adapter, {weights['changed']:,} came out different "
+            f"({weights['rounding']:.1%} of the update's length is rounding)",
+        ),
+    ]
+    if check:
+        lines += [
+            (
+                "check",
+                f"logits differ by at most {check['max_difference']:.2e} (largest {check['largest_logit']:.1f}), "
+                f"the same likeliest token at {check['same_top']:.1%} of {check['positions']} positions",
+            ),
+            (
+                "",
+                f"KL {check['kl_mean']:.2e} on average, {check['kl_max']:.2e} at worst; the adapter's own effect is "
+                f"{check['kl_update']:.2e}",
+            ),
+        ]
+    for server, words in merged.commands.items():
+        lines += [(server if i == 0 else "", word) for i, word in enumerate(words)]
+    console.rows_out(lines)
+    for note in merged.notes:
+        console.note(f"note: {note}")
