@@ -22,7 +22,7 @@ from qlora_fast import base_model, durable
 from qlora_fast.config import Config, load
 from qlora_fast.data import PreparedDataset
 from qlora_fast.errors import ArtifactError, ConfigError
-from qlora_fast.evaluation import EvalOptions, evaluate
+from qlora_fast.evaluation import EvalOptions, by_source, evaluate
 from qlora_fast.forward import Forward
 from qlora_fast.generate import check_tokenizer, read_card
 from qlora_fast.lora import fuse
@@ -109,6 +109,7 @@ def score(
     results: dict[str, Any] = evaluate(
         Forward(model, device), dataset, indices, options,
         on_samples=lambda *both: scores.extend(both), on_row=lambda done: on_samples(done, len(indices)),
+        groups=by_source(dataset, indices, data or config.eval_dataset),
     )  # fmt: skip
     results |= {"eval_samples": len(indices), "evaluated": subject.name, "data": dataset.fingerprint}
     results["trained_on"] = trained_on
@@ -163,9 +164,9 @@ def _check_unchanged(run: Path, fingerprint: str) -> None:
 def _model(subject: Subject, device: torch.device) -> nn.Module:
     """Base and adapter in the arithmetic of training: the adapter's products in the dtype of the base."""
     config = subject.config
-    quantization = (
-        Quantization(config.quantization_type, config.double_quantization) if config.quantization_bit else None
-    )
+    quantization = None
+    if config.quantization_bit:
+        quantization = Quantization(config.quantization_type, config.double_quantization, config.quantization_bit)
     model = load_base(
         base_model.model_path(config.model_name_or_path),
         dtype=pick_dtype(config.precision, device),

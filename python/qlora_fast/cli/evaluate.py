@@ -85,6 +85,9 @@ def _show(done: Evaluated, difference: dict[str, float | str] | None) -> None:
         ("accuracy", f"{results['eval_accuracy']:.1%} of the tokens predicted rightly"),
         ("time", f"{results['eval_runtime']:.1f} s, {results['eval_samples_per_second']:.1f} samples/s"),
     ]
+    for name, value in results.items():
+        if name.startswith("eval_") and name.endswith("_loss") and name != "eval_loss":
+            lines.append(("of which", f"{value:.4f}  {name[5:-5]}"))
     if difference:
         lines.append(
             (
