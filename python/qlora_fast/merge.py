@@ -178,7 +178,7 @@ def _merge_one(weight: Tensor, line: _Line, update: Update, counts: Counts) -> T
     if line.change is None:
         return weight.to(line.entry.dtype)
     parts = update.layers.get(line.change)
-    wanted = update.whole[line.change].float() if parts is None else parts.merged(weight)
+    wanted = update.whole[line.change].float() if parts is None else parts.merged(update.under.get(line.change, weight))
     written = nearest(wanted, weight, line.entry.dtype)
     counts.add(weight, wanted, written)
     return written

@@ -57,10 +57,12 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A whole adapter: layers by the name of their weight, and weights that are replaced."""
+    """A whole adapter: layers by the name of their weight, weights that are replaced, and what PEFT saves of the base's
+    own weights under an adapted head or embedding."""
 
     layers: dict[str, Parts]
     whole: dict[str, Tensor]
+    under: dict[str, Tensor]
     keeps_tie: bool
 
     @property
@@ -82,14 +84,18 @@ def read_update(folder: Path) -> Update:
     _refuse_unknown(config, folder)
     groups: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
+    under: dict[str, Tensor] = {}
     for stored, tensor in tensors.items():
         name = stored.removeprefix(_PREFIX)
         part = _PART.fullmatch(name)
-        if part is None:
+        if ".base_layer." in name:
+            under[name.replace(".base_layer.", ".")] = tensor
+        elif part is None:
             whole[name.replace(".modules_to_save.", ".")] = tensor
         else:
             groups.setdefault(part[1], {})[part[2].removesuffix(".weight")] = tensor
     odd = [n for n in whole if "lora_" in n] + [m for m, g in groups.items() if not {"lora_A", "lora_B"} <= set(g)]
+    odd += [name for name in under if name.removesuffix(".weight") not in groups]
     if odd:
         raise ArtifactError(f"`{folder}` holds `{odd[0]}`, which this program cannot fold into a weight")
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
@@ -98,7 +104,7 @@ def read_update(folder: Path) -> Update:
         f"{module}.weight": Parts(group["lora_A"], group["lora_B"], scale, group.get("lora_magnitude_vector"))
         for module, group in groups.items()
     }
-    return Update(layers, whole, bool(config.get("ensure_weight_tying")))
+    return Update(layers, whole, under, bool(config.get("ensure_weight_tying")))
 
 
 def _refuse_unknown(config: dict[str, Any], folder: Path) -> None:
