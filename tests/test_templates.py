@@ -176,6 +176,19 @@ def test_the_models_true_templates_are_found(name: str) -> None:
     assert found == {"qwen2_5": "qwen"}.get(name, name)
 
 
+def test_a_tokenizer_that_begins_texts_with_a_blank_gives_the_whole_texts_ids(tmp_path: Path) -> None:
+    """Llama-2's answers are learned from within a line: no second blank may come where learning begins."""
+    path = LARGE / "tokenizers" / "llama2" / "tokenizer.json"
+    if not path.is_file():
+        pytest.skip(f"{path} is not here")
+    folder = model(tmp_path / "m", jinja("llama2"), bos_token=BOS, eos_token=EOS)
+    shutil.copy(path, folder / "tokenizer.json")
+    ran = cli("template", "check", folder, "--json")
+    assert ran.status == 0, ran.out
+    assert ran.json["template"] == "llama2"
+    assert sum(p["tokens"] > 0 for p in ran.json["probes"]) >= 6
+
+
 # --- written ones
 
 

@@ -63,6 +63,8 @@ pub struct Piece {
 pub struct Scratch {
     ids: Vec<u32>,
     joined: String,
+    /// What stands before the next text is text too.
+    behind_text: bool,
 }
 
 /// A template bound to a tokenizer.
@@ -73,6 +75,8 @@ pub struct Encoder<'t> {
     pub tokenizer: &'t Tokenizer,
     eos: Option<u32>,
     controls: Controls,
+    /// See [`line_break`].
+    line_break: Option<Vec<u32>>,
 }
 
 impl<'t> Encoder<'t> {
@@ -110,7 +114,8 @@ impl<'t> Encoder<'t> {
             Template::Frames(_) => Controls::default(),
             Template::Jinja(_) => Controls::new(tokenizer.added()),
         };
-        Ok(Self { template, tokenizer, eos, controls })
+        let line_break = line_break(tokenizer);
+        Ok(Self { template, tokenizer, eos, controls, line_break })
     }
 
     /// Renders a repaired conversation; `system` is the system prompt of rows that have none.
@@ -188,6 +193,7 @@ impl<'t> Encoder<'t> {
     ) -> std::result::Result<(), String> {
         encoded.ids.clear();
         encoded.spans.clear();
+        scratch.behind_text = false;
         for turn in turns {
             self.runs(&turn.segments, false, scratch, &mut |ids, learned, _| {
                 let start = encoded.ids.len();
@@ -207,7 +213,8 @@ impl<'t> Encoder<'t> {
     /// A message, should the tokenizer refuse a text.
     pub fn encode_apart(&self, turn: &Turn<'_>) -> std::result::Result<Vec<Piece>, String> {
         let mut pieces = Vec::with_capacity(turn.segments.len());
-        self.runs(&turn.segments, true, &mut Scratch::default(), &mut |ids, learned, content| {
+        let mut scratch = Scratch { behind_text: true, ..Scratch::default() };
+        self.runs(&turn.segments, true, &mut scratch, &mut |ids, learned, content| {
             pieces.push(Piece { ids: ids.to_vec(), learned, content });
         })?;
         Ok(pieces)
@@ -218,7 +225,7 @@ impl<'t> Encoder<'t> {
         &self,
         segments: &[Segment<'_>],
         apart: bool,
-        Scratch { ids, joined }: &mut Scratch,
+        Scratch { ids, joined, behind_text }: &mut Scratch,
         emit: &mut dyn FnMut(&[u32], bool, bool),
     ) -> std::result::Result<(), String> {
         let mut rest = segments;
@@ -230,6 +237,7 @@ impl<'t> Encoder<'t> {
             };
             if let Some(token) = token {
                 emit(&[token], first.learned, false);
+                *behind_text = false;
                 rest = behind;
                 continue;
             }
@@ -244,9 +252,25 @@ impl<'t> Encoder<'t> {
                 segments_text(&rest[..run], joined);
                 joined.as_str()
             };
-            self.tokenizer.engine().encode(text, ids)?;
+            match self.line_break.as_deref().filter(|_| *behind_text) {
+                Some(line_break) => self.encode_behind(line_break, text, ids)?,
+                None => self.tokenizer.engine().encode(text, ids)?,
+            }
+            *behind_text = true;
             emit(ids, first.learned, first.content);
             rest = &rest[run..];
+        }
+        Ok(())
+    }
+
+    /// Encodes text that stands behind other text, for a tokenizer that would put a blank before it.
+    fn encode_behind(&self, line_break: &[u32], text: &str, ids: &mut Vec<u32>) -> std::result::Result<(), String> {
+        self.tokenizer.engine().encode(&format!("\n{text}"), ids)?;
+        if ids.starts_with(line_break) {
+            ids.drain(..line_break.len());
+        } else {
+            ids.clear();
+            self.tokenizer.engine().encode(text, ids)?;
         }
         Ok(())
     }
@@ -258,6 +282,19 @@ impl<'t> Encoder<'t> {
             Kind::Control => false,
         }
     }
+}
+
+/// The ids of a line break, for a tokenizer that begins every text with a blank (SentencePiece's dummy prefix). A text
+/// that only goes on, where learning begins or ends within a line, must not get one: it is encoded behind a line break,
+/// which merges with nothing, and that is taken away again.
+fn line_break(tokenizer: &Tokenizer) -> Option<Vec<u32>> {
+    let encode = |text: &str| {
+        let mut ids = Vec::new();
+        tokenizer.engine().encode(text, &mut ids).ok().map(|()| ids)
+    };
+    let (alone, break_only, behind) = (encode("a")?, encode("\n")?, encode("\na")?);
+    let rest = behind.strip_prefix(break_only.as_slice())?;
+    (rest != alone).then_some(break_only)
 }
 
 fn segments_text(segments: &[Segment<'_>], text: &mut String) {
