@@ -32,7 +32,8 @@ PYTHON_LAYERS = [
         "pissa",
     },
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
-    | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"},
+    | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"}
+    | {"inputs", "dataset_info", "mixture"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"}
     | {"sweep", "runs", "comparison", "update", "tensor_files", "serving"},
     {"outputs", "doctor", "parts"}

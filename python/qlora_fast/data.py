@@ -41,6 +41,7 @@ class _Shard:
     record_file: NDArray[np.int32]  # (N,)
     record_index: NDArray[np.int64]  # (N,)
     record_line: NDArray[np.int64]  # (N,)
+    record_question: NDArray[np.int64] | None  # (N,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,22 @@ class PreparedDataset(Sequence[Sample]):
             [np.diff(s.sample_offsets).astype(np.uint32) for s in shards], np.uint32
         )
         self.supervised: NDArray[np.uint32] = _concat([_supervised(s) for s in shards], np.uint32)
+
+    def by_dataset(self) -> dict[str, NDArray[np.int64]]:
+        """Samples of each dataset, in the order of the datasets; one of them may be several files."""
+        sources = [source.get("dataset") or source["path"] for source in self.manifest["sources"]]
+        names = list(dict.fromkeys(sources))
+        if len(names) == 1:
+            return {names[0]: np.arange(len(self), dtype=np.int64)}
+        files = _concat([s.record_file for s in self._shards], np.int32)
+        number = np.array([names.index(source) for source in sources])[files]
+        return {name: np.flatnonzero(number == i) for i, name in enumerate(names)}
+
+    @property
+    def questions(self) -> NDArray[np.int64] | None:
+        """A hash of each sample's first user turn, (N,); None unless rows were de-duplicated."""
+        columns = [s.record_question for s in self._shards if s.record_question is not None]
+        return _concat(columns, np.int64) if len(columns) == len(self._shards) else None
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -239,6 +256,18 @@ def open_prepared(path: str | Path) -> PreparedDataset:
     return PreparedDataset(path, manifest, [_map_shard(path, s) for s in manifest["shards"]])
 
 
+_COLUMNS: dict[str, type[np.generic]] = {
+    "input_ids": np.int32,
+    "sample_offsets": np.int64,
+    "spans": np.int32,
+    "span_offsets": np.int64,
+    "record_file": np.int32,
+    "record_index": np.int64,
+    "record_line": np.int64,
+}
+"""What every shard holds."""
+
+
 def _map_shard(folder: Path, entry: dict[str, Any]) -> _Shard:
     """Map one safetensors file; its size and every offset are checked before anything is trusted."""
     path = folder / entry["file"]
@@ -254,24 +283,16 @@ def _map_shard(folder: Path, entry: dict[str, Any]) -> _Shard:
     header_len = int(raw[:8].view(np.uint64)[0])
     try:
         header = json.loads(bytes(raw[8 : 8 + header_len]))
-        columns = {
-            name: _column(raw, 8 + header_len, header[name], dtype)
-            for name, dtype in (
-                ("input_ids", np.int32),
-                ("sample_offsets", np.int64),
-                ("spans", np.int32),
-                ("span_offsets", np.int64),
-                ("record_file", np.int32),
-                ("record_index", np.int64),
-                ("record_line", np.int64),
-            )
-        }
+        columns = {name: _column(raw, 8 + header_len, header[name], dtype) for name, dtype in _COLUMNS.items()}
+        question = header.get("record_question")
+        questions = None if question is None else _column(raw, 8 + header_len, question, np.int64)
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{damaged}: {error}", hint=again) from None
-    shard = _Shard(**columns)
+    shard = _Shard(**columns, record_question=questions)
     samples, offsets = len(shard.record_index), shard.sample_offsets
     whole = (
         samples == entry["rows"]
+        and (questions is None or len(questions) == samples)
         and len(offsets) == len(shard.span_offsets) == samples + 1
         and offsets[0] == 0
         and offsets[-1] == len(shard.input_ids)

@@ -84,20 +84,19 @@ def evaluate(
 def by_source(
     dataset: PreparedDataset, indices: NDArray[np.int64], names: Sequence[str]
 ) -> dict[str, NDArray[np.int64]]:
-    """Positions in ``indices`` by the file that they come from; nothing where there is only one.
+    """Positions in ``indices`` by the dataset that they come from; nothing where there is only one.
 
     Args:
-        names: what the user called the files; where there are as many of both, they are the names.
+        names: what the user called the datasets; where there are as many of both, they are the names.
     """
-    files = [dataset.origin(int(i)).file for i in indices]
-    distinct = list(dict.fromkeys(files))
-    if len(distinct) < 2:
+    groups = {name: np.flatnonzero(np.isin(indices, ids)) for name, ids in dataset.by_dataset().items()}
+    groups = {name: found for name, found in groups.items() if len(found)}
+    if len(groups) < 2:
         return {}
-    called = names if len(names) == len(distinct) else distinct
+    called = names if len(names) == len(groups) else list(groups)
     words = [re.sub(r"\W+", "_", Path(name).name.split(".")[0]) or "data" for name in called]
     unique = [word if words.count(word) == 1 else f"{word}_{n}" for n, word in enumerate(words, 1)]
-    found = np.array([distinct.index(file) for file in files])
-    return {name: np.flatnonzero(found == n) for n, name in enumerate(unique)}
+    return dict(zip(unique, groups.values(), strict=True))
 
 
 def sample_scores(

@@ -4,6 +4,7 @@ only times them.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from qlora_fast import _core, base_model
+from qlora_fast import _core, base_model, mixture
 from qlora_fast.adapter import Adapter
 from qlora_fast.config import Config
 from qlora_fast.data import PreparedDataset, Row
@@ -19,12 +20,14 @@ from qlora_fast.errors import TokenizerError
 from qlora_fast.forward import Forward
 from qlora_fast.model import LoraSpec, Quantization, add_lora, load_base, pick_device, pick_dtype
 from qlora_fast.optim import AdamW, AdamWOptions
-from qlora_fast.planning import PlanOptions, epoch_plan, split
+from qlora_fast.planning import PlanOptions, epoch_plan
 from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.preparation import Tokenizer, prepare_config, tokenizer_of
 from qlora_fast.probe import longest_row
 from qlora_fast.ranks import Ranks
 from qlora_fast.schedule import Schedule, total_updates
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -128,12 +131,18 @@ def machine(config: Config, ranks: Ranks) -> tuple[torch.device, torch.dtype]:
 
 def load_data(config: Config, tokenizer: Tokenizer, progress: PrepareProgress | None) -> Data:
     """Prepare the data, or find it prepared, and split it."""
-    everything = prepare_config(config, tokenizer=tokenizer, progress=progress).open()
+    prepared = prepare_config(config, tokenizer=tokenizer, progress=progress)
+    evals = None
     if config.eval_dataset:
-        evals = prepare_config(config, config.eval_dataset, tokenizer=tokenizer, progress=progress).open()
-        return Data(everything, np.arange(len(everything)), evals, np.arange(len(evals)))
-    train_ids, eval_ids = split(len(everything), config.val_size, config.seed)
-    return Data(everything, train_ids, everything if len(eval_ids) else None, eval_ids)
+        evals = prepare_config(config, config.eval_dataset, tokenizer=tokenizer, progress=progress)
+    chosen = mixture.select(prepared, config, [evals] if evals else [])
+    if len(chosen.shares) > 1 or config.mix_strategy != "concat" or config.deduplicate != "off":
+        for share in chosen.shares:
+            log.info("%s: %s", share.name, share)
+    everything = prepared.open()
+    if evals is not None:
+        return Data(everything, chosen.train_ids, evals.open(), mixture.eval_rows(evals, config))
+    return Data(everything, chosen.train_ids, everything if len(chosen.eval_ids) else None, chosen.eval_ids)
 
 
 def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qlora_fast import _core, base_model, templates
+from qlora_fast import _core, base_model, inputs, templates
 from qlora_fast.config import Config, of
-from qlora_fast.errors import ConfigError, DataError
+from qlora_fast.errors import ConfigError
+from qlora_fast.inputs import Dataset
 
 if TYPE_CHECKING:
     from qlora_fast.data import PreparedDataset
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-EMBEDDED_DATA = ("identity", "general")
-"""Datasets that come with the package (assets/NOTICE says from where)."""
-_DATA_SUFFIXES = (".json", ".jsonl")
 PART_BYTES: int | None = None
 """Size of the parts of a preparation; None is the core's own. Only tests set it."""
 
@@ -70,6 +68,7 @@ class Prepared:
 
     path: Path
     report: dict[str, Any] = field(repr=False)
+    datasets: list[Dataset] = field(default_factory=list, repr=False)
 
     def open(self) -> PreparedDataset:
         from qlora_fast.data import open_prepared  # NumPy takes longer to import than small data to prepare
@@ -134,9 +133,20 @@ def prepare_config(
         TokenizerError: the tokenizer or the template does not fit.
         ArtifactError: ``out`` is there and is something else.
     """
+    datasets, tokenizer = _datasets(config, data), tokenizer or tokenizer_of(config)
+    report = _core.prepare(_options(config, datasets, out, tokenizer), progress)
+    return _prepared(report, datasets, tokenizer.template_note)
+
+
+def prepare_evals(
+    config: Config, *, tokenizer: Tokenizer | None = None, progress: Progress | None = None
+) -> list[tuple[str, Prepared]]:
+    """Each dataset of ``eval_dataset`` by itself, with its name."""
     tokenizer = tokenizer or tokenizer_of(config)
-    report = _core.prepare(core_options(config, data, out=out, tokenizer=tokenizer), progress)
-    return _prepared(report, tokenizer.template_note)
+    return [
+        (name, prepare_config(config, [name], tokenizer=tokenizer, progress=progress))
+        for name in dict.fromkeys(config.eval_dataset)
+    ]
 
 
 def prepare_share(
@@ -173,7 +183,8 @@ def merge_shares(
     Raises:
         ArtifactError: a share is missing.
     """
-    return _prepared(_core.merge(core_options(config, data, out=out), progress))
+    datasets = _datasets(config, data)
+    return _prepared(_core.merge(_options(config, datasets, out), progress), datasets)
 
 
 def core_options(
@@ -188,11 +199,20 @@ def core_options(
     Raises:
         DataError, TokenizerError: see :func:`prepare_config`.
     """
-    files = [data_file(name, config.dataset_dir) for name in (config.dataset if data is None else data)]
+    return _options(config, _datasets(config, data), out, tokenizer)
+
+
+def _datasets(config: Config, data: Sequence[str] | None) -> list[Dataset]:
+    return inputs.resolve(config.dataset if data is None else data, config.dataset_dir)
+
+
+def _options(
+    config: Config, datasets: list[Dataset], out: str | Path | None, tokenizer: Tokenizer | None = None
+) -> str:
     tokenizer = tokenizer or tokenizer_of(config)
-    _check_placeholders(files, config.variables)
+    _check_placeholders(datasets, config.variables)
     options: dict[str, Any] = {
-        "data": files,
+        "data": [file for dataset in datasets for file in dataset.options()],
         "format": config.format,
         "variables": config.variables,
         "tokenizer": tokenizer.file,
@@ -205,6 +225,7 @@ def core_options(
         "train_on_prompt": config.train_on_prompt,
         "mask_history": config.mask_history,
         "max_samples": config.max_samples,
+        "deduplicate": config.deduplicate,
         "engine": config.engine,
         "threads": config.threads,
         "strict": config.strict,
@@ -215,15 +236,15 @@ def core_options(
         options["part_bytes"] = PART_BYTES
     if out is None:
         fingerprint = _core.fingerprint(json.dumps(options))
-        stem = "+".join(dict.fromkeys(re.sub(r"[^\w.-]", "_", Path(f).stem) for f in files))
+        stem = "+".join(dict.fromkeys(_stem(dataset) for dataset in datasets))
         out = Path(config.prepared_dir) / f"{stem[:60]}-{fingerprint[:10]}"
     options["out"] = str(out)
     return json.dumps(options)
 
 
-def _prepared(report: str, template_note: str | None = None) -> Prepared:
+def _prepared(report: str, datasets: list[Dataset], template_note: str | None = None) -> Prepared:
     read: dict[str, Any] = json.loads(report)
-    return Prepared(Path(read["path"]), {**read, "template_note": template_note})
+    return Prepared(Path(read["path"]), {**read, "template_note": template_note}, datasets)
 
 
 def prepare(
@@ -245,29 +266,19 @@ def prepare(
     return prepare_config(config, out=out, progress=progress).open()
 
 
-def data_file(name: str, folder: str = ".") -> str:
-    """The path that a dataset name stands for: a file, or one that comes with the package.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    path = Path(folder) / name
-    if path.is_file():
-        return str(path)
-    if name in EMBEDDED_DATA:
-        return str(Path(__file__).parent / "assets" / f"{name}.json")
-    if path.is_dir():
-        raise DataError(f"`{path}` is a folder", hint="give its files: `qlora-fast prep DIR/*.json`")
-    parent = path.parent
-    near = sorted(p.name for p in parent.iterdir() if p.suffix in _DATA_SUFFIXES) if parent.is_dir() else []
-    beside = f"data files there: {', '.join(near[:6])}" if near else f"embedded datasets: {', '.join(EMBEDDED_DATA)}"
-    raise DataError(f"no data file `{path}`", hint=beside)
+def _stem(dataset: Dataset) -> str:
+    """A short name of a dataset, for its folder."""
+    stem = "stdin" if dataset.name == "-" else Path(dataset.files[0]).stem
+    if len(dataset.files) > 1:
+        stem = Path(dataset.name).stem if "*" not in dataset.name else Path(dataset.files[0]).parent.name or stem
+    return re.sub(r"[^\w.-]", "_", stem)
 
 
-def _check_placeholders(files: Sequence[str], variables: Mapping[str, str]) -> None:
+def _check_placeholders(datasets: Sequence[Dataset], variables: Mapping[str, str]) -> None:
     """The embedded identity data means nothing while its placeholders are not filled."""
     missing = [name for name in ("name", "author") if name not in variables]
-    if missing and any(Path(f).name == "identity.json" and Path(f).parent.name == "assets" for f in files):
+    files = [Path(f) for dataset in datasets for f in dataset.files]
+    if missing and any(f.name == "identity.json" and f.parent.name == "assets" for f in files):
         raise ConfigError(
             f"the identity dataset needs {' and '.join(missing)}",
             hint="say who the model shall be: `variables: {name: Kestrel, author: Harbour Lab}`",

@@ -28,6 +28,9 @@ REASONS = {
     "control_token_in_tool_json": Explanation(
         "an offer of tools holds what looks like a control token", "reword it, or name a built-in template"
     ),
+    "duplicate": Explanation(
+        "an earlier row says the same (deduplicate: exact)", "nothing is to be done; `first` in the file names that row"
+    ),
     "cutoff_len_leaves_nothing_to_learn": Explanation(
         "with the prompt and the template in place, no token of an answer fits into cutoff_len",
         "raise cutoff_len, or shorten the prompt",

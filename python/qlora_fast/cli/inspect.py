@@ -47,7 +47,7 @@ def command(
     from qlora_fast.preparation import prepare_config, tokenizer_of
 
     files, settings = sort_words(words)
-    if not files and config_file is None:
+    if not files and config_file is None and not any(s.startswith("dataset=") for s in settings):
         raise click.UsageError("give a data file, or a config with --config")
     config = load(config_file, settings).config
     tokenizer = tokenizer_of(config)

@@ -11,10 +11,9 @@ from qlora_fast.cli import console
 from qlora_fast.cli.words import complete_settings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from qlora_fast.config import Config
+    from qlora_fast.data import PreparedDataset
+    from qlora_fast.mixture import Selection
 
 
 @click.command("plan", short_help="What a run will do.")
@@ -40,13 +39,15 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
     config = load(config_file, settings).config
     options = PlanOptions.of(config)
     report: dict[str, Any] = {}
+    shares: list[tuple[str, str]] = []
     if rows is not None:
         if config.packing == "dense":
             raise ConfigError("`packing: dense` makes as many updates as the lengths allow", hint="leave --rows out")
         train_ids, eval_ids = split(rows, 0.0 if config.eval_dataset else config.val_size, config.seed)
         samples, per_epoch = len(train_ids), updates_per_epoch(len(train_ids), options.samples_per_update)
     else:
-        lengths, supervised, n_eval = _columns(config)
+        dataset, chosen, n_eval = _select(config)
+        lengths, supervised = dataset.lengths[chosen.train_ids], dataset.supervised[chosen.train_ids]
         eval_ids = range(n_eval)  # type: ignore[assignment]
         first = epoch_plan(lengths, supervised, options)
         samples, per_epoch = len(lengths), len(first.supervised)
@@ -56,6 +57,8 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
         report["supervised_tokens"] = int(first.supervised.sum())
         report["padding"] = [asdict(f) for f in padding(lengths, supervised, options)]
         report["plan_digest"] = first.digest
+        report["datasets"] = chosen.report
+        shares = [(share.name, str(share)) for share in chosen.shares]
     report["memory"] = _memory(config, None if rows is not None else longest_row_tokens(first, lengths, config))
     schedule = Schedule.of(config, total_updates(per_epoch, config.num_train_epochs, config.max_steps))
     steps = range(config.logging_steps, schedule.updates + 1, max(config.logging_steps, schedule.updates // 1000))
@@ -78,7 +81,7 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
     if as_json:
         console.out_json(report)
     else:
-        _show(report, config)
+        _show(report, config, shares)
 
 
 def _memory(config: Config, tokens: int | None) -> dict[str, Any] | None:
@@ -100,22 +103,21 @@ def _memory(config: Config, tokens: int | None) -> dict[str, Any] | None:
     return {"longest_row": longest, **asdict(memory), "weights": memory.weights, "total": memory.total}
 
 
-def _columns(config: Config) -> tuple[NDArray[np.uint32], NDArray[np.uint32], int]:
-    """(lengths, supervised) of the samples that are trained on, and how many are held out."""
-    from qlora_fast.planning import split
-    from qlora_fast.preparation import prepare_config, tokenizer_of
+def _select(config: Config) -> tuple[PreparedDataset, Selection, int]:
+    """The data, what of it is trained on, and how many rows are held out."""
+    from qlora_fast.mixture import eval_rows, select
+    from qlora_fast.preparation import prepare_config, prepare_evals, tokenizer_of
 
     tokenizer = tokenizer_of(config)
     with console.progress() as tick:
-        dataset = prepare_config(config, tokenizer=tokenizer, progress=tick).open()
-        if config.eval_dataset:
-            evals = prepare_config(config, config.eval_dataset, tokenizer=tokenizer, progress=tick).open()
-            return dataset.lengths, dataset.supervised, len(evals)
-    train_ids, eval_ids = split(len(dataset), config.val_size, config.seed)
-    return dataset.lengths[train_ids], dataset.supervised[train_ids], len(eval_ids)
+        prepared = prepare_config(config, tokenizer=tokenizer, progress=tick)
+        evals = [e for _, e in prepare_evals(config, tokenizer=tokenizer, progress=tick)]
+    chosen = select(prepared, config, evals)
+    held_out = sum(len(eval_rows(e, config)) for e in evals) if evals else len(chosen.eval_ids)
+    return prepared.open(), chosen, held_out
 
 
-def _show(report: dict[str, Any], config: Config) -> None:
+def _show(report: dict[str, Any], config: Config, shares: list[tuple[str, str]]) -> None:
     from qlora_fast.model_shapes import gb
 
     updates, warmup = report["updates"], report["warmup_updates"]
@@ -125,6 +127,7 @@ def _show(report: dict[str, Any], config: Config) -> None:
     shown = [k for k in rates if int(k) in {1, 10, 20, 30, warmup + 1, updates // 2, updates}]
     lines = [
         ("rows", f"{report['rows']:,} to train on, {report['eval_rows']:,} held out"),
+        *(("", f"{name}: {share}") for name, share in shares if len(shares) > 1 or "," in share),
         ("update", f"{report['samples_per_update']:,} {unit} (batch {batch})"),
         (
             "updates",

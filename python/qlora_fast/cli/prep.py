@@ -29,12 +29,15 @@ def command(
 ) -> None:
     """Parse, render, tokenize and truncate DATA, and say what became of every row.
 
-    DATA is Alpaca, ShareGPT or OpenAI messages, as a JSON array or JSONL; which one is found out. With nothing
-    else given, the tokenizer and template are those of the embedded model.
+    DATA is Alpaca, ShareGPT or OpenAI messages, as a JSON array, JSONL (either .gz or .zst too) or Parquet; which one
+    is found out. A name may be a file, a folder, a quoted glob, - for standard input, or an entry of dataset_info.json.
+    With nothing else given, the tokenizer and template are those of the embedded model.
 
     \b
     qlora-fast prep data.json
     qlora-fast prep a.json b.jsonl model_name_or_path=models/Qwen3-0.6B cutoff_len=1024
+    qlora-fast prep dataset=identity,alpaca_en_demo dataset_dir=data deduplicate=exact
+    zcat rows.jsonl.gz | qlora-fast prep -
     qlora-fast prep --config configs/base.yaml --json
 
     The same inputs are prepared only once; `train` finds what `prep` made. Rows that cannot be used are kept in
@@ -54,7 +57,7 @@ def command(
     from qlora_fast.preparation import merge_shares, prepare_config, prepare_share
 
     files, settings = sort_words(words)
-    if not files and config_file is None:
+    if not files and config_file is None and not any(s.startswith("dataset=") for s in settings):
         raise click.UsageError("give a data file, or a config with --config")
     loaded = load(config_file, settings)
     for line in loaded.ignored:
@@ -83,7 +86,8 @@ def command(
     prep_view.show(report, model)
     for path in kept:
         console.note(f"kept: {path}")
-    console.note(f"\nnext: qlora-fast inspect {' '.join(files) or f'--config {config_file}'}")
+    what = " ".join(files) or (f"--config {config_file}" if config_file else " ".join(settings))
+    console.note(f"\nnext: qlora-fast inspect {what}")
 
 
 def _share(text: str, merge: bool) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from qlora_fast.config.keys.optim import SCHEDULE_ARGUMENTS, SCHEDULE_WORDS
 def cross_checks(config: Config) -> list[tuple[str, str]]:
     """Contradictions: (key, problem) pairs, all of them."""
     problems: list[tuple[str, str]] = []
-    for check in (_numbers, _evaluation, _rest, _schedule):
+    for check in (_numbers, _evaluation, _mixing, _rest, _schedule):
         problems += check(config)
     return problems
 
@@ -54,6 +54,19 @@ def _evaluation(config: Config) -> list[tuple[str, str]]:
         problems.append(("metric_for_best_model", "is eval_accuracy; set compute_accuracy: true"))
     if config.val_size >= 1 and config.val_size != int(config.val_size):
         problems.append(("val_size", "from 1 on it is a count and must be whole"))
+    return problems
+
+
+def _mixing(config: Config) -> list[tuple[str, str]]:
+    problems, probs = [], config.interleave_probs
+    if probs and config.mix_strategy == "concat":
+        problems.append(("interleave_probs", "needs mix_strategy: interleave_under or interleave_over"))
+    elif probs and len(probs) != len(config.dataset):
+        problems.append(
+            ("interleave_probs", f"has {len(probs)} shares for {len(config.dataset)} datasets; one for each")
+        )
+    if any(p <= 0 for p in probs):
+        problems.append(("interleave_probs", "must all be greater than 0"))
     return problems
 
 

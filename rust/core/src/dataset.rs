@@ -11,6 +11,7 @@
 //! | `span_offsets` | I64 | `[N + 1]` | each sample's first span |
 //! | `record_index` | I64 | `[N]` | 0-based row in its file |
 //! | `record_line` | I64 | `[N]` | 1-based line in its file |
+//! | `record_question` | I64 | `[N]` | hash of the first user turn; only where rows were de-duplicated |
 //! | `spans` | I32 | `[S, 2]` | learned ranges, counted from the sample's first token |
 //!
 //! Columns of 8-byte numbers begin at multiples of 8, so that a mapped file can be used where it lies. The ids come
@@ -25,6 +26,9 @@ use std::path::{Path, PathBuf};
 
 /// Bytes before the columns. Fixed, because the header is known only when all columns are.
 const HEADER_BYTES: usize = 1024;
+
+/// Columns that are not there when they are empty.
+const OPTIONAL: [&str; 2] = ["padding", "record_question"];
 
 /// Where a sample came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,7 @@ pub struct Samples {
     ids: Vec<u32>,
     spans: Vec<Span>,
     ends: Vec<End>,
+    questions: Vec<i64>,
 }
 
 /// Where a sample ends in the columns, and where it stood in the data.
@@ -70,11 +75,12 @@ struct End {
 }
 
 impl Samples {
-    /// Appends a sample.
-    pub fn push(&mut self, sample: &Encoded, origin: Origin) {
+    /// Appends a sample; all of them have a `question`, or none.
+    pub fn push(&mut self, sample: &Encoded, origin: Origin, question: Option<i64>) {
         self.ids.extend_from_slice(&sample.ids);
         self.spans.extend_from_slice(&sample.spans);
         self.ends.push(End { ids: self.ids.len(), spans: self.spans.len(), row: origin.row, line: origin.line });
+        self.questions.extend(question);
     }
 
     /// Forgets the samples and keeps the memory.
@@ -82,6 +88,7 @@ impl Samples {
         self.ids.clear();
         self.spans.clear();
         self.ends.clear();
+        self.questions.clear();
     }
 
     /// Samples held.
@@ -126,6 +133,7 @@ struct SmallColumns {
     span_offsets: Vec<u8>,
     rows: Vec<u8>,
     lines: Vec<u8>,
+    questions: Vec<u8>,
     spans: Vec<u8>,
     n: u64,
     n_spans: u64,
@@ -165,6 +173,7 @@ impl ShardFile {
             small.rows.extend(end.row.to_le_bytes());
             small.lines.extend(end.line.to_le_bytes());
         }
+        small.questions.extend(samples.questions.iter().flat_map(|q| q.to_le_bytes()));
         for (from, to) in &samples.spans {
             small.spans.extend(from.to_le_bytes());
             small.spans.extend(to.to_le_bytes());
@@ -181,7 +190,8 @@ impl ShardFile {
     ///
     /// [`Error::Io`].
     pub fn finish(mut self, name: String) -> Result<(File, ShardEntry)> {
-        let SmallColumns { offsets, span_offsets, rows, lines, spans, n, n_spans } = std::mem::take(&mut self.small);
+        let SmallColumns { offsets, span_offsets, rows, lines, questions, spans, n, n_spans } =
+            std::mem::take(&mut self.small);
         let padding = (self.tokens + n) % 2;
         let header = header(&[
             ("input_ids", "I32", vec![self.tokens], self.tokens * 4),
@@ -191,10 +201,11 @@ impl ShardFile {
             ("span_offsets", "I64", vec![n + 1], span_offsets.len() as u64),
             ("record_index", "I64", vec![n], rows.len() as u64),
             ("record_line", "I64", vec![n], lines.len() as u64),
+            ("record_question", "I64", vec![n], questions.len() as u64),
             ("spans", "I32", vec![n_spans, 2], spans.len() as u64),
         ]);
         let files = self.source.to_le_bytes().repeat(n as usize);
-        for column in [files, vec![0; padding as usize * 4], offsets, span_offsets, rows, lines, spans] {
+        for column in [files, vec![0; padding as usize * 4], offsets, span_offsets, rows, lines, questions, spans] {
             self.buffer = column;
             self.write()?;
         }
@@ -216,14 +227,14 @@ fn header(columns: &[(&str, &str, Vec<u64>, u64)]) -> Vec<u8> {
     let mut entries = serde_json::Map::new();
     entries.insert("__metadata__".to_owned(), serde_json::json!({ "format": "qlora-fast prepared 2" }));
     let mut at = 0;
-    for (name, dtype, shape, size) in columns.iter().filter(|c| c.0 != "padding" || c.3 > 0) {
+    for (name, dtype, shape, size) in columns.iter().filter(|c| c.3 > 0 || !OPTIONAL.contains(&c.0)) {
         entries.insert(
             (*name).to_owned(),
             serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [at, at + size] }),
         );
         at += size;
     }
-    // Eight names and a few numbers of at most 20 digits: far below the space kept for them.
+    // Nine names and a few numbers: a shard would need far more than 10¹² tokens to outgrow the space kept for them.
     let mut json = serde_json::Value::Object(entries).to_string().into_bytes();
     json.resize(HEADER_BYTES - 8, b' ');
     let mut header = (json.len() as u64).to_le_bytes().to_vec();
@@ -243,12 +254,16 @@ mod tests {
             let path = dir.path().join("s");
             let mut shard = ShardFile::create(&path, 1).unwrap();
             let mut samples = Samples::default();
-            samples.push(&Encoded { ids: vec![7, 8, 9], spans: vec![(1, 3)] }, Origin { file: 1, row: 4, line: 5 });
+            samples.push(
+                &Encoded { ids: vec![7, 8, 9], spans: vec![(1, 3)] },
+                Origin { file: 1, row: 4, line: 5 },
+                Some(-7),
+            );
             assert_eq!(samples.lengths().collect::<Vec<_>>(), [(3, 2)]);
             shard.append(&samples).unwrap();
             samples.clear();
             let last = vec![1; 1 + extra];
-            samples.push(&Encoded { ids: last.clone(), spans: vec![] }, Origin { file: 1, row: 6, line: 9 });
+            samples.push(&Encoded { ids: last.clone(), spans: vec![] }, Origin { file: 1, row: 6, line: 9 }, Some(8));
             shard.append(&samples).unwrap();
             let (_, entry) = shard.finish("s".to_owned()).unwrap();
 
@@ -270,6 +285,7 @@ mod tests {
             assert_eq!(ints("input_ids"), [&[7, 8, 9][..], &vec![1_i64; last.len()]].concat());
             assert_eq!(ints("sample_offsets"), [0, 3, 4 + extra as i64]);
             assert_eq!((ints("spans"), ints("span_offsets")), (vec![1, 3], vec![0, 1, 1]));
+            assert_eq!(ints("record_question"), [-7, 8]);
             let origins = (ints("record_file"), ints("record_index"), ints("record_line"));
             assert_eq!(origins, (vec![1, 1], vec![4, 6], vec![5, 9]));
         }

@@ -5,7 +5,7 @@
 use qlora_fast_core::encode::Encoder;
 use qlora_fast_core::error::Error;
 use qlora_fast_core::prepare::{Batch, Options, Report, RowMaker, Tally, Workspace, merge, prepare, prepare_share};
-use qlora_fast_core::record::{Format, reader::Reader, reader::Span};
+use qlora_fast_core::record::{Layout, reader::Reader, reader::Span};
 use qlora_fast_core::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -119,8 +119,8 @@ fn faults_name_their_place_and_leave_nothing_behind() {
         (b"[{\"instruction\": \"a\",\n \"output\": \"b\xff\"}]", "data.json:2:14: row 0: these bytes are not UTF-8"),
         (b"{\"instruction\": \"a\", \"output\": \"b\"}\n{\"x\n", "data.json:2:"),
         (br#"{"text": "only", "id": 3}"#, "has the keys text, id"),
-        (b"\x1f\x8b\x08", "is compressed"),
-        (b"PAR1....", "is a Parquet file"),
+        (b"\x1f\x8b\x08", "is a gzip archive that ends too early"),
+        (b"PAR1....", "is a damaged Parquet file"),
         (b"\xff\xfe[\0", "is UTF-16"),
         (deep.as_bytes(), "data.json:1:"),
         // The first fault in file order, whatever the threads do.
@@ -314,13 +314,13 @@ fn parts_of_a_report_add_up_to_the_whole() {
     let encoder = Encoder::new(&template, &tokenizer, None).unwrap();
     let maker = RowMaker { options: &options, encoder };
     let sources = options.identify().unwrap().sources;
-    let chunk = Reader::open(&options.data[0]).unwrap().next().unwrap().unwrap();
+    let chunk = Reader::open(&options.data[0].path).unwrap().next().unwrap().unwrap();
     let tally = |records: &[Span], rejected: &mut Vec<u8>| {
         let mut tally = Tally::default();
         for part in records.chunks(7) {
-            let (path, mut batch) = (&options.data[0], Batch::default());
+            let (path, mut batch) = (&options.data[0].path, Batch::default());
             let mut workspace = Workspace::default();
-            maker.make(path, Some(Format::Alpaca), &chunk.bytes, part, &mut workspace, &mut batch).unwrap();
+            maker.make(path, &Layout::default(), &chunk.bytes, (part, &[]), &mut workspace, &mut batch).unwrap();
             tally.add(&batch, &sources, rejected);
         }
         tally

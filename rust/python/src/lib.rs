@@ -21,7 +21,7 @@ mod _core {
         ChatEncoder, compare_templates, detect_template, template_keys, template_problems, templates, written_template,
     };
     #[pymodule_export]
-    use crate::plan::{EpochPlan, pack, packing_lower_bound, plan_epoch, split};
+    use crate::plan::{EpochPlan, mix, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]
     use crate::prepare::{fingerprint, merge, prepare, prepare_share};
     #[pymodule_export]

@@ -57,9 +57,33 @@ pub(crate) fn plan_epoch(
 }
 
 #[pyfunction]
-pub(crate) fn split(py: Python<'_>, rows: usize, val_size: f64, seed: u64) -> PyResult<(Ids<'_>, Ids<'_>)> {
-    let split = core::split(rows, val_size, seed).map_err(error::pack)?;
+#[pyo3(signature = (rows, val_size, seed, groups=None))]
+pub(crate) fn split<'py>(
+    py: Python<'py>,
+    rows: usize,
+    val_size: f64,
+    seed: u64,
+    groups: Option<PyReadonlyArray1<'py, i64>>,
+) -> PyResult<(Ids<'py>, Ids<'py>)> {
+    let split = match groups {
+        Some(groups) => core::split_groups(groups.as_slice()?, val_size, seed),
+        None => core::split(rows, val_size, seed),
+    };
+    let split = split.map_err(error::pack)?;
     Ok((split.train.into_pyarray(py), split.eval.into_pyarray(py)))
+}
+
+#[pyfunction]
+pub(crate) fn mix<'py>(
+    py: Python<'py>,
+    sizes: Vec<usize>,
+    weights: Vec<f64>,
+    strategy: &str,
+    seed: u64,
+) -> PyResult<Vec<Ids<'py>>> {
+    let strategy = strategy.parse().map_err(error::pack)?;
+    let taken = core::mix(&sizes, &weights, strategy, seed).map_err(error::pack)?;
+    Ok(taken.into_iter().map(|indices| indices.into_pyarray(py)).collect())
 }
 
 #[pyfunction]

@@ -10,6 +10,8 @@ from qlora_fast.config.keys.table import at_least, key, unless_unset
 Format = Literal["auto", "alpaca", "sharegpt", "messages"]
 Truncation = Literal["structure", "llamafactory", "drop"]
 Packing = Literal["exact", "dense", "bucketed", "none"]
+MixStrategy = Literal["concat", "interleave_under", "interleave_over"]
+Deduplicate = Literal["off", "exact"]
 Engine = Literal["auto", "native", "fastokens", "tokenizers"]
 
 
@@ -17,9 +19,13 @@ Engine = Literal["auto", "native", "fastokens", "tokenizers"]
 class DataKeys:
     """What is learned from, and how it becomes tokens."""
 
-    dataset: list[str] = key(["identity", "general"], "training data: files, or the embedded identity and general")
-    dataset_dir: str = key(".", "folder that relative dataset names start from", there="data")
-    eval_dataset: list[str] = key([], "data to evaluate on, instead of val_size")
+    dataset: list[str] = key(
+        ["identity", "general"],
+        "training data: files, globs, folders, - for standard input, names of dataset_info.json, or the embedded "
+        "identity and general",
+    )
+    dataset_dir: str = key(".", "folder that dataset names start from, and of dataset_info.json", there="data")
+    eval_dataset: list[str] = key([], "data to evaluate on, instead of val_size; named as dataset")
     val_size: float = key(
         0.0,
         "hold out for evaluation: below 1 a share of the rows, from 1 on a count",
@@ -42,7 +48,23 @@ class DataKeys:
     train_on_prompt: bool = key(False, "learn the prompts too, not only the answers")
     mask_history: bool = key(False, "learn only the last answer of a conversation")
     max_samples: int | None = key(
-        None, "only the first N rows of each file", check=unless_unset(at_least(1)), unit="rows"
+        None, "only the first N rows of each dataset", check=unless_unset(at_least(1)), unit="rows"
+    )
+    mix_strategy: MixStrategy = key(
+        "concat",
+        "how several datasets are put together: all rows once; until the first is used up (nothing is repeated); until "
+        "all are used up (smaller ones are repeated)",
+        differs="rows are drawn in a random order, not from the beginning of each dataset; what is held out is taken "
+        "before, so no repeated row is on both sides",
+    )
+    interleave_probs: list[float] = key(
+        [], "shares of the datasets when they are interleaved, one for each; unset: they take turns"
+    )
+    deduplicate: Deduplicate = key(
+        "off",
+        "exact: drop rows whose conversation is equal to an earlier one, and keep equal first questions on one side of "
+        "the split",
+        theirs=None,
     )
     strict: bool = key(False, "refuse a file with a row that would be dropped, instead of counting it", theirs=None)
     prepared_dir: str = key("prepared", "where prepared datasets are kept, one folder a fingerprint", theirs=None)

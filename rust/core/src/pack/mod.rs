@@ -17,6 +17,7 @@ mod bound;
 mod exact;
 mod fill;
 mod free_space;
+mod mix;
 mod plan;
 mod rng;
 mod split;
@@ -24,9 +25,10 @@ mod split;
 pub use bfd::{Packing, pack};
 pub use bound::lower_bound;
 pub use fill::{EffectiveBatch, Fill, effective_batches, padding};
+pub use mix::{MixStrategy, mix};
 pub use plan::{EpochPlan, Mode, PlanOptions, plan_epoch};
 pub use rng::SplitMix64;
-pub use split::{Split, split};
+pub use split::{Split, split, split_groups};
 
 /// Why lengths could not be packed, planned or split.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -88,6 +90,20 @@ pub enum PackError {
         /// As given.
         val_size: f64,
     },
+    /// The share of each dataset is not a number above 0, or there is not one for each.
+    #[error("{weights} shares for {datasets} datasets: there must be one for each, all above 0")]
+    Weights {
+        /// Shares given.
+        weights: usize,
+        /// Datasets there are.
+        datasets: usize,
+    },
+    /// Not one of [`MixStrategy`]'s names.
+    #[error("unknown mix_strategy `{name}`")]
+    UnknownMix {
+        /// As given.
+        name: String,
+    },
     /// Every sample would be held out.
     #[error("`val_size` {val_size} holds out {held_out} of {rows} samples and leaves none to train on")]
     NothingToTrainOn {
@@ -113,6 +129,8 @@ impl PackError {
             Self::CapacityTooLarge { .. } => Some("lower `max_tokens_per_row`, or use `packing: exact`"),
             Self::UnknownMode { .. } => Some("use exact, dense, bucketed or none"),
             Self::ValSize { .. } => Some("0.1 holds out a tenth of the samples, 500 holds out 500 of them"),
+            Self::Weights { .. } => Some("`interleave_probs: 0.7,0.3` draws from two datasets"),
+            Self::UnknownMix { .. } => Some("use concat, interleave_under or interleave_over"),
             Self::NothingToTrainOn { .. } => Some("lower `val_size`, or set it to 0"),
         }
     }

@@ -16,6 +16,8 @@ pub(super) enum Purpose {
     Rows = 3,
     /// Which samples are held out.
     Split = 4,
+    /// Which samples of several datasets are taken.
+    Mix = 5,
 }
 
 /// SplitMix64. Not for secrets.

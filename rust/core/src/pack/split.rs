@@ -2,6 +2,7 @@
 
 use super::PackError;
 use super::rng::{Purpose, SplitMix64};
+use std::collections::{HashMap, HashSet};
 
 /// Sample indices, each list ascending.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,55 @@ pub struct Split {
 ///
 /// [`PackError::ValSize`], [`PackError::NothingToTrainOn`] and [`PackError::TooManySamples`].
 pub fn split(rows: usize, val_size: f64, seed: u64) -> Result<Split, PackError> {
+    let (n, held_out) = held_out(rows, val_size)?;
+    let mut order = SplitMix64::keyed(seed, 0, Purpose::Split).permutation(n);
+    let (eval, train) = order.split_at_mut(held_out as usize);
+    eval.sort_unstable();
+    train.sort_unstable();
+    let wide = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect();
+    Ok(Split { train: wide(train), eval: wide(eval) })
+}
+
+/// The same, with all samples of a group (equal entries of `groups`) on one side: as many of them as `val_size` asks
+/// for, or, where groups are too large for that, the nearest smaller number that is not nothing.
+///
+/// # Errors
+///
+/// As [`split`].
+pub fn split_groups(groups: &[i64], val_size: f64, seed: u64) -> Result<Split, PackError> {
+    let (_, wanted) = held_out(groups.len(), val_size)?;
+    let mut sizes: HashMap<i64, usize> = HashMap::new();
+    // Groups in the order of their first sample: a hash order would differ from run to run.
+    let mut order = Vec::new();
+    for group in groups {
+        let size = sizes.entry(*group).or_default();
+        if *size == 0 {
+            order.push(*group);
+        }
+        *size += 1;
+    }
+    SplitMix64::keyed(seed, 0, Purpose::Split).shuffle(&mut order);
+    let mut left = wanted as usize;
+    let mut chosen: HashSet<i64> = HashSet::new();
+    for group in &order {
+        if sizes[group] <= left {
+            left -= sizes[group];
+            chosen.insert(*group);
+        }
+    }
+    if chosen.is_empty() && wanted > 0 {
+        chosen.extend(order.iter().min_by_key(|g| sizes[g]));
+    }
+    let (eval, train): (Vec<i64>, Vec<i64>) =
+        (0..groups.len() as i64).partition(|&i| chosen.contains(&groups[i as usize]));
+    if train.is_empty() && !eval.is_empty() {
+        return Err(PackError::NothingToTrainOn { val_size, held_out: eval.len() as u64, rows: groups.len() });
+    }
+    Ok(Split { train, eval })
+}
+
+/// The number of rows as 32 bits, and how many of them are held out.
+fn held_out(rows: usize, val_size: f64) -> Result<(u32, u64), PackError> {
     let n = u32::try_from(rows).map_err(|_| PackError::TooManySamples { samples: rows })?;
     let whole = val_size >= 1.0 && val_size.fract() == 0.0;
     if !(val_size.is_finite() && (whole || (0.0..1.0).contains(&val_size))) {
@@ -27,12 +77,7 @@ pub fn split(rows: usize, val_size: f64, seed: u64) -> Result<Split, PackError> 
     if held_out >= rows as u64 && held_out > 0 {
         return Err(PackError::NothingToTrainOn { val_size, held_out, rows });
     }
-    let mut order = SplitMix64::keyed(seed, 0, Purpose::Split).permutation(n);
-    let (eval, train) = order.split_at_mut(held_out as usize);
-    eval.sort_unstable();
-    train.sort_unstable();
-    let wide = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect();
-    Ok(Split { train: wide(train), eval: wide(eval) })
+    Ok((n, held_out))
 }
 
 /// `rows · share`, rounded up; a product that is whole but for the last bits of a double stays whole.
@@ -53,6 +98,24 @@ mod tests {
         let mut all = [train, eval].concat();
         all.sort_unstable();
         assert_eq!(all, (0..5986).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn groups_stay_whole() {
+        // 400 questions, 1 to 7 rows each.
+        let groups: Vec<i64> = (0..1600).map(|i| (i * i + i / 7) % 400 - 200).collect();
+        for (val_size, expected) in [(0.1, 160), (500.0, 500), (1.0, 1)] {
+            let Split { train, eval } = split_groups(&groups, val_size, 42).unwrap();
+            assert!(eval.len() <= expected && eval.len() + 7 > expected, "{val_size}: {}", eval.len());
+            assert_eq!(train.len() + eval.len(), groups.len());
+            let asked: HashSet<i64> = eval.iter().map(|&i| groups[i as usize]).collect();
+            assert!(train.iter().all(|&i| !asked.contains(&groups[i as usize])));
+        }
+        assert_eq!(split_groups(&groups, 0.1, 1), split_groups(&groups, 0.1, 1));
+        assert_ne!(split_groups(&groups, 0.1, 1), split_groups(&groups, 0.1, 2));
+        assert_eq!(split_groups(&[5, 5, 5, 6, 6, 6], 0.1, 1).unwrap().eval.len(), 3);
+        assert!(split_groups(&[5, 5, 5], 0.1, 1).is_err());
+        assert!(split_groups(&groups, 0.0, 1).unwrap().eval.is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Options, PROBED_RECORDS, Source, Tick};
 use crate::durable::WorkingFolder;
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
-use crate::record::{self, Format, reader::Chunk};
+use crate::record::{self, Format, Layout, reader::Chunk, reader::is_plain};
 use crate::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,10 +51,13 @@ pub(super) fn make(
     tick: &mut Tick<'_>,
 ) -> Result<EngineReport> {
     let part_bytes = options.part_bytes.max(1);
-    let file_wanted = |file: usize| {
-        !parts.has_all(file) && (share == Share::WHOLE || share.has_any(file, most_parts(&sources[file], part_bytes)))
+    let to_make = |file: usize| {
+        let most = || most_parts(&options.data[file].path, &sources[file], part_bytes);
+        !parts.has_all(file) && (share == Share::WHOLE || share.has_any(file, most()))
     };
-    if !(0..sources.len()).any(file_wanted) {
+    let everything = options.rows_depend_on_files_before();
+    let file_wanted = |file: usize| everything || to_make(file);
+    if !(0..sources.len()).any(to_make) {
         return Ok(EngineReport { name: "none".to_owned(), reason: Some("all parts were there".to_owned()) });
     }
     let loading = Instant::now();
@@ -82,10 +85,8 @@ pub(super) fn make(
 }
 
 /// How many parts a file can have at most. Of a packed file that is not known before it is unpacked.
-fn most_parts(source: &Source, part_bytes: u64) -> u64 {
-    let name = source.path.to_string_lossy();
-    let plain = [".json", ".jsonl", ".ndjson"].iter().any(|suffix| name.ends_with(suffix));
-    if plain { source.bytes.div_ceil(part_bytes) } else { u64::MAX }
+fn most_parts(path: &Path, source: &Source, part_bytes: u64) -> u64 {
+    if is_plain(path) { source.bytes.div_ceil(part_bytes) } else { u64::MAX }
 }
 
 struct Writing<'a> {
@@ -106,7 +107,7 @@ impl Writing<'_> {
 
     fn add(&mut self, batch: &Batch) -> Result<()> {
         let source = &self.sources[batch.part.0 as usize];
-        if let (true, Some(first)) = (self.options.strict, batch.dropped.first()) {
+        if let (true, Some(first)) = (self.options.strict, batch.dropped.iter().find(|d| d.first.is_none())) {
             return Err(Error::Strict {
                 file: source.path.display().to_string(),
                 line: first.origin.line,
@@ -136,7 +137,7 @@ impl Writing<'_> {
         if end.digest.is_some_and(|digest| digest.to_hex().as_str() != source.blake3) {
             return Err(fault("changed while it was read", "run again when nothing writes to it"));
         }
-        if end.rows == 0 {
+        if end.rows == 0 && !end.unwanted {
             return Err(fault("holds no records", "it should hold records, as a JSON array or one JSON object a line"));
         }
         self.end_part()?;
@@ -146,11 +147,11 @@ impl Writing<'_> {
 }
 
 /// The format of a file, from its first records.
-pub(super) fn detect(path: &Path, chunk: &Chunk) -> Result<Format> {
+pub(super) fn detect(path: &Path, chunk: &Chunk, layout: &Layout) -> Result<Format> {
     let mut keys: Vec<String> = Vec::new();
     for span in chunk.records.iter().take(PROBED_RECORDS) {
         let text = rows::text_of(path, &chunk.bytes, span)?;
-        let (format, others) = record::detect(text).map_err(|error| rows::syntax(path, span, &error))?;
+        let (format, others) = record::detect(text, layout).map_err(|error| rows::syntax(path, span, &error))?;
         if let Some(format) = format {
             return Ok(format);
         }

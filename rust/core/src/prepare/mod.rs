@@ -5,6 +5,8 @@
 //! leaves the joining to [`merge`], so that any number of machines can divide the work. The bytes are the same whoever
 //! made which part.
 
+mod duplicates;
+mod input;
 mod make;
 mod options;
 mod parts;
@@ -15,9 +17,11 @@ mod remember;
 mod report;
 mod rows;
 
+pub use duplicates::{Deduplicate, Duplicates, First, Mark};
+pub use input::Input;
 pub use options::{DATA_PATH_VERSION, Identity, Options, Source};
 pub use reasons::{NOTICES, REASONS, REPAIRS};
-pub use report::{DroppedRow, EngineReport, Manifest, Report, ShareReport, Tally, TruncatedRow};
+pub use report::{DroppedRow, EngineReport, FirstRow, Manifest, Report, ShareReport, Tally, TruncatedRow};
 pub use rows::{Batch, Counts, RowMaker, Workspace};
 
 use crate::durable::{Claim, WorkingFolder};

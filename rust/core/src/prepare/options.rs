@@ -1,8 +1,10 @@
 //! What is to be prepared, and the fingerprint that names the result.
 
+use super::duplicates::Deduplicate;
+use super::input::{self, Input};
 use super::remember::{Content, Memory};
 use crate::error::{Error, Result};
-use crate::record::{Format, Variables};
+use crate::record::{Format, Layout, Variables};
 use crate::template::{self, Template};
 use crate::tokenizer::Choice;
 use crate::truncate::Rule;
@@ -23,8 +25,8 @@ fn part_bytes() -> u64 {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the config table explains each under the same name")]
 pub struct Options {
-    pub data: Vec<PathBuf>,
-    #[serde(default, deserialize_with = "auto_or")]
+    pub data: Vec<Input>,
+    #[serde(default, deserialize_with = "input::auto_or")]
     pub format: Option<Format>,
     #[serde(default)]
     pub variables: Variables,
@@ -46,6 +48,8 @@ pub struct Options {
     #[serde(default)]
     pub max_samples: Option<u64>,
     #[serde(default)]
+    pub deduplicate: Deduplicate,
+    #[serde(default)]
     pub engine: Choice,
     #[serde(default)]
     pub threads: usize,
@@ -65,6 +69,9 @@ pub struct Options {
 pub struct Source {
     /// As it was named.
     pub path: PathBuf,
+    /// The dataset that it belongs to.
+    #[serde(default)]
+    pub dataset: String,
     /// Its size.
     pub bytes: u64,
     /// Hash of its content.
@@ -83,23 +90,6 @@ pub struct Identity {
     pub fingerprint: String,
 }
 
-fn auto_or<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Format>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Named {
-        Auto,
-        Alpaca,
-        Sharegpt,
-        Messages,
-    }
-    Ok(match Named::deserialize(deserializer)? {
-        Named::Auto => None,
-        Named::Alpaca => Some(Format::Alpaca),
-        Named::Sharegpt => Some(Format::Sharegpt),
-        Named::Messages => Some(Format::Messages),
-    })
-}
-
 impl Options {
     /// The template that is named, with the tokenizer's own tokens in it.
     ///
@@ -108,6 +98,28 @@ impl Options {
     /// [`Error::Tokenizer`] with the known names, or with what is wrong with a written one.
     pub fn chat_template(&self) -> Result<Template> {
         Template::new(&self.template, self.bos_token.as_deref(), self.eos_token.as_deref())
+    }
+
+    /// How the records of an input are to be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] for a column or a tag that does not exist.
+    pub fn layout(&self, input: &Input) -> Result<Layout> {
+        let mut layout = input.layout.clone();
+        layout.format = layout.format.or(self.format);
+        match layout.unknown_names()[..] {
+            [] => Ok(layout),
+            [first, ..] => Err(Error::Option { problem: format!("there is no column or tag `{first}`") }),
+        }
+    }
+
+    /// Whether what becomes of a row depends on the files before its own: all of them are read then, whoever made
+    /// which part of them.
+    pub(super) fn rows_depend_on_files_before(&self) -> bool {
+        let mut datasets = self.data.iter().map(Input::dataset).collect::<Vec<_>>();
+        datasets.dedup();
+        self.deduplicate != Deduplicate::Off || (self.max_samples.is_some() && datasets.len() < self.data.len())
     }
 
     /// Hashes every input, or remembers its hash, with all options that can change the result; engine, threads and the
@@ -120,9 +132,12 @@ impl Options {
         let template = self.chat_template()?.identity().map_err(|e| Error::Option { problem: e.to_string() })?;
         let memory = Memory::new(self.cache.as_deref());
         let mut sources = Vec::with_capacity(self.data.len());
-        for path in &self.data {
-            let Content { bytes, blake3 } = memory.content(path)?;
-            sources.push(Source { path: path.clone(), bytes, blake3, rows: 0 });
+        let mut layouts = Vec::with_capacity(self.data.len());
+        for input in &self.data {
+            let Content { bytes, blake3 } = memory.content(&input.path)?;
+            let (path, dataset) = (input.shown().to_path_buf(), input.dataset());
+            sources.push(Source { path, dataset, bytes, blake3, rows: 0 });
+            layouts.push((self.layout(input)?, input.max_samples));
         }
         let tokenizer = memory.content(&self.tokenizer)?.blake3;
         let mut hasher = blake3::Hasher::new();
@@ -132,7 +147,7 @@ impl Options {
             "data": sources,
             "tokenizer": tokenizer,
             "template": template,
-            "format": self.format,
+            "layouts": layouts,
             "variables": self.variables,
             "default_system": self.default_system,
             "bos_token": self.bos_token,
@@ -142,6 +157,7 @@ impl Options {
             "train_on_prompt": self.train_on_prompt,
             "mask_history": self.mask_history,
             "max_samples": self.max_samples,
+            "deduplicate": self.deduplicate,
             "strict": self.strict,
             "part_bytes": self.part_bytes,
         });

@@ -9,12 +9,12 @@
 //! There is a fixed number of batches. They bound the memory, keep their buffers from one round to the next, and hold
 //! the reader back when the sink is slow or one record takes long.
 
-use super::Source;
 use super::make::detect;
 use super::rows::{Batch, RowMaker, Workspace};
+use super::{Deduplicate, Duplicates, Mark, Source};
 use crate::error::{Error, Result};
-use crate::record::Format;
 use crate::record::reader::{Chunk, Reader};
+use crate::record::{Format, Layout};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -40,6 +40,8 @@ pub(super) enum Event<'b> {
 pub(super) struct FileEnd {
     pub(super) file: u32,
     pub(super) rows: u64,
+    /// Whether the files of its dataset before it had all rows that are wanted.
+    pub(super) unwanted: bool,
     pub(super) parts: u32,
     pub(super) format: Option<Format>,
     /// Hash of the file, if all of it was read.
@@ -61,7 +63,9 @@ struct Job {
     batch: Box<Batch>,
     chunk: Arc<Chunk>,
     records: Range<usize>,
-    format: Option<Format>,
+    /// Of each record, if rows are compared.
+    marks: Vec<Mark>,
+    layout: Arc<Layout>,
 }
 
 enum Done {
@@ -154,9 +158,10 @@ fn work(maker: &RowMaker<'_>, sources: &[Source], queue: &Mutex<Receiver<Job>>, 
     let mut workspace = Workspace::default();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { number, mut batch, chunk, records, format }) = job else { return };
+        let Ok(Job { number, mut batch, chunk, records, marks, layout }) = job else { return };
         let path = &sources[batch.part.0 as usize].path;
-        let made = maker.make(path, format, &chunk.bytes, &chunk.records[records], &mut workspace, &mut batch);
+        let records = (&chunk.records[records], &marks[..]);
+        let made = maker.make(path, &layout, &chunk.bytes, records, &mut workspace, &mut batch);
         drop(chunk);
         if answer.send(Some((number, made.map(|()| Done::Batch(batch))))).is_err() {
             return;
@@ -197,8 +202,8 @@ impl Feed {
         part: (u32, u32),
         bytes_read: u64,
         chunk: &Arc<Chunk>,
-        records: Range<usize>,
-        format: Option<Format>,
+        (records, marks): (Range<usize>, &[Mark]),
+        layout: &Arc<Layout>,
     ) -> std::result::Result<(), Stopped> {
         let mut batch = self.empty.recv().map_err(|_| Stopped)?;
         batch.clear();
@@ -206,21 +211,41 @@ impl Feed {
         batch.bytes_read = bytes_read;
         let number = self.number;
         self.number += 1;
-        self.jobs.send(Job { number, batch, chunk: Arc::clone(chunk), records, format }).map_err(|_| Stopped)
+        let marks = marks.get(records.clone()).unwrap_or_default().to_vec();
+        let (chunk, layout) = (Arc::clone(chunk), Arc::clone(layout));
+        self.jobs.send(Job { number, batch, chunk, records, marks, layout }).map_err(|_| Stopped)
     }
+}
+
+/// What the reader knows of the files before.
+struct Before<'a> {
+    bytes: u64,
+    /// The dataset of the last file, and how many of its rows are still wanted.
+    dataset: Option<&'a str>,
+    left: u64,
+    duplicates: Option<Duplicates>,
 }
 
 /// The reader: every wanted file, from its beginning.
 fn read(maker: &RowMaker<'_>, wanted: &Wanted<'_>, feed: &mut Feed) -> std::result::Result<(), Stopped> {
-    let mut before = 0;
-    for (file, source) in wanted.sources.iter().enumerate() {
+    let options = maker.options;
+    let duplicates = (options.deduplicate == Deduplicate::Exact).then(Duplicates::default);
+    let mut before = Before { bytes: 0, dataset: None, left: 0, duplicates };
+    for (file, (source, input)) in wanted.sources.iter().zip(&options.data).enumerate() {
+        if before.dataset != Some(&source.dataset) {
+            before.dataset = Some(&source.dataset);
+            before.left = options.max_samples.filter(|_| input.max_samples).unwrap_or(u64::MAX);
+        }
         if (wanted.file)(file) {
-            match read_file(maker, wanted, file, before, feed)? {
-                Ok(end) => feed.answer(Ok(Done::EndOfFile(end)))?,
+            match read_file(maker, wanted, file, &mut before, feed)? {
+                Ok(end) => {
+                    before.left -= end.rows;
+                    feed.answer(Ok(Done::EndOfFile(end)))?;
+                }
                 Err(error) => return feed.answer(Err(error)),
             }
         }
-        before += source.bytes;
+        before.bytes += source.bytes;
     }
     Ok(())
 }
@@ -229,41 +254,61 @@ fn read_file(
     maker: &RowMaker<'_>,
     wanted: &Wanted<'_>,
     file: usize,
-    before: u64,
+    before: &mut Before<'_>,
     feed: &mut Feed,
 ) -> std::result::Result<Result<FileEnd>, Stopped> {
-    let path = &wanted.sources[file].path;
-    let limit = maker.options.max_samples.unwrap_or(u64::MAX);
-    let mut reader = match Reader::open(path) {
-        Ok(reader) => reader,
+    let (path, options) = (&wanted.sources[file].path, maker.options);
+    let opened = options.layout(&options.data[file]);
+    let opened = opened.and_then(|layout| Ok((layout, Reader::open_as(&options.data[file].path, path)?)));
+    let (mut layout, mut reader) = match opened {
+        Ok((layout, reader)) => (Arc::new(layout), reader),
         Err(error) => return Ok(Err(error)),
     };
-    let mut end = FileEnd { file: file as u32, rows: 0, parts: 0, format: maker.options.format, digest: None };
+    let unwanted = before.left == 0;
+    let mut end = FileEnd { file: file as u32, rows: 0, unwanted, parts: 0, format: layout.format, digest: None };
+    if let Some(duplicates) = &mut before.duplicates {
+        duplicates.next_file();
+    }
+    if unwanted {
+        return Ok(Ok(end));
+    }
     let mut cut = Cutter { part_bytes: wanted.part_bytes, part: 0, filled: 0 };
     while let Some(chunk) = reader.next() {
-        let chunk = match chunk {
-            Ok(chunk) => Arc::new(chunk),
+        let mut chunk = match chunk {
+            Ok(chunk) => chunk,
             Err(error) => return Ok(Err(error)),
         };
-        if end.format.is_none() {
-            match detect(path, &chunk) {
-                Ok(format) => end.format = Some(format),
+        let whole = chunk.records.len();
+        let records = chunk.records.partition_point(|r| r.row < before.left);
+        chunk.records.truncate(records);
+        let chunk = Arc::new(chunk);
+        if layout.format.is_none() {
+            match detect(path, &chunk, &layout) {
+                Ok(format) => layout = Arc::new(Layout { format: Some(format), ..(*layout).clone() }),
                 Err(error) => return Ok(Err(error)),
             }
+            end.format = layout.format;
         }
-        let bytes_read = before + reader.bytes_read();
-        let records = chunk.records.partition_point(|r| r.row < limit);
+        let marks = match &mut before.duplicates {
+            None => Vec::new(),
+            Some(duplicates) => match duplicates.mark(&chunk, path, &layout, &options.variables) {
+                Ok(marks) => marks,
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        let bytes_read = before.bytes + reader.bytes_read();
         let mut first = 0;
         while first < records {
-            let (part, count) = cut.batch(chunk.records[first..records].iter().map(|r| (r.end - r.start) as u64));
+            let (part, count) = cut.batch(chunk.records[first..].iter().map(|r| (r.end - r.start) as u64));
             if (wanted.part)(file, part) {
-                feed.job((file as u32, part), bytes_read, &chunk, first..first + count, end.format)?;
+                let some = (first..first + count, &marks[..]);
+                feed.job((file as u32, part), bytes_read, &chunk, some, &layout)?;
             }
             first += count;
         }
         end.rows += records as u64;
         end.parts = if end.rows == 0 { 0 } else { cut.part + 1 };
-        if records < chunk.records.len() {
+        if records < whole {
             return Ok(Ok(end));
         }
     }

@@ -9,6 +9,7 @@ pub const REASONS: &[&str] = &[
     "control_token_in_text_that_the_template_rewrites",
     "control_token_in_tool_json",
     "cutoff_len_leaves_nothing_to_learn",
+    "duplicate",
     "empty_answer",
     "key_twice",
     "loss_weight_not_0_or_1",

@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_line_is_the_record_and_why() {
-        let row = DroppedRow { file: "a.json".into(), line: 3, row: 1, reason: "empty_answer".to_owned() };
+        let row = DroppedRow { file: "a.json".into(), line: 3, row: 1, reason: "empty_answer".to_owned(), first: None };
         let why = json!({"file": "a.json", "line": 3, "row": 1, "reason": "empty_answer"});
         for (text, expected) in [
             ("{\r\n \"a\": \"x\\ny\",\n \"b\": 1e400}", "{\"rejected\":W,\"a\": \"x\\ny\",  \"b\": 1e400}\n"),

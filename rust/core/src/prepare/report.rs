@@ -24,6 +24,17 @@ pub struct DroppedRow {
     pub line: u64,
     pub row: u64,
     pub reason: String,
+    /// The earlier row that a duplicate is equal to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstRow>,
+}
+
+/// The earlier row that a duplicate is equal to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct FirstRow {
+    pub file: PathBuf,
+    pub row: u64,
 }
 
 /// A row that was cut, as reports show it.
@@ -167,10 +178,11 @@ impl Tally {
     }
 
     fn drop_row(&mut self, dropped: &Dropped, sources: &[Source], rejected: &mut Vec<u8>) {
-        let Dropped { origin, reason, text } = dropped;
+        let Dropped { origin, reason, text, first } = dropped;
         debug_assert!(reasons::is_known(reason), "`{reason}` stands in no table of reasons");
-        let row =
-            DroppedRow { file: file(sources, *origin), line: origin.line, row: origin.row, reason: reason.clone() };
+        let first = first.map(|first| FirstRow { file: file(sources, first.file), row: first.row });
+        let Origin { line, row, .. } = *origin;
+        let row = DroppedRow { file: file(sources, origin.file), line, row, reason: reason.clone(), first };
         rejected::write(&row, text, rejected);
         *named(&mut self.manifest.rows_dropped, reason) += 1;
         self.show_dropped(row);
@@ -195,7 +207,7 @@ impl Tally {
             return;
         }
         let (line, row) = (origin.line, origin.row);
-        self.show_cut(TruncatedRow { file: file(sources, origin), line, row, tokens, tokens_cut, turns_cut });
+        self.show_cut(TruncatedRow { file: file(sources, origin.file), line, row, tokens, tokens_cut, turns_cut });
     }
 
     /// Of rows that lost as much, the earlier one is shown.
@@ -209,8 +221,8 @@ impl Tally {
     }
 }
 
-fn file(sources: &[Source], origin: Origin) -> PathBuf {
-    sources.get(origin.file as usize).map(|s| s.path.clone()).unwrap_or_default()
+fn file(sources: &[Source], number: u32) -> PathBuf {
+    sources.get(number as usize).map(|s| s.path.clone()).unwrap_or_default()
 }
 
 fn merge(into: &mut Counts, from: &Counts) {

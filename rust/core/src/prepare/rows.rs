@@ -1,11 +1,12 @@
 //! A batch of records → samples and counts. Runs on every thread; knows nothing of files or order.
 
+use super::duplicates::{First, Mark};
 use super::options::Options;
 use crate::conversation::Conversation;
 use crate::dataset::{Origin, Samples};
 use crate::encode::{Encoded, Encoder, Scratch};
 use crate::error::{Error, Result};
-use crate::record::{self, Format, reader::Span};
+use crate::record::{self, Layout, reader::Span};
 use crate::template::{Kind, Learn, Rendered};
 use crate::truncate;
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub struct Dropped {
     pub reason: String,
     /// The record as it stood in the file.
     pub text: Box<str>,
+    /// The earlier row that said the same.
+    pub first: Option<First>,
 }
 
 /// What became of a batch of records of one part.
@@ -90,7 +93,8 @@ pub struct RowMaker<'a> {
 }
 
 impl RowMaker<'_> {
-    /// Makes samples of some records of one file, and adds them to the batch. The first JSON fault ends it.
+    /// Makes samples of some records of one file, and adds them to the batch; `marks` is empty, or has one for each of
+    /// them. The first JSON fault ends it.
     ///
     /// # Errors
     ///
@@ -98,18 +102,24 @@ impl RowMaker<'_> {
     pub fn make(
         &self,
         path: &Path,
-        format: Option<Format>,
+        layout: &Layout,
         bytes: &[u8],
-        records: &[Span],
+        (records, marks): (&[Span], &[Mark]),
         workspace: &mut Workspace,
         batch: &mut Batch,
     ) -> Result<()> {
         let file = batch.part.0;
-        for span in records {
+        for (i, span) in records.iter().enumerate() {
             let text = text_of(path, bytes, span)?;
             let origin = Origin { file, row: span.row, line: span.line };
+            let mark = marks.get(i);
+            if let Some(first @ Some(_)) = mark.map(|m| m.first) {
+                let (reason, text) = ("duplicate".to_owned(), text.into());
+                batch.dropped.push(Dropped { origin, reason, text, first });
+                continue;
+            }
             let parsed =
-                record::parse(text, format, &self.options.variables).map_err(|error| syntax(path, span, &error))?;
+                record::parse_as(text, layout, &self.options.variables).map_err(|error| syntax(path, span, &error))?;
             for key in parsed.ignored_keys {
                 count(&mut batch.ignored_keys, &key);
             }
@@ -117,9 +127,9 @@ impl RowMaker<'_> {
             match made.and_then(|conversation| self.sample(&conversation, origin, workspace, batch)) {
                 Ok(()) => {
                     parsed.repairs.iter().for_each(|name| count(&mut batch.repairs, name));
-                    batch.samples.push(&workspace.encoded, origin);
+                    batch.samples.push(&workspace.encoded, origin, mark.map(|m| m.question));
                 }
-                Err(reason) => batch.dropped.push(Dropped { origin, reason, text: text.into() }),
+                Err(reason) => batch.dropped.push(Dropped { origin, reason, text: text.into(), first: None }),
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Alpaca, ShareGPT and OpenAI messages: what each field means.
 
+use super::layout::Layout;
 use super::pyjson;
 use super::raw::{Field, History, Raw, RawTurn, Turns};
 use crate::conversation::{Conversation, Message, Role};
@@ -75,11 +76,11 @@ impl Format {
     }
 
     /// The record as a dialogue, before any repair.
-    pub(super) fn read<'a>(self, raw: Raw<'a>) -> Result<Conversation<'a>, Reason> {
+    pub(super) fn read<'a>(self, raw: Raw<'a>, layout: &Layout) -> Result<Conversation<'a>, Reason> {
         match self {
             Self::Alpaca => alpaca(raw),
-            Self::Sharegpt => turns(raw.conversations, raw.system, raw.tools, "conversations"),
-            Self::Messages => turns(raw.messages, raw.system, raw.tools, "messages"),
+            Self::Sharegpt => turns(raw.conversations, raw.system, raw.tools, "conversations", layout),
+            Self::Messages => turns(raw.messages, raw.system, raw.tools, "messages", layout),
         }
     }
 }
@@ -115,6 +116,7 @@ fn turns<'a>(
     system_field: Field<'a>,
     tools_field: Field<'a>,
     name: &'static str,
+    layout: &Layout,
 ) -> Result<Conversation<'a>, Reason> {
     let Turns::List(list) = list else {
         return Err(format!("not_a_list:{name}").into());
@@ -123,7 +125,7 @@ fn turns<'a>(
     system(system_field, &mut messages)?;
     for turn in list {
         let turn = turn.ok_or_else(|| Reason::from(format!("not_an_object:{name}")))?;
-        let message = message(turn)?;
+        let message = message(turn, layout)?;
         // A system prompt beside the turns and one among them are one.
         if message.role == Role::System && messages.len() == 1 && messages[0].role == Role::System {
             messages[0].content = message.content;
@@ -146,20 +148,14 @@ fn tools(field: Field<'_>) -> Result<Option<Cow<'_, str>>, Reason> {
     }
 }
 
-fn message(turn: RawTurn<'_>) -> Result<Message<'_>, Reason> {
+fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason> {
     let name = match turn.role {
         Field::Text(name) => name,
         Field::Missing | Field::Null => return Err("no_role".into()),
         Field::Json(_) | Field::Scalar(_) => return Err("not_text:role".into()),
     };
-    let role = match name.as_ref() {
-        "user" | "human" => Role::User,
-        "assistant" | "gpt" | "model" | "bot" | "bing" | "chatgpt" | "function_call" => Role::Assistant,
-        "system" | "developer" => Role::System,
-        "tool" | "observation" | "function" | "function_response" => Role::Tool,
-        other => {
-            return Err(format!("unknown_role:{}", other.chars().take(24).collect::<String>()).into());
-        }
+    let Some(speaker) = layout.speaker(&name) else {
+        return Err(format!("unknown_role:{}", name.chars().take(24).collect::<String>()).into());
     };
     let mut reasoning = match turn.reasoning {
         Field::Text(text) if !text.is_empty() => Some(text),
@@ -175,7 +171,7 @@ fn message(turn: RawTurn<'_>) -> Result<Message<'_>, Reason> {
         Field::Json(Value::Array(parts)) => Cow::Owned(join_parts(&parts, &mut reasoning, &mut tool_calls)?),
         field => text(field, "content")?,
     };
-    if name == "function_call" {
+    if speaker.calls {
         // What is no JSON stays the text it is.
         let calls = calls_in_text(&content)?;
         if !calls.is_empty() {
@@ -189,7 +185,7 @@ fn message(turn: RawTurn<'_>) -> Result<Message<'_>, Reason> {
         Field::Scalar(1.0) => Some(true),
         _ => return Err("loss_weight_not_0_or_1".into()),
     };
-    Ok(Message { role, content, reasoning, tool_calls, loss })
+    Ok(Message { role: speaker.role, content, reasoning, tool_calls, loss })
 }
 
 /// `{"name": …, "arguments": …}` as the official templates print it, from either spelling.

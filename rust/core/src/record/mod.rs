@@ -1,11 +1,16 @@
 //! From a file's bytes to conversations: [`reader`] cuts, [`parse`] understands.
 
+mod container;
+mod cut;
 mod format;
+mod layout;
+mod parquet;
 pub(crate) mod pyjson;
 mod raw;
 pub mod reader;
 
 pub use format::{Format, Reason};
+pub use layout::Layout;
 
 use crate::conversation::{Conversation, Repair};
 use raw::{Raw, Record};
@@ -26,7 +31,7 @@ pub struct Parsed<'a> {
     pub ignored_keys: Vec<Cow<'a, str>>,
 }
 
-/// Parse one record. `format` is the file's; a record that has only the keys of another one is read by its own.
+/// Parse one record of a file that calls everything by its usual name.
 ///
 /// # Errors
 ///
@@ -36,12 +41,21 @@ pub fn parse<'a>(
     format: Option<Format>,
     variables: &Variables,
 ) -> Result<Parsed<'a>, serde_json::Error> {
-    let mut raw = match serde_json::from_str(text)? {
+    parse_as(text, &Layout { format, ..Layout::default() }, variables)
+}
+
+/// Parse one record. A record that has only the keys of another format than the file's is read by its own.
+///
+/// # Errors
+///
+/// The JSON error, with the place inside `text`.
+pub fn parse_as<'a>(text: &'a str, layout: &Layout, variables: &Variables) -> Result<Parsed<'a>, serde_json::Error> {
+    let mut raw = match raw::read(text, layout)? {
         Record::Object(raw) => raw,
         Record::NotAnObject => return Ok(dropped("not_an_object".into())),
     };
     let mut ignored_keys = std::mem::take(&mut raw.others);
-    let mut parsed = read(*raw, format, variables, &mut ignored_keys);
+    let mut parsed = read(*raw, layout, variables, &mut ignored_keys);
     parsed.ignored_keys = ignored_keys;
     Ok(parsed)
 }
@@ -51,27 +65,22 @@ pub fn parse<'a>(
 /// # Errors
 ///
 /// The JSON error, with the place inside `text`.
-pub fn detect(text: &str) -> Result<(Option<Format>, Vec<String>), serde_json::Error> {
-    Ok(match serde_json::from_str(text)? {
+pub fn detect(text: &str, layout: &Layout) -> Result<(Option<Format>, Vec<String>), serde_json::Error> {
+    Ok(match raw::read(text, layout)? {
         Record::Object(raw) => (Format::of(&raw), raw.others.iter().map(ToString::to_string).collect()),
         Record::NotAnObject => (None, Vec::new()),
     })
 }
 
-fn read<'a>(
-    raw: Raw<'a>,
-    format: Option<Format>,
-    variables: &Variables,
-    ignored_keys: &mut Vec<Cow<'a, str>>,
-) -> Parsed<'a> {
+fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: &mut Vec<Cow<'a, str>>) -> Parsed<'a> {
     if let Some(key) = raw.repeated {
         return dropped(format!("key_twice:{key}").into());
     }
-    let Some(format) = format.filter(|f| f.fits(&raw)).or_else(|| Format::of(&raw)) else {
+    let Some(format) = layout.format.filter(|f| f.fits(&raw)).or_else(|| Format::of(&raw)) else {
         return dropped("unknown_format".into());
     };
     format.ignored(&raw, ignored_keys);
-    let mut conversation = match format.read(raw) {
+    let mut conversation = match format.read(raw, layout) {
         Ok(conversation) => conversation,
         Err(reason) => return dropped(reason),
     };

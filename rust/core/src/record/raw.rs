@@ -2,7 +2,8 @@
 //!
 //! A number where text belongs must cost one row, not the file, so a field is read as whatever it is and judged later.
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use super::layout::{Key, Layout, TurnKey};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
@@ -92,19 +93,26 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// A visitor that takes every JSON type; each reader below overrides the ones it understands.
+/// A reader of any JSON type; each one below overrides the types it understands.
 macro_rules! any_type {
-    ($name:ident, $value:ty, $($own:item)*) => {
-        struct $name;
+    ($name:ty, $value:ty, $($own:item)*) => {
         impl<'de> Visitor<'de> for $name {
             type Value = $value;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result { f.write_str("any JSON value") }
             $($own)*
         }
+        impl<'de> DeserializeSeed<'de> for $name {
+            type Value = $value;
+            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<$value, D::Error> {
+                deserializer.deserialize_any(self)
+            }
+        }
     };
 }
 
-any_type! { FieldVisitor, Field<'de>,
+struct ReadField;
+
+any_type! { ReadField, Field<'de>,
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Field<'de>, E> { Ok(Field::Text(Cow::Borrowed(text))) }
     fn visit_str<E>(self, text: &str) -> Result<Field<'de>, E> { Ok(Field::Text(Cow::Owned(text.to_owned()))) }
     fn visit_unit<E>(self) -> Result<Field<'de>, E> { Ok(Field::Null) }
@@ -120,13 +128,9 @@ any_type! { FieldVisitor, Field<'de>,
     }
 }
 
-impl<'de> Deserialize<'de> for Field<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldVisitor)
-    }
-}
+struct ReadTurn<'l>(&'l Layout);
 
-any_type! { TurnVisitor, Option<RawTurn<'de>>,
+any_type! { ReadTurn<'_>, Option<RawTurn<'de>>,
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> { Ok(None) }
     fn visit_unit<E>(self) -> Result<Self::Value, E> { Ok(None) }
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> { Ok(None) }
@@ -140,36 +144,28 @@ any_type! { TurnVisitor, Option<RawTurn<'de>>,
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut turn = RawTurn::default();
         while let Some(Text(key)) = map.next_key()? {
-            let slot = match key.as_ref() {
-                "role" | "from" => &mut turn.role,
-                "content" | "value" => &mut turn.content,
-                "reasoning_content" | "reasoning" => &mut turn.reasoning,
-                "tool_calls" => &mut turn.tool_calls,
-                "loss" | "loss_weight" | "weight" | "train" => &mut turn.loss,
-                _ => {
+            let slot = match self.0.turn_key(&key) {
+                Some(TurnKey::Role) => &mut turn.role,
+                Some(TurnKey::Content) => &mut turn.content,
+                Some(TurnKey::Reasoning) => &mut turn.reasoning,
+                Some(TurnKey::ToolCalls) => &mut turn.tool_calls,
+                Some(TurnKey::Loss) => &mut turn.loss,
+                None => {
                     map.next_value::<IgnoredAny>()?;
                     turn.others.push(key);
                     continue;
                 }
             };
-            *slot = map.next_value()?;
+            *slot = map.next_value_seed(ReadField)?;
         }
         Ok(Some(turn))
     }
 }
 
-struct Turn<'a>(Option<RawTurn<'a>>);
-
-impl<'de> Deserialize<'de> for Turn<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TurnVisitor).map(Turn)
-    }
-}
-
-/// A list whose items are read as `$item`; anything else is "other".
+/// A list whose items are read by `$item`; null is missing, anything else is "other".
 macro_rules! list_of {
-    ($visitor:ident, $target:ident, $item:ty, $list:expr) => {
-        any_type! { $visitor, $target<'de>,
+    ($name:ty, $target:ident, $item:expr, $list:expr) => {
+        any_type! { $name, $target<'de>,
             fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> { Ok($target::Other) }
             fn visit_unit<E>(self) -> Result<Self::Value, E> { Ok($target::Missing) }
             fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> { Ok($target::Other) }
@@ -182,25 +178,22 @@ macro_rules! list_of {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut items = Vec::new();
-                while let Some(item) = seq.next_element::<$item>()? {
+                while let Some(item) = seq.next_element_seed($item(&self))? {
                     items.push(item);
                 }
                 Ok($list(items))
             }
         }
-        impl<'de> Deserialize<'de> for $target<'de> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any($visitor)
-            }
-        }
     };
 }
 
-list_of!(TurnsVisitor, Turns, Turn<'de>, |items: Vec<Turn<'de>>| {
-    Turns::List(items.into_iter().map(|t| t.0).collect())
-});
-list_of!(PairVisitor, Pair, Field<'de>, Pair::Items);
-list_of!(HistoryVisitor, History, Pair<'de>, |pairs: Vec<Pair<'de>>| {
+struct ReadTurns<'l>(&'l Layout);
+struct ReadPair;
+struct ReadHistory;
+
+list_of!(ReadTurns<'_>, Turns, |list: &Self| ReadTurn(list.0), Turns::List);
+list_of!(ReadPair, Pair, |_: &Self| ReadField, Pair::Items);
+list_of!(ReadHistory, History, |_: &Self| ReadPair, |pairs: Vec<Pair<'de>>| {
     let pairs: Option<Vec<_>> = pairs
         .into_iter()
         .map(|pair| match pair {
@@ -217,7 +210,9 @@ enum Pair<'a> {
     Other,
 }
 
-any_type! { RecordVisitor, Record<'de>,
+struct ReadRecord<'l>(&'l Layout);
+
+any_type! { ReadRecord<'_>, Record<'de>,
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> { Ok(Record::NotAnObject) }
     fn visit_unit<E>(self) -> Result<Self::Value, E> { Ok(Record::NotAnObject) }
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> { Ok(Record::NotAnObject) }
@@ -233,38 +228,35 @@ any_type! { RecordVisitor, Record<'de>,
         // One bit a known key: a second occurrence is a contradiction in the data.
         let mut seen = 0_u16;
         while let Some(Text(key)) = map.next_key()? {
-            let number = KEYS.iter().position(|k| *k == key);
-            if let Some(number) = number {
-                if seen & (1 << number) != 0 {
-                    raw.repeated = Some(key.clone());
-                }
-                seen |= 1 << number;
+            let Some(known) = self.0.key(&key) else {
+                map.next_value::<IgnoredAny>()?;
+                raw.others.push(key);
+                continue;
+            };
+            let bit = 1 << known as u32;
+            if seen & bit != 0 {
+                raw.repeated = Some(key);
             }
-            match key.as_ref() {
-                "instruction" => raw.instruction = map.next_value()?,
-                "input" => raw.input = map.next_value()?,
-                "output" => raw.output = map.next_value()?,
-                "history" => raw.history = map.next_value()?,
-                "system" => raw.system = map.next_value()?,
-                "tools" => raw.tools = map.next_value()?,
-                "conversations" => raw.conversations = map.next_value()?,
-                "messages" => raw.messages = map.next_value()?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    raw.others.push(key);
-                }
+            seen |= bit;
+            match known {
+                Key::Instruction => raw.instruction = map.next_value_seed(ReadField)?,
+                Key::Input => raw.input = map.next_value_seed(ReadField)?,
+                Key::Output => raw.output = map.next_value_seed(ReadField)?,
+                Key::System => raw.system = map.next_value_seed(ReadField)?,
+                Key::Tools => raw.tools = map.next_value_seed(ReadField)?,
+                Key::History => raw.history = map.next_value_seed(ReadHistory)?,
+                Key::Conversations => raw.conversations = map.next_value_seed(ReadTurns(self.0))?,
+                Key::Messages => raw.messages = map.next_value_seed(ReadTurns(self.0))?,
             }
         }
         Ok(Record::Object(raw))
     }
 }
 
-/// The keys that any format gives a meaning to.
-pub(super) const KEYS: [&str; 8] =
-    ["instruction", "input", "output", "history", "system", "tools", "conversations", "messages"];
-
-impl<'de> Deserialize<'de> for Record<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RecordVisitor)
-    }
+/// Reads one record of a file with this layout.
+pub(super) fn read<'a>(text: &'a str, layout: &Layout) -> Result<Record<'a>, serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let record = ReadRecord(layout).deserialize(&mut json)?;
+    json.end()?;
+    Ok(record)
 }

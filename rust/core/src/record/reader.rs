@@ -1,17 +1,10 @@
-//! A file, cut into records without being parsed: bounded memory whatever its size.
-//!
-//! A JSON array is cut at the commas between its elements by following strings and nesting only; JSONL at its line
-//! breaks. What lies inside a record is somebody else's business, so a broken record is reported there, with its place.
+//! A file, cut into records without being parsed: bounded memory whatever its size and container.
 
-use crate::error::{Error, Result};
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-
-/// How much is read, and about how much is handed over, at a time.
-const CHUNK_BYTES: usize = 2 << 20;
-/// A single record may not be larger: a missing quote would otherwise swallow the rest of a large file.
-const LARGEST_RECORD: usize = 64 << 20;
+use super::container::{self, Container, Stream};
+use super::cut::Cutter;
+use super::parquet::ParquetRows;
+use crate::error::Result;
+use std::path::Path;
 
 /// Some whole records and where they lie.
 #[derive(Debug, Default)]
@@ -31,53 +24,27 @@ pub struct Span {
     pub end: usize,
     /// 0-based number of the record in its file.
     pub row: u64,
-    /// 1-based line of its first byte.
+    /// 1-based line of its first byte, in an archive that of the text inside; in Parquet the row counted from 1.
     pub line: u64,
     /// 1-based column of its first byte.
     pub column: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nothing but blanks so far: an array or lines?
-    Start,
-    /// In an array, before an element or the closing bracket. `true`: right after `[`.
-    Element(bool),
-    /// In an array, behind an element.
-    Comma,
-    /// Behind the array: only blanks may follow.
-    End,
-    /// In a file of lines.
-    Lines,
+/// Whether a file holds its text as it is, so that its size bounds that of its records. What cannot be read does not.
+#[must_use]
+pub fn is_plain(path: &Path) -> bool {
+    container::open(path, path).is_ok_and(|(_, container)| container == Container::Plain)
+}
+
+enum Source {
+    Text(Box<Cutter>),
+    Rows(Box<ParquetRows>),
 }
 
 /// Reads a file as [`Chunk`]s. Iteration ends after the first error.
 pub struct Reader {
-    path: PathBuf,
-    file: File,
-    /// Bytes that are read but not handed over; `scanned` of them are understood.
-    pending: Vec<u8>,
-    scanned: usize,
-    state: State,
-    /// Where the scanner stands inside an unfinished element.
-    element: Option<Element>,
-    row: u64,
-    /// Lines before `counted`, and the file offset (relative to `pending`) where the current line began.
-    line: u64,
-    counted: usize,
-    line_start: i64,
-    at_end: bool,
+    source: Source,
     failed: bool,
-    hasher: blake3::Hasher,
-    bytes_read: u64,
-}
-
-/// Progress inside one element of an array.
-#[derive(Debug, Clone, Copy)]
-struct Element {
-    start: usize,
-    depth: u32,
-    in_string: bool,
 }
 
 impl Reader {
@@ -85,295 +52,41 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], or [`Error::File`] for a folder, a device, or a container that is not read yet.
+    /// [`Error::Io`](crate::error::Error::Io), or [`Error::File`](crate::error::Error::File) for a folder, a device,
+    /// a container that is not read, or text in another encoding.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        let kind = file.metadata().map_err(Error::io("read", path))?;
-        let refuse = |problem: &str, hint: &str| Error::File {
-            path: path.to_path_buf(),
-            problem: problem.to_owned(),
-            hint: hint.to_owned(),
-        };
-        if !kind.is_file() {
-            return Err(refuse("is not a regular file", "give the path of a JSON or JSONL file"));
-        }
-        let mut reader = Self {
-            path: path.to_path_buf(),
-            file,
-            pending: Vec::new(),
-            scanned: 0,
-            state: State::Start,
-            element: None,
-            row: 0,
-            line: 1,
-            counted: 0,
-            line_start: 0,
-            at_end: false,
-            failed: false,
-            hasher: blake3::Hasher::new(),
-            bytes_read: 0,
-        };
-        reader.fill()?;
-        let head = &reader.pending;
-        if head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            return Err(refuse("is compressed, which is not read yet", "unpack it first"));
-        }
-        if head.starts_with(b"PAR1") {
-            return Err(refuse("is a Parquet file, which is not read yet", "export it as JSONL first"));
-        }
-        if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
-            return Err(refuse("is UTF-16 text", "save it as UTF-8"));
-        }
-        if head.starts_with(&[0xef, 0xbb, 0xbf]) {
-            reader.scanned = 3;
-            reader.counted = 3;
-            reader.line_start = 3;
-        }
-        Ok(reader)
+        Self::open_as(path, path)
     }
 
-    /// Bytes read so far.
+    /// The same, for a file that messages call by another name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::open`].
+    pub fn open_as(path: &Path, shown: &Path) -> Result<Self> {
+        let source = match container::open(path, shown)? {
+            (file, Container::Parquet) => Source::Rows(Box::new(ParquetRows::open(file, shown)?)),
+            (file, container) => Source::Text(Box::new(Cutter::new(Stream::new(file, container, shown)?, shown)?)),
+        };
+        Ok(Self { source, failed: false })
+    }
+
+    /// Bytes read from the file so far; of Parquet, about so many.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
-        self.bytes_read
+        match &self.source {
+            Source::Text(cutter) => cutter.stream().bytes_read(),
+            Source::Rows(rows) => rows.bytes_read(),
+        }
     }
 
-    /// Hash of all bytes, once the last chunk has been handed over.
+    /// Hash of the file as it lies on disk, once the last chunk has been handed over.
     #[must_use]
     pub fn digest(&self) -> blake3::Hash {
-        self.hasher.finalize()
-    }
-
-    /// Reads one more block; notes the end of the file.
-    fn fill(&mut self) -> Result<()> {
-        let before = self.pending.len();
-        self.pending.reserve(CHUNK_BYTES);
-        let read = Read::by_ref(&mut self.file)
-            .take(CHUNK_BYTES as u64)
-            .read_to_end(&mut self.pending)
-            .map_err(Error::io("read", &self.path))?;
-        self.hasher.update(&self.pending[before..]);
-        self.bytes_read += read as u64;
-        self.at_end = read < CHUNK_BYTES;
-        Ok(())
-    }
-
-    fn next_chunk(&mut self) -> Result<Option<Chunk>> {
-        let mut records = Vec::new();
-        loop {
-            let outcome = self.scan(&mut records);
-            if outcome.is_err() && !records.is_empty() {
-                // What stands before the error is whole; the error is found again by the next call.
-                return Ok(Some(self.hand_over(records)));
-            }
-            outcome?;
-            if !records.is_empty() && (self.at_end || self.pending.len() >= CHUNK_BYTES) {
-                return Ok(Some(self.hand_over(records)));
-            }
-            if self.at_end {
-                return self.finish();
-            }
-            if self.pending.len() > LARGEST_RECORD {
-                return Err(self.too_large());
-            }
-            self.fill()?;
+        match &self.source {
+            Source::Text(cutter) => cutter.stream().digest(),
+            Source::Rows(rows) => rows.digest(),
         }
-    }
-
-    /// Cuts as many whole records as there are.
-    fn scan(&mut self, records: &mut Vec<Span>) -> Result<()> {
-        loop {
-            if self.state == State::Lines {
-                let rest = &self.pending[self.scanned..];
-                let length = match memchr::memchr(b'\n', rest) {
-                    Some(found) => found,
-                    None if self.at_end => rest.len(),
-                    None => return Ok(()),
-                };
-                let line = &rest[..length];
-                let lead = line.len() - line.trim_ascii_start().len();
-                let (start, end) = (self.scanned + lead, self.scanned + lead + line.trim_ascii().len());
-                if start < end {
-                    records.push(self.span(start, end));
-                }
-                self.scanned = (self.scanned + length + 1).min(self.pending.len());
-                if self.scanned == self.pending.len() {
-                    return Ok(());
-                }
-                continue;
-            }
-            if self.element.is_some() {
-                match self.end_of_element() {
-                    Some(end) => {
-                        let start = self.element.take().map_or(end, |e| e.start);
-                        records.push(self.span(start, end));
-                        self.scanned = end;
-                        self.state = State::Comma;
-                    }
-                    None => return Ok(()),
-                }
-                continue;
-            }
-            let rest = &self.pending[self.scanned..];
-            self.scanned += rest.len() - rest.trim_ascii_start().len();
-            let Some(&byte) = self.pending.get(self.scanned) else {
-                return Ok(());
-            };
-            self.state = match (self.state, byte) {
-                (State::Start, b'[') => State::Element(true),
-                (State::Start, b'{') => State::Lines,
-                (State::Start, _) => {
-                    return Err(self.syntax(
-                        "neither a JSON array nor JSONL starts like this",
-                        "the file must begin with `[` (an array of records) or `{` (one record a line)",
-                    ));
-                }
-                (State::Element(true) | State::Comma, b']') => State::End,
-                (State::Element(_), b',' | b']' | b'}' | b':') => {
-                    return Err(self.syntax("a record is missing here", "remove the comma too many"));
-                }
-                (State::Element(_), _) => {
-                    self.element = Some(Element { start: self.scanned, depth: 0, in_string: false });
-                    continue;
-                }
-                (State::Comma, b',') => State::Element(false),
-                (State::Comma, _) => {
-                    return Err(self.syntax("expected `,` or `]` here", "records are parted by commas"));
-                }
-                (State::End, _) => {
-                    return Err(self.syntax(
-                        "there is text behind the array",
-                        "several arrays in one file are not a JSON document; JSONL has no brackets",
-                    ));
-                }
-                (State::Lines, _) => State::Lines,
-            };
-            if self.state != State::Lines {
-                self.scanned += 1;
-            }
-        }
-    }
-
-    /// Follows strings and nesting from `scanned` on; the end of the element, if it lies in `pending`.
-    fn end_of_element(&mut self) -> Option<usize> {
-        let element = self.element.as_mut()?;
-        let bytes = &self.pending;
-        let mut at = self.scanned;
-        while at < bytes.len() {
-            if element.in_string {
-                match memchr::memchr2(b'"', b'\\', &bytes[at..]) {
-                    None => at = bytes.len(),
-                    Some(found) if bytes[at + found] == b'\\' => {
-                        if at + found + 1 >= bytes.len() {
-                            // The escaped byte is not there yet: come back to the backslash.
-                            self.scanned = at + found;
-                            return None;
-                        }
-                        at += found + 2;
-                    }
-                    Some(found) => {
-                        at += found + 1;
-                        element.in_string = false;
-                        if element.depth == 0 {
-                            return Some(at);
-                        }
-                    }
-                }
-                continue;
-            }
-            match bytes[at] {
-                b'"' => element.in_string = true,
-                b'{' | b'[' => element.depth += 1,
-                // At depth 0 this is the end of a bare number or word: it belongs to the array.
-                b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t' if element.depth == 0 => {
-                    return Some(at);
-                }
-                b'}' | b']' => {
-                    element.depth -= 1;
-                    if element.depth == 0 {
-                        return Some(at + 1);
-                    }
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        self.scanned = at;
-        None
-    }
-
-    /// The end of the file: is everything closed?
-    fn finish(&mut self) -> Result<Option<Chunk>> {
-        if let Some(element) = self.element.take() {
-            // Parsing the rest as a record finds the exact place of the fault.
-            let end = self.pending.len();
-            let records = vec![self.span(element.start, end)];
-            self.scanned = end;
-            self.state = State::Comma;
-            return Ok(Some(self.hand_over(records)));
-        }
-        match self.state {
-            State::Start => Err(Error::File {
-                path: self.path.clone(),
-                problem: "is empty".to_owned(),
-                hint: "it should hold records, as a JSON array or one JSON object a line".to_owned(),
-            }),
-            State::Element(_) | State::Comma => {
-                Err(self.syntax("the array is not closed", "the file ends too early; was it cut in transfer?"))
-            }
-            State::End | State::Lines => Ok(None),
-        }
-    }
-
-    fn hand_over(&mut self, records: Vec<Span>) -> Chunk {
-        let cut = self.element.map_or(self.scanned, |e| e.start);
-        self.count_lines(cut);
-        let rest = self.pending[cut..].to_vec();
-        let mut bytes = std::mem::replace(&mut self.pending, rest);
-        bytes.truncate(cut);
-        self.scanned -= cut;
-        self.counted -= cut;
-        self.line_start -= cut as i64;
-        if let Some(element) = &mut self.element {
-            element.start = 0;
-        }
-        Chunk { bytes, records }
-    }
-
-    fn span(&mut self, start: usize, end: usize) -> Span {
-        self.count_lines(start);
-        let column = (start as i64 - self.line_start + 1) as u64;
-        let span = Span { start, end, row: self.row, line: self.line, column };
-        self.row += 1;
-        span
-    }
-
-    /// Moves the line counter forward to `to`.
-    fn count_lines(&mut self, to: usize) {
-        if to > self.counted {
-            let passed = &self.pending[self.counted..to];
-            if let Some(last) = memchr::memrchr(b'\n', passed) {
-                self.line += memchr::memchr_iter(b'\n', passed).count() as u64;
-                self.line_start = (self.counted + last + 1) as i64;
-            }
-            self.counted = to;
-        }
-    }
-
-    fn syntax(&mut self, problem: &str, hint: &'static str) -> Error {
-        self.count_lines(self.scanned);
-        let column = (self.scanned as i64 - self.line_start + 1) as u64;
-        Error::Syntax { path: self.path.clone(), line: self.line, column, problem: problem.to_owned(), hint }
-    }
-
-    fn too_large(&mut self) -> Error {
-        if let Some(element) = self.element {
-            self.scanned = element.start;
-        }
-        self.syntax(
-            &format!("a record larger than {} MiB begins here", LARGEST_RECORD >> 20),
-            "is a quote or a bracket missing?",
-        )
     }
 }
 
@@ -384,130 +97,11 @@ impl Iterator for Reader {
         if self.failed {
             return None;
         }
-        let next = self.next_chunk().transpose();
-        self.failed = matches!(next, Some(Err(_)));
-        next
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn read(text: &[u8]) -> Result<Vec<(String, u64, u64)>> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        std::fs::write(&path, text).unwrap();
-        let mut rows = Vec::new();
-        for chunk in Reader::open(&path)? {
-            let chunk = chunk?;
-            for r in &chunk.records {
-                rows.push((String::from_utf8_lossy(&chunk.bytes[r.start..r.end]).into_owned(), r.line, r.column));
-            }
-        }
-        Ok(rows)
-    }
-
-    fn texts(text: &str) -> Vec<String> {
-        read(text.as_bytes()).unwrap().into_iter().map(|r| r.0).collect()
-    }
-
-    #[test]
-    fn arrays_are_cut_at_their_commas() {
-        assert_eq!(
-            texts(r#" [ {"a":"],}\""} , [1,{"b":2}],3 ,"x,y", null ] "#),
-            [r#"{"a":"],}\""}"#, "[1,{\"b\":2}]", "3", "\"x,y\"", "null"]
-        );
-        assert_eq!(texts("[]"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn lines_are_cut_at_their_ends() {
-        assert_eq!(texts("\u{feff}{\"a\":1}\r\n\n  {\"b\":2}  \n{\"c\":3}"), ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]);
-    }
-
-    #[test]
-    fn every_record_knows_its_place() {
-        let rows = read(b"[\n  {\"a\": \"x\"},\n  {\"b\":\n 1}, {}\n]").unwrap();
-        assert_eq!(rows.iter().map(|r| (r.1, r.2)).collect::<Vec<_>>(), [(2, 3), (3, 3), (4, 6)]);
-    }
-
-    #[test]
-    fn faults_between_records_have_a_place() {
-        for (text, place) in [
-            ("", "is empty"),
-            (" \n ", "is empty"),
-            ("hello", ":1:1: neither"),
-            ("[{} {}]", ":1:5: expected `,` or `]`"),
-            ("[{},\n,{}]", ":2:1: a record is missing"),
-            ("[{},]", ":1:5: a record is missing"),
-            ("[{}", ":1:4: the array is not closed"),
-            ("[{},", ":1:5: the array is not closed"),
-            ("[{}]\n[{}]", ":2:1: there is text behind"),
-            ("[}", ":1:2: a record is missing"),
-        ] {
-            let error = read(text.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(place), "{text:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn an_unfinished_record_is_handed_over_to_be_diagnosed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        std::fs::write(&path, "[{\"a\": \"never ends}]").unwrap();
-        let chunks: Vec<_> = Reader::open(&path).unwrap().collect();
-        assert_eq!(chunks[0].as_ref().unwrap().records.len(), 1);
-        assert!(chunks[1].is_err());
-    }
-
-    #[test]
-    fn other_containers_are_named() {
-        for (bytes, word) in [
-            (&[0x1f_u8, 0x8b, 8][..], "compressed"),
-            (&[0x28, 0xb5, 0x2f, 0xfd], "compressed"),
-            (b"PAR1", "Parquet"),
-            (&[0xff, 0xfe, b'[', 0], "UTF-16"),
-        ] {
-            assert!(read(bytes).unwrap_err().to_string().contains(word));
-        }
-    }
-
-    #[test]
-    fn records_larger_than_a_block_are_whole() {
-        let long = format!("{{\"a\":\"{}\"}}", "x\\\"".repeat(CHUNK_BYTES));
-        let text = format!("[{long},{{}},{long}]");
-        assert_eq!(texts(&text), [long.as_str(), "{}", long.as_str()]);
-    }
-
-    fn json() -> impl Strategy<Value = serde_json::Value> {
-        let leaf = prop_oneof![
-            any::<f64>().prop_map(|x| serde_json::json!(x)),
-            any::<String>().prop_map(serde_json::Value::from),
-            Just(serde_json::Value::Null)
-        ];
-        leaf.prop_recursive(4, 32, 5, |inner| {
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..5).prop_map(serde_json::Value::from),
-                proptest::collection::btree_map(any::<String>(), inner, 0..5)
-                    .prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn any_array_is_cut_as_serde_reads_it(values in proptest::collection::vec(json(), 0..20), pretty: bool) {
-            let text = if pretty { serde_json::to_string_pretty(&values) } else { serde_json::to_string(&values) }.unwrap();
-            let cut: Vec<serde_json::Value> = texts(&text).iter().map(|t| serde_json::from_str(t).unwrap()).collect();
-            let whole: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(cut, whole);
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(prop_oneof![Just(b'['), Just(b'{'), Just(b'"'), Just(b'\\'), Just(b','), Just(b']'), Just(b'}'), Just(b'\n'), any::<u8>()], 0..200)) {
-            let _ = read(&bytes);
-        }
+        let next = match &mut self.source {
+            Source::Text(cutter) => cutter.next_chunk(),
+            Source::Rows(rows) => rows.next_chunk(),
+        };
+        self.failed = next.is_err();
+        next.transpose()
     }
 }

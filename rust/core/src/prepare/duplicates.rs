@@ -1,0 +1,140 @@
+//! Rows that say the same as an earlier row, found in file order whatever the number of threads.
+//!
+//! Conversations are hashed on all cores; one table, 16 bytes a row, then says in file order which of them were seen
+//! before. A chance hit among a thousand million rows is less likely than 10⁻¹¹ (96 bits).
+
+use super::rows;
+use crate::conversation::Conversation;
+use crate::error::{Error, Result};
+use crate::record::{self, Layout, Variables, reader::Chunk};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+
+/// What is done about rows that are equal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deduplicate {
+    /// Nothing.
+    #[default]
+    Off,
+    /// A row whose conversation is equal to an earlier one is dropped.
+    Exact,
+}
+
+/// What is known of a record before it is encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Hash of the first user turn: rows with equal questions belong on the same side of a split.
+    pub question: i64,
+    /// The earlier row that said the same.
+    pub first: Option<First>,
+}
+
+/// The first of several equal rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct First {
+    /// Index into the sources.
+    pub file: u32,
+    /// 0-based row.
+    pub row: u64,
+}
+
+/// The conversations seen so far.
+#[derive(Debug, Default)]
+pub struct Duplicates {
+    seen: HashMap<[u32; 3], u32>,
+    /// Rows up to and with the last chunk.
+    rows: u64,
+    /// Rows before each file.
+    files: Vec<u64>,
+}
+
+impl Duplicates {
+    /// The next file begins. Every file does, also one of which nothing is wanted.
+    pub fn next_file(&mut self) {
+        self.files.push(self.rows);
+    }
+
+    /// Marks the records of the next chunk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] when there are more rows than the table can number. Broken JSON is left for who encodes it.
+    pub fn mark(&mut self, chunk: &Chunk, path: &Path, layout: &Layout, variables: &Variables) -> Result<Vec<Mark>> {
+        let hashed: Vec<Option<Hashed>> = chunk
+            .records
+            .par_iter()
+            .map(|span| {
+                let text = rows::text_of(path, &chunk.bytes, span).ok()?;
+                let conversation = record::parse_as(text, layout, variables).ok()?.conversation.ok()?;
+                Some(hash(&conversation))
+            })
+            .collect();
+        let mut marks = Vec::with_capacity(hashed.len());
+        let before = self.files.last().copied().unwrap_or(0);
+        self.rows += hashed.len() as u64;
+        for (span, hashed) in chunk.records.iter().zip(hashed) {
+            let Some(hashed) = hashed else {
+                marks.push(Mark::default());
+                continue;
+            };
+            let row = u32::try_from(before + span.row).map_err(|_| Error::Option {
+                problem: "`deduplicate` cannot number more than 4,294,967,296 rows".to_owned(),
+            })?;
+            let first = match self.seen.entry(hashed.whole) {
+                Entry::Occupied(seen) => Some(*seen.get()),
+                Entry::Vacant(free) => {
+                    free.insert(row);
+                    None
+                }
+            };
+            let first = first.map(|row| self.place(row));
+            marks.push(Mark { question: hashed.question, first });
+        }
+        Ok(marks)
+    }
+
+    /// File and row of a row counted over all files.
+    fn place(&self, row: u32) -> First {
+        let row = u64::from(row);
+        let file = self.files.partition_point(|&before| before <= row).saturating_sub(1);
+        First { file: file as u32, row: row - self.files.get(file).copied().unwrap_or(0) }
+    }
+}
+
+struct Hashed {
+    whole: [u32; 3],
+    question: i64,
+}
+
+/// Everything that a sample is made from goes in, and every part with its length: no two conversations look alike.
+fn hash(conversation: &Conversation<'_>) -> Hashed {
+    let mut hasher = blake3::Hasher::new();
+    let mut put = |part: Option<&str>| {
+        let part = part.map_or((u64::MAX, ""), |text| (text.len() as u64, text));
+        hasher.update(&part.0.to_le_bytes());
+        hasher.update(part.1.as_bytes());
+    };
+    put(conversation.tools.as_deref());
+    for message in &conversation.messages {
+        put(Some(message.role.name()));
+        put(Some(&message.content));
+        put(message.reasoning.as_deref());
+        put(message.loss.map(|learned| if learned { "1" } else { "0" }));
+        put(Some(&message.tool_calls.len().to_string()));
+        message.tool_calls.iter().for_each(|call| put(Some(call)));
+    }
+    let word =
+        |bytes: &[u8; 32], at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let whole = hasher.finalize();
+    let asked = conversation.messages.iter().find(|m| m.role == crate::conversation::Role::User);
+    let question = blake3::hash(asked.map_or("", |m| m.content.as_ref()).as_bytes());
+    let (low, high) = (word(question.as_bytes(), 0), word(question.as_bytes(), 4));
+    Hashed {
+        whole: [0, 4, 8].map(|at| word(whole.as_bytes(), at)),
+        question: (u64::from(low) | u64::from(high) << 32).cast_signed(),
+    }
+}

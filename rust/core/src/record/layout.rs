@@ -1,0 +1,174 @@
+//! What a file calls things: LLaMA-Factory's `columns` and `tags`, and the names that every file may use.
+
+use super::format::Format;
+use crate::conversation::Role;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The record keys that any format gives a meaning to, in the order of [`Key`].
+const RECORD_KEYS: [&str; 8] =
+    ["instruction", "input", "output", "history", "system", "tools", "conversations", "messages"];
+
+/// A record key, whatever the file calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    Instruction,
+    Input,
+    Output,
+    History,
+    System,
+    Tools,
+    Conversations,
+    Messages,
+}
+
+const KEYS: [Key; 8] = [
+    Key::Instruction,
+    Key::Input,
+    Key::Output,
+    Key::History,
+    Key::System,
+    Key::Tools,
+    Key::Conversations,
+    Key::Messages,
+];
+
+/// A key of a turn, whatever the file calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TurnKey {
+    Role,
+    Content,
+    Reasoning,
+    ToolCalls,
+    Loss,
+}
+
+/// How the records of a file are to be read. The default is what every file is read by that says nothing else.
+///
+/// Names that are not listed keep their defaults; in LLaMA-Factory they lose them, and a column is lost silently.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Layout {
+    /// The format, if it is not to be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// Our name of a record key → the file's; an empty one: the file has none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
+    /// `role` and `content` → the file's keys of a turn; `user`, `assistant`, `observation`, `function` and
+    /// `system` → what the file calls these roles.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Who speaks, and whether the text is a call of a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Speaker {
+    pub(super) role: Role,
+    pub(super) calls: bool,
+}
+
+impl Layout {
+    /// What a key of a record means; a name that the file gives to something else means nothing more by itself.
+    pub(super) fn key(&self, name: &str) -> Option<Key> {
+        if !self.columns.is_empty() {
+            if let Some((ours, _)) = self.columns.iter().find(|(_, theirs)| *theirs == name && !theirs.is_empty()) {
+                return position(ours);
+            }
+            if self.columns.contains_key(name) {
+                return None;
+            }
+        }
+        position(name)
+    }
+
+    /// What a key of a turn means.
+    pub(super) fn turn_key(&self, name: &str) -> Option<TurnKey> {
+        let tag = |ours: &str| self.tags.get(ours).map(String::as_str);
+        if !self.tags.is_empty() {
+            if tag("role") == Some(name) {
+                return Some(TurnKey::Role);
+            }
+            if tag("content") == Some(name) {
+                return Some(TurnKey::Content);
+            }
+        }
+        match name {
+            "role" | "from" if tag("role").is_none() => Some(TurnKey::Role),
+            "content" | "value" if tag("content").is_none() => Some(TurnKey::Content),
+            "reasoning_content" | "reasoning" => Some(TurnKey::Reasoning),
+            "tool_calls" => Some(TurnKey::ToolCalls),
+            "loss" | "loss_weight" | "weight" | "train" => Some(TurnKey::Loss),
+            _ => None,
+        }
+    }
+
+    /// Who a role's name stands for: the file's own names first.
+    pub(super) fn speaker(&self, name: &str) -> Option<Speaker> {
+        let own =
+            self.tags.iter().find(|(ours, theirs)| *theirs == name && !matches!(ours.as_str(), "role" | "content"));
+        let (role, calls) = match own.map_or(name, |(ours, _)| ours.as_str()) {
+            "user" | "human" => (Role::User, false),
+            "assistant" | "gpt" | "model" | "bot" | "bing" | "chatgpt" => (Role::Assistant, false),
+            "system" | "developer" => (Role::System, false),
+            "tool" | "observation" | "function_response" => (Role::Tool, false),
+            // The tag is LLaMA-Factory's word for a call, the role OpenAI's older one for its result.
+            "function" if own.is_some() => (Role::Assistant, true),
+            "function" => (Role::Tool, false),
+            "function_call" => (Role::Assistant, true),
+            _ => return None,
+        };
+        Some(Speaker { role, calls })
+    }
+
+    /// The names that stand for nothing here, if there are any.
+    #[must_use]
+    pub fn unknown_names(&self) -> Vec<&str> {
+        const TAGS: [&str; 7] = ["role", "content", "user", "assistant", "observation", "function", "system"];
+        let columns = self.columns.keys().filter(|k| position(k).is_none());
+        let tags = self.tags.keys().filter(|k| !TAGS.contains(&k.as_str()));
+        columns.chain(tags).map(String::as_str).collect()
+    }
+}
+
+fn position(name: &str) -> Option<Key> {
+    RECORD_KEYS.iter().position(|k| *k == name).map(|i| KEYS[i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(json: &str) -> Layout {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn unlisted_names_keep_their_meaning() {
+        let renamed = layout(r#"{"columns": {"instruction": "question", "output": "answer", "system": ""}}"#);
+        assert_eq!(renamed.key("question"), Some(Key::Instruction));
+        assert_eq!(renamed.key("input"), Some(Key::Input));
+        assert_eq!((renamed.key("instruction"), renamed.key("system"), renamed.key("")), (None, None, None));
+        let swapped = layout(r#"{"columns": {"input": "output", "output": "input"}}"#);
+        assert_eq!((swapped.key("input"), swapped.key("output")), (Some(Key::Output), Some(Key::Input)));
+    }
+
+    #[test]
+    fn tags_name_roles_and_keys() {
+        let tagged =
+            layout(r#"{"tags": {"role": "speaker", "user": "USER", "function": "call", "assistant": "user"}}"#);
+        assert_eq!((tagged.turn_key("speaker"), tagged.turn_key("from")), (Some(TurnKey::Role), None));
+        assert_eq!(tagged.turn_key("value"), Some(TurnKey::Content));
+        let role = |name| tagged.speaker(name).map(|s| (s.role, s.calls));
+        assert_eq!(role("USER"), Some((Role::User, false)));
+        assert_eq!(role("user"), Some((Role::Assistant, false)));
+        assert_eq!(role("call"), Some((Role::Assistant, true)));
+        assert_eq!(role("function"), Some((Role::Tool, false)));
+        assert_eq!(role("narrator"), None);
+    }
+
+    #[test]
+    fn names_without_a_meaning_are_found() {
+        assert_eq!(layout(r#"{"columns": {"images": "x"}, "tags": {"role": "r"}}"#).unknown_names(), ["images"]);
+    }
+}
