@@ -102,7 +102,7 @@ def test_no_argument_of_llamafactory_or_of_the_hugging_face_trainer_is_unknown()
     names = {name for line in lines if not line.startswith("#") for name in line.split()}
     assert len(names) > 270
     names |= {f.name for f in fields(transformers.Seq2SeqTrainingArguments)}
-    unknown = names - set(KEYS) - set(RULES) - set(TRANSLATED) - {"mix_strategy", "interleave_probs"}
+    unknown = names - set(KEYS) - set(RULES) - set(TRANSLATED)
     assert not unknown
 
 

@@ -56,6 +56,7 @@ class DataKeys:
         "all are used up (smaller ones are repeated)",
         differs="rows are drawn in a random order, not from the beginning of each dataset; what is held out is taken "
         "before, so no repeated row is on both sides",
+        lacks="interleave_once",
     )
     interleave_probs: list[float] = key(
         [], "shares of the datasets when they are interleaved, one for each; unset: they take turns"
