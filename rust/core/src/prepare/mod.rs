@@ -233,7 +233,8 @@ fn existing(out: &Path, fingerprint: &str) -> Result<Option<Manifest>> {
     let manifest = match manifest_of(out) {
         Some(manifest) => manifest,
         None if !out.exists() || std::fs::read_dir(out).is_ok_and(|mut d| d.next().is_none()) => return Ok(None),
-        None => return Err(taken("is not empty, and not a prepared dataset")),
+        // Another process may have put its folder there between the two questions.
+        None => manifest_of(out).ok_or_else(|| taken("is not empty, and not a prepared dataset"))?,
     };
     if manifest.fingerprint != fingerprint {
         return Err(taken("holds other prepared data"));
