@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,12 +157,17 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(
         "import sys; from qlora_fast import preparation; from qlora_fast.cli import main;"
         f"preparation.PART_BYTES = {PART_BYTES}; sys.argv[1:] = {words!r}; main()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
-    wait_until(process, lambda: parts_done(tmp_path) >= 3)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate()[1].decode()
-    if process.returncode == 0:
-        pytest.skip("the machine was faster than the signal")
+    for _ in range(20):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE
+        )
+        wait_until(process, lambda: parts_done(tmp_path) >= 3)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1].decode()
+        if not (tmp_path / "out").exists():
+            break
+        # The signal came after the last rename: all is done, and nothing was there to keep.
+        shutil.rmtree(tmp_path / "out")
     assert process.returncode == 130
     folder = working_folder(tmp_path)
     assert folder is not None
