@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Texts that a thread takes at a time.
-const TEXTS_AT_A_TIME: usize = 128;
+/// Bytes of text that a thread takes at a time, so that none waits long for another at the end.
+const SHARE: usize = 64 << 10;
 
 /// Turns text into ids.
 pub trait Engine: Send + Sync {
@@ -119,27 +119,42 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`], should the engine refuse a text, and [`Error::Option`] if no thread can be started.
     pub fn encode_all<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Result<(Vec<u32>, Vec<usize>)> {
-        let encode = |some: &[T]| -> std::result::Result<_, String> {
-            let (mut ids, mut lengths) = (Vec::new(), Vec::with_capacity(some.len()));
-            for text in some {
-                let before = ids.len();
-                self.engine.encode(text.as_ref(), &mut ids)?;
-                lengths.push(ids.len() - before);
-            }
-            Ok((ids, lengths))
-        };
+        if threads == 1 {
+            return self.encode_some(texts);
+        }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
-        let parts =
-            pool.install(|| texts.par_chunks(TEXTS_AT_A_TIME).map(encode).collect::<std::result::Result<Vec<_>, _>>());
-        let parts = parts.map_err(|problem| Error::Tokenizer { problem, hint: "try another engine".to_owned() })?;
-        let mut ids = Vec::with_capacity(parts.iter().map(|(ids, _)| ids.len()).sum());
-        let mut lengths = Vec::with_capacity(texts.len());
-        for (some_ids, some_lengths) in parts {
-            ids.extend(some_ids);
-            lengths.extend(some_lengths);
+        pool.install(|| {
+            let parts: Vec<_> =
+                shares(texts).into_par_iter().map(|some| self.encode_some(some)).collect::<Result<_>>()?;
+            let mut ids = vec![0; parts.iter().map(|(ids, _)| ids.len()).sum()];
+            let mut rest = ids.as_mut_slice();
+            let mut places = Vec::with_capacity(parts.len());
+            for (some, _) in &parts {
+                let place;
+                (place, rest) = rest.split_at_mut(some.len());
+                places.push((place, some));
+            }
+            places.into_par_iter().for_each(|(place, some)| place.copy_from_slice(some));
+            Ok((ids, parts.into_iter().flat_map(|(_, lengths)| lengths).collect()))
+        })
+    }
+
+    fn encode_some<T: AsRef<str>>(&self, texts: &[T]) -> Result<(Vec<u32>, Vec<usize>)> {
+        let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
+        let (mut ids, mut lengths) = (Vec::with_capacity(bytes / 4), Vec::with_capacity(texts.len()));
+        for (i, text) in texts.iter().enumerate() {
+            // Texts lie here and there, and the processor cannot know which is next.
+            if let Some(next) = texts.get(i + 1) {
+                native::prefetch(next.as_ref());
+            }
+            let before = ids.len();
+            self.engine
+                .encode(text.as_ref(), &mut ids)
+                .map_err(|problem| Error::Tokenizer { problem, hint: "try another engine".to_owned() })?;
+            lengths.push(ids.len() - before);
         }
         Ok((ids, lengths))
     }
@@ -180,6 +195,19 @@ impl Tokenizer {
     pub fn has_lookalike(&self, text: &str) -> bool {
         self.lookalikes.as_ref().is_some_and(|l| l.is_match(text))
     }
+}
+
+/// Neighbouring texts of about [`SHARE`] bytes together.
+fn shares<T: AsRef<str>>(texts: &[T]) -> Vec<&[T]> {
+    let (mut shares, mut from, mut bytes) = (Vec::new(), 0, 0);
+    for (i, text) in texts.iter().enumerate() {
+        bytes += text.as_ref().len();
+        if bytes >= SHARE || i + 1 == texts.len() {
+            shares.push(&texts[from..=i]);
+            (from, bytes) = (i + 1, 0);
+        }
+    }
+    shares
 }
 
 fn of_native(engine: native::Native) -> (Box<dyn Engine>, Vec<AddedToken>) {

@@ -1,31 +1,76 @@
-//! What a thread has seen: short pieces by key, a line of the processor's cache for two.
+//! What a thread has seen: pieces by their text, a line of the processor's cache for a handful of them.
+//!
+//! Most pieces of a text are words that came before, so how fast text is encoded hangs on how much of the hot part of
+//! this table the processor keeps near. Pieces of at most [`BRIEF`] bytes, three of four in English, therefore stand in a table of
+//! their own where each takes sixteen bytes; longer ones of up to [`super::tables::SHORT`] in one of twenty-four.
 
+use super::cpu::{self, Cpu, NamedValues};
 use super::long::LongPieces;
 use super::merge::Scratch;
 use super::tables::{Key, hash};
 
-/// Lines of the cache of short pieces, of 64 bytes and two pieces each.
+/// Bytes of a piece that fit into a [`Name`].
+pub(super) const BRIEF: usize = 7;
+/// Lines of brief pieces.
+const BRIEF_LINES: usize = 1 << 14;
+/// Lines of longer ones.
 const LINES: usize = 1 << 16;
-/// Ids that a line holds itself, for each of its pieces.
-pub(super) const INLINE: usize = 3;
-/// Ids of pieces with more than [`INLINE`]: beyond that the cache begins anew.
-const OVERFLOW: usize = 1 << 18;
+/// Ids of pieces with more than two: beyond that the cache begins anew.
+const OVERFLOW: usize = 1 << 19;
 /// Pieces that are looked up together, so that the processor waits for many lines at once.
 pub(super) const TOGETHER: usize = 64;
 
-/// Two pieces and their ids, as large as a line of the processor's cache.
+/// A brief piece: its bytes, and their number in the eighth.
+pub(super) type Name = u64;
+
+/// One or two ids, or where more of them stand: in the upper two bits how many (3: more), below them the second id or how
+/// many, and in the lower half the first id or the place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Found(pub(super) u64);
+
+impl Found {
+    #[inline(always)]
+    pub(super) fn count(self) -> usize {
+        (self.0 >> 62) as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn first(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    pub(super) fn second(self) -> u32 {
+        (self.0 >> 32) as u32 & cpu::SECOND
+    }
+
+    /// Whether it is one id or two: neither nothing nor a place.
+    #[inline(always)]
+    pub(super) fn is_plain(self) -> bool {
+        cpu::is_plain(self.0)
+    }
+
+    fn of(count: u64, second: u32, first: u32) -> Self {
+        Self(count << 62 | u64::from(second) << 32 | u64::from(first))
+    }
+}
+
+/// Pieces of eight bytes and more.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 pub(super) struct Line {
-    keys: [Key; 2],
-    /// Ids, and how many.
-    pub(super) ids: [[u32; INLINE + 1]; 2],
+    firsts: [u64; 2],
+    seconds: [u64; 2],
+    found: [u64; 2],
 }
 
 /// What a thread has seen, bounded, and its buffers.
 pub(super) struct Cache {
-    pub(super) lines: Box<[Line]>,
+    pub(super) brief: Box<[NamedValues; BRIEF_LINES]>,
+    pub(super) lines: Box<[Line; LINES]>,
     overflow: Vec<u32>,
+    /// Pieces that found all places taken.
+    turn: usize,
     pub(super) long: LongPieces,
     pub(super) text: String,
     /// Batches that nobody uses: one for pieces, one for the stretches of one.
@@ -37,8 +82,10 @@ pub(super) struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            lines: vec![Line::default(); LINES].into_boxed_slice(),
+            brief: filled(),
+            lines: filled(),
             overflow: Vec::new(),
+            turn: 0,
             long: LongPieces::default(),
             text: String::new(),
             spare: Vec::new(),
@@ -47,65 +94,139 @@ impl Default for Cache {
     }
 }
 
+/// An array that never stood on the stack.
+fn filled<T: Clone + Default, const N: usize>() -> Box<[T; N]> {
+    vec![T::default(); N].into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("it has just been made so long"))
+}
+
 impl Cache {
+    #[inline(always)]
+    pub(super) fn brief_line(name: Name) -> usize {
+        (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize % BRIEF_LINES
+    }
+
     #[inline(always)]
     pub(super) fn line(key: Key) -> usize {
         (hash(key) >> 48) as usize % LINES
     }
 
-    /// Line and place in it of a key: its own line, or else the one beside it.
+    /// A brief piece, whose line is known.
     #[inline(always)]
-    pub(super) fn find(&self, key: Key, own: usize) -> Option<(&Line, usize)> {
-        let differs = |line: &Line, way: usize| (line.keys[way][0] ^ key[0]) | (line.keys[way][1] ^ key[1]);
-        let line = &self.lines[own % LINES];
-        let (first, second) = (differs(line, 0), differs(line, 1));
-        // One branch for both: which of the two it is cannot be guessed.
-        if (first == 0) | (second == 0) {
-            return Some((line, usize::from(first != 0)));
-        }
-        let line = &self.lines[(own ^ 1) % LINES];
-        (0..2).find(|&way| differs(line, way) == 0).map(|way| (line, way))
+    pub(super) fn find_brief(&self, cpu: impl Cpu, name: Name, line: usize) -> Found {
+        Found(cpu.select(&self.brief[line % BRIEF_LINES], name))
     }
 
-    pub(super) fn spilled(&self, start: u32, n: usize) -> &[u32] {
-        self.overflow.get(start as usize..start as usize + n).unwrap_or_default()
+    /// A longer piece, whose line is known.
+    #[inline(always)]
+    pub(super) fn find(&self, key: Key, line: usize) -> Found {
+        let Line { firsts, seconds, found } = &self.lines[line % LINES];
+        let same = |way: usize| (firsts[way] ^ key[0]) | (seconds[way] ^ key[1]) == 0;
+        let way = usize::from(same(1));
+        if same(0) | (way != 0) { Found(found[way]) } else { Found::default() }
     }
 
-    pub(super) fn put(&mut self, key: Key, ids: &[u32]) {
-        let mut own = [0; INLINE + 1];
-        own[INLINE] = ids.len() as u32;
-        if ids.len() <= INLINE {
-            own[..ids.len()].copy_from_slice(ids);
+    /// Appends the ids of what was found.
+    pub(super) fn write(&self, found: Found, ids: &mut Vec<u32>) {
+        if found.is_plain() {
+            ids.extend_from_slice(&[found.first(), found.second()][..found.count()]);
         } else {
-            if self.overflow.len() + ids.len() > OVERFLOW {
-                self.overflow.clear();
-                self.lines.fill(Line::default());
-            }
-            own[0] = self.overflow.len() as u32;
-            self.overflow.extend_from_slice(ids);
+            let start = found.first() as usize;
+            ids.extend_from_slice(&self.overflow[start..start + found.second() as usize]);
         }
-        let at = Self::line(key);
-        // A piece that is one token is found again at once; one that was merged is worth keeping.
-        let places = [(at, 0), (at, 1), (at ^ 1, 0), (at ^ 1, 1)];
-        let cheap =
-            |most: u32| places.into_iter().find(|&(line, way)| self.lines[line % LINES].ids[way][INLINE] <= most);
-        let (line, way) = cheap(0).or_else(|| cheap(1)).unwrap_or((at, (self.overflow.len() ^ key[0] as usize) & 1));
-        let line = &mut self.lines[line % LINES];
-        (line.keys[way], line.ids[way]) = (key, own);
+    }
+
+    /// A brief piece that does not stand in its own line, or is not plain.
+    pub(super) fn find_brief_beside(&self, name: Name) -> Found {
+        let line = Self::brief_line(name);
+        let own = self.find_brief(cpu::PLAIN, name, line);
+        if own.count() > 0 { own } else { self.find_brief(cpu::PLAIN, name, line ^ 1) }
+    }
+
+    /// A longer piece that does not stand in its own line, or is not plain.
+    pub(super) fn find_beside(&self, key: Key) -> Found {
+        let line = Self::line(key);
+        let own = self.find(key, line);
+        if own.count() > 0 { own } else { self.find(key, line ^ 1) }
+    }
+
+    /// Keeps a brief piece, if there is room.
+    pub(super) fn put_brief(&mut self, name: Name, ids: &[u32]) {
+        let line = Self::brief_line(name);
+        let lines = [&self.brief[line].values, &self.brief[line ^ 1].values];
+        if let Some((beside, way)) = room(lines, ids.len(), &mut self.turn) {
+            let new = self.keep(ids);
+            let line = &mut self.brief[line ^ beside];
+            (line.names[way], line.values[way]) = (name, new.0);
+        }
+    }
+
+    /// Keeps a longer piece, if there is room.
+    pub(super) fn put(&mut self, key: Key, ids: &[u32]) {
+        let line = Self::line(key);
+        let lines = [&self.lines[line].found, &self.lines[line ^ 1].found];
+        if let Some((beside, way)) = room(lines, ids.len(), &mut self.turn) {
+            let new = self.keep(ids);
+            let line = &mut self.lines[line ^ beside];
+            (line.firsts[way], line.seconds[way], line.found[way]) = (key[0], key[1], new.0);
+        }
+    }
+
+    fn keep(&mut self, ids: &[u32]) -> Found {
+        match *ids {
+            [first] => Found::of(1, 0, first),
+            [first, second] => Found::of(2, second, first),
+            _ => {
+                if self.overflow.len() + ids.len() > OVERFLOW {
+                    self.overflow.clear();
+                    self.brief.fill(NamedValues::default());
+                    self.lines.fill(Line::default());
+                }
+                let start = self.overflow.len() as u32;
+                self.overflow.extend_from_slice(ids);
+                Found::of(3, ids.len() as u32, start)
+            }
+        }
     }
 }
 
+/// Where a new piece of so many ids may stand: in its own line (0) or the one beside it (1), and where there. A free place is
+/// taken first; a piece that was merged may have that of a whole token, which is found again soon enough. Where all are taken
+/// only every eighth comes in: pieces that are one too many for a line would else put each other out for ever.
+fn room<const N: usize>(lines: [&[u64; N]; 2], ids: usize, turn: &mut usize) -> Option<(usize, usize)> {
+    let at_most = |most: usize| {
+        let fits = |line: usize| lines[line].iter().position(|&place| Found(place).count() <= most);
+        (0..2).find_map(|line| Some((line, fits(line)?)))
+    };
+    let place = at_most(0).or_else(|| if ids > 1 { at_most(1) } else { None });
+    place.or_else(|| {
+        *turn += 1;
+        turn.is_multiple_of(8).then_some((0, *turn / 8 % N))
+    })
+}
+
+/// Where pieces end. Those of one more block of text have room, and what is written in passing.
+pub(super) type Ends = [u32; TOGETHER * 2 + 16];
+
 /// Pieces that are looked up together.
 pub(super) struct Batch {
-    /// Where each ends.
-    pub(super) ends: [u32; TOGETHER],
+    pub(super) ends: Ends,
+    pub(super) names: [Name; TOGETHER],
     pub(super) keys: [Key; TOGETHER],
-    /// Line of each key.
+    /// Line of each name, and of each key.
     pub(super) places: [u32; TOGETHER],
+    pub(super) lines: [u32; TOGETHER],
+    pub(super) found: [u64; TOGETHER],
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { ends: [0; TOGETHER], keys: [[0; 2]; TOGETHER], places: [0; TOGETHER] }
+        Self {
+            ends: [0; TOGETHER * 2 + 16],
+            names: [0; TOGETHER],
+            keys: [[0; 2]; TOGETHER],
+            places: [0; TOGETHER],
+            lines: [0; TOGETHER],
+            found: [0; TOGETHER],
+        }
     }
 }

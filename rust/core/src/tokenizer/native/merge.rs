@@ -119,10 +119,12 @@ struct Few<'a, const N: usize> {
 }
 
 impl<const N: usize> cpu::Work for Few<'_, N> {
+    type Done = ();
+
     /// Symbols stay where they are, and one bit each says whether they are still there. A pair is one number, rank before
     /// place, so that the least of all is the lowest rank and the leftmost of its like.
     #[inline(always)]
-    fn run(self) {
+    fn run(self, _: impl cpu::Cpu) {
         let Self { tables, ids, ranks, tokens } = self;
         let n = ids.len();
         let pair = |rank: u32, at: usize| if rank == NONE { NONE } else { (rank * N as u32) | at as u32 };
@@ -145,16 +147,17 @@ impl<const N: usize> cpu::Work for Few<'_, N> {
             pairs[gone] = NONE;
             alive &= !(1 << gone);
             let behind = behind & behind.wrapping_sub(1);
-            pairs[at] = NONE;
-            if behind != 0 {
-                let next = behind.trailing_zeros() as usize % N;
-                pairs[at] = pair(tables.rank(symbols[at], symbols[next]), at);
-            }
             let before = alive & ((1 << at) - 1);
+            // Where nothing stands on a side, the symbol itself is asked for, and the answer not taken.
+            let next = if behind == 0 { at } else { behind.trailing_zeros() as usize % N };
+            let previous = if before == 0 { at } else { (63 - before.leading_zeros()) as usize % N };
+            let merged = symbols[at];
+            let (with_next, with_previous) =
+                tables.two_ranks((merged, symbols[next]), (symbols[previous], merged));
             if before != 0 {
-                let previous = (63 - before.leading_zeros()) as usize % N;
-                pairs[previous] = pair(tables.rank(symbols[previous], symbols[at]), previous);
+                pairs[previous] = pair(with_previous, previous);
             }
+            pairs[at] = if behind == 0 { NONE } else { pair(with_next, at) };
         }
         while alive != 0 {
             let at = alive.trailing_zeros();

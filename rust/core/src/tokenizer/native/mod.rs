@@ -18,7 +18,9 @@ mod long;
 mod merge;
 mod pieces;
 mod scan;
+mod shared;
 mod source;
+mod starts;
 mod tables;
 
 pub(super) use tables::AddedToken;
@@ -26,9 +28,12 @@ pub(super) use tables::AddedToken;
 use super::Engine;
 use cache::Cache;
 use pieces::Encoder;
-use scan::{Gpt2, Llama3, O200k, Qwen, Rules, Scanner, Smol};
+use scan::{Filled, Gpt2, Llama3, O200k, Qwen, Rules, Scanner, Smol};
+use shared::Shared;
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tables::{Head, Pattern, Tables};
 use thread_local::ThreadLocal;
 use unicode_normalization_alignments::UnicodeNormalization;
@@ -37,6 +42,9 @@ pub(super) struct Native {
     head: Head,
     tables: Tables,
     caches: ThreadLocal<RefCell<Cache>>,
+    /// There from the second thread on.
+    shared: OnceLock<Shared>,
+    threads: AtomicUsize,
 }
 
 impl Native {
@@ -61,7 +69,7 @@ impl Native {
     }
 
     fn of(head: Head, tables: Tables) -> Self {
-        Self { head, tables, caches: ThreadLocal::new() }
+        Self { head, tables, caches: ThreadLocal::new(), shared: OnceLock::new(), threads: AtomicUsize::new(0) }
     }
 
     /// The control tokens of the file.
@@ -69,48 +77,63 @@ impl Native {
         &self.head.added
     }
 
+    /// Called once a thread.
+    fn new_cache(&self) -> RefCell<Cache> {
+        if self.threads.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.shared.get_or_init(Shared::default);
+        }
+        RefCell::default()
+    }
+
     fn encode_normal(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
-        cpu::fastest(Encoding { head: &self.head, encoder: Encoder::new(&self.head, &self.tables), text, cache, ids });
+        self.encode_unless(|| false, text, cache, ids);
     }
-}
 
-/// One text on its way.
-struct Encoding<'e> {
-    head: &'e Head,
-    encoder: Encoder<'e>,
-    text: &'e [u8],
-    cache: &'e mut Cache,
-    ids: &'e mut Vec<u32>,
-}
-
-impl Encoding<'_> {
-    #[inline(always)]
-    fn scan<R: Rules>(self) {
-        let Self { encoder, text, cache, ids, .. } = self;
-        let scanner = Scanner::<R>::new(text);
-        let mut batch = cache.spare.pop().unwrap_or_default();
-        let mut at = 0;
-        while at < text.len() {
-            let n = scanner.fill(at, &mut batch.ends);
-            encoder.pieces(text, at, n, &mut batch, cache, ids);
-            at = batch.ends[n - 1] as usize;
-        }
-        cache.spare.push(batch);
-    }
-}
-
-impl cpu::Work for Encoding<'_> {
-    #[inline(always)]
-    fn run(self) {
+    /// Encodes a text, unless it has something beyond ASCII and `refused`: then it leaves `ids` as they were and says so.
+    fn encode_unless(
+        &self,
+        refused: impl Fn() -> bool,
+        text: &[u8],
+        cache: &mut Cache,
+        ids: &mut Vec<u32>,
+    ) -> bool {
+        let encoder = Encoder::new(&self.head, &self.tables, self.shared.get());
         match self.head.pattern {
-            Pattern::Qwen => self.scan::<Qwen>(),
-            Pattern::Llama3 => self.scan::<Llama3>(),
-            Pattern::Gpt2 => self.scan::<Gpt2>(),
-            Pattern::Smol => self.scan::<Smol>(),
-            Pattern::O200k => self.scan::<O200k>(),
-            Pattern::Metaspace => self.encoder.stretches(self.text, self.cache, self.ids),
+            Pattern::Qwen => encode::<Qwen>(&encoder, refused, text, cache, ids),
+            Pattern::Llama3 => encode::<Llama3>(&encoder, refused, text, cache, ids),
+            Pattern::Gpt2 => encode::<Gpt2>(&encoder, refused, text, cache, ids),
+            Pattern::Smol => encode::<Smol>(&encoder, refused, text, cache, ids),
+            Pattern::O200k => encode::<O200k>(&encoder, refused, text, cache, ids),
+            Pattern::Metaspace => {
+                encoder.stretches(text, cache, ids);
+                true
+            }
         }
     }
+}
+
+fn encode<R: Rules>(
+    encoder: &Encoder<'_>,
+    refused: impl Fn() -> bool,
+    text: &[u8],
+    cache: &mut Cache,
+    ids: &mut Vec<u32>,
+) -> bool {
+    let scanner = Scanner::<R>::new(text);
+    let mut batch = cache.spare.pop().unwrap_or_default();
+    let (before, mut at, mut asked) = (ids.len(), 0, false);
+    while at < text.len() {
+        let Filled { n, ascii } = scanner.fill(at, &mut batch.ends);
+        if !ascii && !asked && refused() {
+            ids.truncate(before);
+            break;
+        }
+        asked |= !ascii;
+        encoder.encode(encoder.cut(text, at, n, false), &mut batch, cache, ids);
+        at = batch.ends[n - 1] as usize;
+    }
+    cache.spare.push(batch);
+    at == text.len()
 }
 
 impl Engine for Native {
@@ -119,7 +142,7 @@ impl Engine for Native {
     }
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        let cache = &mut *self.caches.get_or_default().borrow_mut();
+        let cache = &mut *self.caches.get_or(|| self.new_cache()).borrow_mut();
         if self.head.pattern == Pattern::Metaspace {
             if text.is_empty() {
                 return Ok(());
@@ -130,16 +153,21 @@ impl Engine for Native {
             push_with_marks(text, &mut spaced);
             self.encode_normal(spaced.as_bytes(), cache, ids);
             cache.text = spaced;
-        } else if self.head.nfc && composes(text) {
+        } else if !self.encode_unless(|| self.head.nfc && composes(text), text.as_bytes(), cache, ids) {
             let mut normal = std::mem::take(&mut cache.text);
             normal.clear();
             normal.extend(text.nfc().map(|(c, _)| c));
             self.encode_normal(normal.as_bytes(), cache, ids);
             cache.text = normal;
-        } else {
-            self.encode_normal(text.as_bytes(), cache, ids);
         }
         Ok(())
+    }
+}
+
+/// Asks for the beginning of a text that will soon be encoded.
+pub(super) fn prefetch(text: &str) {
+    for line in text.as_bytes().iter().step_by(64).take(8) {
+        cpu::prefetch(line);
     }
 }
 

@@ -1,19 +1,43 @@
 //! Piece → ids, by the shortest way that is exact: seen before, a whole token, or merged.
 
 use super::border::Borders;
-use super::cache::{Batch, Cache, INLINE, TOGETHER};
-use super::cpu;
+use super::cache::{BRIEF, Batch, Cache, Found, Name, TOGETHER};
+use super::cpu::{self, Cpu};
 use super::long;
 use super::merge;
 use super::scan;
+use super::shared::Shared;
 use super::tables::{Head, Key, NONE, Pattern, SHORT, Tables, WHOLE_ONLY, key, key_of};
+use std::ops::Range;
 
 /// Second half of the key of a piece that is too long for one; the first is its hash. No line has such a key.
 const TOO_LONG: u64 = 0;
 
+/// The first `n` pieces from `start` on of those whose ends a batch holds.
+#[derive(Clone, Copy)]
+pub(super) struct Cut<'t> {
+    pub(super) text: &'t [u8],
+    pub(super) start: usize,
+    pub(super) n: usize,
+    /// They are parts of one piece.
+    pub(super) stretches: bool,
+    /// The highest bit of what they are looked for by: a stretch is not a whole piece, and where the two may differ they
+    /// are kept apart.
+    apart: u64,
+}
+
+impl Cut<'_> {
+    fn range(self, i: usize, ends: &[u32]) -> Range<usize> {
+        let start = if i == 0 { self.start } else { ends[i - 1] as usize };
+        start..ends[i] as usize
+    }
+}
+
 /// The tables with what is derived from their head.
 pub(super) struct Encoder<'t> {
     tables: &'t Tables,
+    /// If there are other threads.
+    shared: Option<&'t Shared>,
     metaspace: bool,
     /// A stretch of a piece may be another token than the same text as a whole piece.
     whole_only: bool,
@@ -22,27 +46,19 @@ pub(super) struct Encoder<'t> {
 }
 
 impl<'t> Encoder<'t> {
-    pub(super) fn new(head: &Head, tables: &'t Tables) -> Self {
+    pub(super) fn new(head: &Head, tables: &'t Tables, shared: Option<&'t Shared>) -> Self {
         Self {
             tables,
+            shared,
             metaspace: head.pattern == Pattern::Metaspace,
             whole_only: head.whole_only,
             by_characters: head.monotone,
         }
     }
 
-    /// Appends the ids of the first `n` pieces whose ends stand in `batch`, the first beginning at `start`.
-    #[inline(always)]
-    pub(super) fn pieces(
-        &self,
-        text: &[u8],
-        start: usize,
-        n: usize,
-        batch: &mut Batch,
-        cache: &mut Cache,
-        ids: &mut Vec<u32>,
-    ) {
-        self.look_up(text, start, n, batch, cache, ids, false);
+    /// The first `n` pieces from `start` on.
+    pub(super) fn cut<'x>(&self, text: &'x [u8], start: usize, n: usize, stretches: bool) -> Cut<'x> {
+        Cut { text, start, n, stretches, apart: u64::from(stretches && self.whole_only) << 63 }
     }
 
     /// Appends the ids of a text that is one piece, however long, by its stretches: parts that merge with nothing outside.
@@ -58,79 +74,63 @@ impl<'t> Encoder<'t> {
                 batch.ends[n] = at as u32;
                 n += 1;
             }
-            self.look_up(text, start, n, &mut batch, cache, ids, true);
+            self.encode(self.cut(text, start, n, true), &mut batch, cache, ids);
             start = at;
         }
         cache.spare.push(batch);
     }
 
-    #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "inlined into its two callers")]
-    fn look_up(
-        &self,
-        text: &[u8],
-        start: usize,
-        n: usize,
-        batch: &mut Batch,
-        cache: &mut Cache,
-        ids: &mut Vec<u32>,
-        stretches: bool,
-    ) {
-        // A stretch is not a whole piece: where the two may differ, they are kept apart.
-        let apart = stretches && self.whole_only;
-        let mut from = start;
-        for ((key_of, place), &end) in batch.keys.iter_mut().zip(&mut batch.places).zip(&batch.ends).take(n) {
-            let length = end as usize - from;
-            // By the time all keys are made, the memory that they name is there.
-            if length <= SHORT {
-                let mut key = key(scan::load(text, from), length);
-                key[1] |= u64::from(apart) << 63;
-                let line = Cache::line(key);
-                cpu::prefetch(&cache.lines[line]);
-                (*key_of, *place) = (key, line as u32);
-            } else {
-                let hash = long::hash_of(&text[from..end as usize], apart);
-                cache.long.prefetch(hash);
-                (*key_of, *place) = ([hash, TOO_LONG], 0);
-            }
-            from = end as usize;
-        }
-        let mut known = [0; TOGETHER * INLINE + 1];
-        let mut filled = 0;
-        let mut from = start;
-        for ((&key, &place), &end) in batch.keys.iter().zip(&batch.places).zip(&batch.ends).take(n) {
-            let end = end as usize;
-            let found = cache.find(key, place as usize).map(|(line, way)| line.ids[way]);
-            match found {
-                Some(own) if own[INLINE] as usize <= INLINE => {
-                    known[filled..=filled + INLINE].copy_from_slice(&own);
-                    filled += own[INLINE] as usize;
-                }
-                rare => {
-                    ids.extend_from_slice(&known[..filled]);
-                    filled = 0;
-                    let piece = &text[from..end];
-                    match rare {
-                        Some(own) => ids.extend_from_slice(cache.spilled(own[0], own[INLINE] as usize)),
-                        None if key[1] == TOO_LONG => self.long_piece(piece, key[0], stretches, cache, ids),
-                        None if stretches => self.new_stretch(piece, key, cache, ids),
-                        None => self.new_piece(piece, key, cache, ids),
-                    }
-                }
-            }
-            from = end;
-        }
-        ids.extend_from_slice(&known[..filled]);
+    /// Appends the ids of pieces whose ends stand in `batch`.
+    pub(super) fn encode(&self, cut: Cut<'_>, batch: &mut Batch, cache: &mut Cache, ids: &mut Vec<u32>) {
+        cpu::fastest(Encoding { encoder: self, cut, batch, cache, ids });
     }
 
+    /// A piece that is new, or of more than two ids.
     #[inline(never)]
-    fn new_piece(&self, piece: &[u8], key: Key, cache: &mut Cache, ids: &mut Vec<u32>) {
+    fn rare_piece(&self, cut: Cut<'_>, range: Range<usize>, key: Key, cache: &mut Cache, ids: &mut Vec<u32>) {
+        let piece = &cut.text[range.clone()];
         let before = ids.len();
-        match self.tables.short(key) {
-            Some(id) => ids.push(id & !WHOLE_ONLY),
-            None => self.parts(piece, cache, ids),
+        // Those before it in the batch may have brought it in, or have put everything out.
+        if piece.len() <= BRIEF {
+            let name = brief(scan::load_half(cut.text, range.start), piece.len()) | cut.apart;
+            match cache.find_brief_beside(name) {
+                found if found.count() == 0 => {
+                    self.short_piece(piece, cut, cache, ids);
+                    cache.put_brief(name, &ids[before..]);
+                }
+                found => cache.write(found, ids),
+            }
+        } else if piece.len() <= SHORT {
+            match cache.find_beside(key) {
+                found if found.count() == 0 => {
+                    self.short_piece(piece, cut, cache, ids);
+                    cache.put(key, &ids[before..]);
+                }
+                found => cache.write(found, ids),
+            }
+        } else {
+            self.long_piece(piece, key[0], cut.stretches, cache, ids);
         }
-        cache.put(key, &ids[before..]);
+    }
+
+    fn short_piece(&self, piece: &[u8], cut: Cut<'_>, cache: &mut Cache, ids: &mut Vec<u32>) {
+        let [first, second] = key_of(piece);
+        if let Some(id) = self.tables.short([first, second]).filter(|id| !cut.stretches || id & WHOLE_ONLY == 0) {
+            return ids.push(id & !WHOLE_ONLY);
+        }
+        let key = [first, second | cut.apart];
+        if self.shared.is_some_and(|shared| shared.write(key, ids)) {
+            return;
+        }
+        let before = ids.len();
+        if cut.stretches {
+            self.merge(piece, cache, ids);
+        } else {
+            self.parts(piece, cache, ids);
+        }
+        if let Some(shared) = self.shared {
+            shared.put(key, &ids[before..]);
+        }
     }
 
     #[inline(never)]
@@ -160,16 +160,6 @@ impl<'t> Encoder<'t> {
             }
         }
         self.merge(piece, cache, ids);
-    }
-
-    #[inline(never)]
-    fn new_stretch(&self, stretch: &[u8], key: Key, cache: &mut Cache, ids: &mut Vec<u32>) {
-        let before = ids.len();
-        match self.tables.short(key_of(stretch)) {
-            Some(id) if id & WHOLE_ONLY == 0 => ids.push(id),
-            _ => self.merge(stretch, cache, ids),
-        }
-        cache.put(key, &ids[before..]);
     }
 
     fn merge(&self, piece: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
@@ -218,4 +208,114 @@ impl<'t> Encoder<'t> {
             at += length;
         }
     }
+}
+
+/// The pieces of a batch on their way to ids.
+struct Encoding<'e> {
+    encoder: &'e Encoder<'e>,
+    cut: Cut<'e>,
+    batch: &'e mut Batch,
+    cache: &'e mut Cache,
+    ids: &'e mut Vec<u32>,
+}
+
+impl cpu::Work for Encoding<'_> {
+    type Done = ();
+
+    #[inline(always)]
+    fn run(self, cpu: impl Cpu) {
+        let Self { encoder, cut, batch, cache, ids } = self;
+        look_up(cpu, cut, batch, cache);
+        let pieces = u64::MAX >> (TOGETHER - cut.n);
+        let rare = cpu.rare(&batch.found) & pieces;
+        for i in bits(rare) {
+            encoder.tables.prefetch(&cut.text[cut.range(i, &batch.ends)]);
+        }
+        // Room for two ids each, and for what is written in passing.
+        let room = |pieces: usize| 2 * pieces + 16;
+        let mut filled = ids.len();
+        ids.resize(filled + room(cut.n), 0);
+        let (eights, _) = batch.found.as_chunks();
+        for (eight, values) in eights.iter().enumerate().take(cut.n.div_ceil(8)) {
+            let first = eight * 8;
+            let whole = pieces >> first & 0xff == 0xff;
+            if rare >> first & 0xff == 0
+                && whole
+                && let Some(room) = ids[filled..].first_chunk_mut()
+            {
+                filled += cpu.ids_of_eight(values, room);
+                continue;
+            }
+            for i in first..cut.n.min(first + 8) {
+                let found = Found(batch.found[i]);
+                if found.is_plain() {
+                    ids[filled..filled + 2].copy_from_slice(&[found.first(), found.second()]);
+                    filled += found.count();
+                } else {
+                    ids.truncate(filled);
+                    encoder.rare_piece(cut, cut.range(i, &batch.ends), batch.keys[i], cache, ids);
+                    filled = ids.len();
+                    ids.resize(filled + room(cut.n - i), 0);
+                }
+            }
+        }
+        ids.truncate(filled);
+    }
+}
+
+/// Fills in what is known of each piece.
+///
+/// Loops over places, for a compiler keeps those in registers, and several iterators side by side in memory.
+#[inline(always)]
+fn look_up(cpu: impl Cpu, cut: Cut<'_>, batch: &mut Batch, cache: &Cache) {
+    let n = cut.n.min(TOGETHER);
+    let (mut longer, mut from) = (0, cut.start);
+    // What is asked for ahead is there by the time that all is asked for.
+    for i in 0..n {
+        let end = batch.ends[i] as usize;
+        let name = brief(scan::load_half(cut.text, from), end - from) | cut.apart;
+        let line = Cache::brief_line(name);
+        cpu::prefetch(&cache.brief[line]);
+        (batch.names[i], batch.places[i]) = (name, line as u32);
+        longer |= u64::from(end - from > BRIEF) << i;
+        from = end;
+    }
+    for i in bits(longer) {
+        let piece = cut.range(i, &batch.ends);
+        let (key, place) = if piece.len() <= SHORT {
+            let mut key = key(scan::load(cut.text, piece.start), piece.len());
+            key[1] |= cut.apart;
+            let line = Cache::line(key);
+            cpu::prefetch(&cache.lines[line]);
+            (key, line)
+        } else {
+            let hash = long::hash_of(&cut.text[piece], cut.apart != 0);
+            cache.long.prefetch(hash);
+            ([hash, TOO_LONG], 0)
+        };
+        (batch.keys[i], batch.lines[i]) = (key, place as u32);
+    }
+    for i in 0..n {
+        batch.found[i] = cache.find_brief(cpu, batch.names[i], batch.places[i] as usize).0;
+    }
+    for i in bits(longer) {
+        batch.found[i] = cache.find(batch.keys[i], batch.lines[i] as usize).0;
+    }
+}
+
+/// What a piece is looked for by, given eight bytes from its beginning; of no meaning if it has more than [`BRIEF`].
+#[inline(always)]
+fn brief(word: u64, length: usize) -> Name {
+    let mask = 1_u64.wrapping_shl(8 * length as u32).wrapping_sub(1);
+    word & mask | (length as u64) << 56
+}
+
+/// The places of the bits that are set, from the lowest on.
+#[inline(always)]
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = word.trailing_zeros() as usize;
+        word &= word.wrapping_sub(1);
+        (lowest < 64).then_some(lowest)
+    })
 }

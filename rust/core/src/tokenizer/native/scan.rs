@@ -5,7 +5,9 @@
 //! ASCII is looked at sixteen bytes at a time; other characters one by one, by [`classes`].
 
 use super::classes::{self, DIGIT, LETTER, LOWER, NUMBER, SPACE, UPPER, decode};
-use super::cpu::{self, Block};
+use super::cache::{Ends, TOGETHER};
+use super::cpu::{self, Block, Cpu};
+use super::starts::starts;
 
 /// What tells one split pattern from another.
 pub(super) trait Rules {
@@ -90,6 +92,15 @@ pub(super) fn load(text: &[u8], at: usize) -> u128 {
 const ONES: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
 const HIGH: u128 = ONES * 0x80;
 
+/// Eight bytes from `at`, with zeros behind the end of the text.
+#[inline(always)]
+pub(super) fn load_half(text: &[u8], at: usize) -> u64 {
+    match text.get(at..).and_then(|rest| rest.first_chunk()) {
+        Some(&bytes) => u64::from_le_bytes(bytes),
+        None => load(text, at) as u64,
+    }
+}
+
 /// How many of the sixteen bytes, from the first on, are ASCII letters.
 #[inline(always)]
 fn letters_of(word: u128) -> usize {
@@ -120,7 +131,7 @@ struct Masks {
 impl Masks {
     #[inline(always)]
     fn of<R: Rules>(block: &Block) -> Self {
-        let Block { letters, digits, blanks, controls, line_breaks, apostrophes, wide, others } = *block;
+        let Block { letters, digits, blanks, controls, line_breaks, apostrophes, wide, others, .. } = *block;
         let lead = if R::ANY_LEAD { blanks | (controls & !line_breaks) | (others & !apostrophes) } else { blanks };
         let word = letters | (lead & letters >> 1);
         // An apostrophe may begin a contraction, which is looked at one by one.
@@ -160,6 +171,29 @@ pub(super) struct Scanner<'t, R> {
     rules: std::marker::PhantomData<R>,
 }
 
+/// What [`Scanner::fill`] has found.
+pub(super) struct Filled {
+    /// Pieces.
+    pub(super) n: usize,
+    /// Whether all of them are known to be ASCII.
+    pub(super) ascii: bool,
+}
+
+struct Fill<'f, R> {
+    scanner: &'f Scanner<'f, R>,
+    at: usize,
+    ends: &'f mut Ends,
+}
+
+impl<R: Rules> cpu::Work for Fill<'_, R> {
+    type Done = Filled;
+
+    #[inline(always)]
+    fn run(self, cpu: impl Cpu) -> Filled {
+        self.scanner.fill_with(cpu, self.at, self.ends)
+    }
+}
+
 impl<'t, R: Rules> Scanner<'t, R> {
     /// `text` must be UTF-8.
     pub(super) fn new(text: &'t [u8]) -> Self {
@@ -181,16 +215,28 @@ impl<'t, R: Rules> Scanner<'t, R> {
         }
     }
 
-    /// Finds the ends of the pieces from `at` on, as many as there is room for; how many.
+    /// Finds the ends of the pieces from `at` on, up to [`TOGETHER`] of them.
+    pub(super) fn fill(&self, at: usize, ends: &mut Ends) -> Filled {
+        cpu::fastest(Fill { scanner: self, at, ends })
+    }
+
     #[inline(always)]
-    pub(super) fn fill(&self, mut at: usize, ends: &mut [u32]) -> usize {
-        let mut n = 0;
-        while n < ends.len() && at < self.text.len() {
+    fn fill_with(&self, cpu: impl Cpu, mut at: usize, ends: &mut Ends) -> Filled {
+        let (mut n, mut ascii) = (0, true);
+        while n < TOGETHER && at < self.text.len() {
             let base = at;
-            let block = Block::of(self.text, base);
+            let block = Block::of(cpu, self.text, base);
+            let starts = starts::<R>(&block, |apostrophe| Some(self.contraction(base + apostrophe)? - base));
+            if starts != 0 {
+                n += cpu.places(starts, base as u32, &mut ends[n..]);
+                // Not read from `ends`: the next block would wait until it is written.
+                at = base + starts.ilog2() as usize;
+                continue;
+            }
+            ascii = false;
             let masks = Masks::of::<R>(&block);
             // Towards the end of the block words would seldom be whole: a new one begins there.
-            while n < ends.len() && at < self.text.len() && at - base < cpu::BYTES - 12 {
+            while n < TOGETHER && at < self.text.len() && at - base < cpu::BYTES - 12 {
                 let end = match masks.end(at - base) {
                     Some(end) => base + end,
                     None => self.any_end(at, self.text[at]),
@@ -198,9 +244,13 @@ impl<'t, R: Rules> Scanner<'t, R> {
                 ends[n] = end as u32;
                 n += 1;
                 at = end;
+                if block.wide == 0 && !R::CASED {
+                    break;
+                }
             }
         }
-        n
+        // Those of the last block that are too many are found again.
+        Filled { n: n.min(TOGETHER), ascii }
     }
 
     #[inline(never)]

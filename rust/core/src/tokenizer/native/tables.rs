@@ -1,6 +1,8 @@
 //! A tokenizer as flat arrays: what encoding looks things up in, and what the compiled file holds.
 
+use super::cpu;
 use serde::{Deserialize, Serialize};
+use std::hint::select_unpredictable;
 
 /// Bytes that fit into a key; the sixteenth holds their number, so no two texts share a key.
 pub(super) const SHORT: usize = 15;
@@ -156,6 +158,16 @@ impl Tables {
         })
     }
 
+    /// Asks for the memory that [`Self::short`] will look at, of a text that may be short enough.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, text: &[u8]) {
+        if text.len() <= SHORT
+            && let Some(slot) = self.short.get(place(hash(key_of(text)), self.short.len()))
+        {
+            cpu::prefetch(slot);
+        }
+    }
+
     /// The token that a character is by merging, or [`NONE`].
     pub(super) fn character(&self, code: u32) -> u32 {
         let Some(c) = char::from_u32(code) else { return NONE };
@@ -175,6 +187,30 @@ impl Tables {
     #[inline(always)]
     pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
         let pair = pair_key(left, right);
+        self.rank_at(pair, self.slot(pair))
+    }
+
+    /// The ranks of two pairs. Both are far away in memory, and neither waits for the other.
+    #[inline(always)]
+    pub(super) fn two_ranks(&self, one: (u32, u32), other: (u32, u32)) -> (u32, u32) {
+        let (one, other) = (pair_key(one.0, one.1), pair_key(other.0, other.1));
+        let (slot, other_slot) = (self.slot(one), self.slot(other));
+        (self.rank_at(one, slot), self.rank_at(other, other_slot))
+    }
+
+    #[inline(always)]
+    fn slot(&self, pair: u64) -> u64 {
+        self.pairs.get(place(hash_pair(pair), self.pairs.len())).copied().unwrap_or(FREE)
+    }
+
+    /// The rank of a pair, given what stands first where it is looked for. Whether it is that one cannot be guessed; that it is
+    /// another is rare.
+    #[inline(always)]
+    fn rank_at(&self, pair: u64, slot: u64) -> u32 {
+        let (same, free) = (slot >> RANK_BITS == pair, slot == FREE);
+        if same | free {
+            return select_unpredictable(same, (slot & ((1 << RANK_BITS) - 1)) as u32, NONE);
+        }
         let found = probe(&self.pairs, hash_pair(pair), |slot| {
             if slot >> RANK_BITS == pair {
                 Some(Some((slot & ((1 << RANK_BITS) - 1)) as u32))
