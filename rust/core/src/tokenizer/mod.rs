@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Bytes of text that a thread takes at a time, so that none waits long for another at the end.
-const SHARE: usize = 64 << 10;
+const SHARE: usize = 16 << 10;
 
 /// Turns text into ids.
 pub trait Engine: Send + Sync {

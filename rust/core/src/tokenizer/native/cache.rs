@@ -96,18 +96,21 @@ impl Default for Cache {
 
 /// An array that never stood on the stack.
 fn filled<T: Clone + Default, const N: usize>() -> Box<[T; N]> {
-    vec![T::default(); N].into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("it has just been made so long"))
+    vec![T::default(); N]
+        .into_boxed_slice()
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("it has just been made so long"))
 }
 
 impl Cache {
     #[inline(always)]
     pub(super) fn brief_line(name: Name) -> usize {
-        (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize % BRIEF_LINES
+        (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BRIEF_LINES.ilog2())) as usize
     }
 
     #[inline(always)]
     pub(super) fn line(key: Key) -> usize {
-        (hash(key) >> 48) as usize % LINES
+        (hash(key) >> (64 - LINES.ilog2())) as usize
     }
 
     /// A brief piece, whose line is known.
@@ -216,6 +219,8 @@ pub(super) struct Batch {
     pub(super) places: [u32; TOGETHER],
     pub(super) lines: [u32; TOGETHER],
     pub(super) found: [u64; TOGETHER],
+    /// The ids of one.
+    pub(super) rare_ids: Vec<u32>,
 }
 
 impl Default for Batch {
@@ -227,6 +232,7 @@ impl Default for Batch {
             places: [0; TOGETHER],
             lines: [0; TOGETHER],
             found: [0; TOGETHER],
+            rare_ids: Vec::new(),
         }
     }
 }

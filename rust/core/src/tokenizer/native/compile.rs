@@ -1,6 +1,7 @@
 //! A `tokenizer.json` made into tables.
 
 use super::border;
+use super::cpu;
 use super::merge::{self, Scratch};
 use super::source::{Source, byte_of};
 use super::tables::{Head, MOST_IDS, MOST_MERGES, NONE, Pattern, Tables, WHOLE_ONLY};
@@ -37,7 +38,7 @@ pub(super) fn compile(json: &[u8]) -> Result<(Head, Tables), String> {
     tables.set_pairs(&merges);
     if !contents.metaspace {
         let pairs = (0..=u16::MAX).map(|pair| pair.to_be_bytes().map(|byte| tables.byte_ids[usize::from(byte)]));
-        tables.byte_pairs = pairs.map(|[left, right]| tables.rank(left, right)).collect();
+        tables.byte_pairs = pairs.map(|[left, right]| tables.rank(cpu::PLAIN, left, right)).collect();
     }
 
     tables.borders = vec![0; border::WORDS];

@@ -3,6 +3,9 @@
 //! This is the one module of the core with unsafe code: a call of code that needs certain instructions, on
 //! processors that have them, and a prefetch.
 
+use super::tables::{NONE, Pairs, RANK, RANK_BITS};
+use std::hint::select_unpredictable;
+
 /// Bytes in a block.
 pub(super) const BYTES: usize = 64;
 
@@ -59,6 +62,9 @@ pub(super) trait Cpu: Copy {
     /// The value whose name is `name`, or 0. A compiler makes branches of comparisons in plain code, which cannot be guessed.
     fn select(self, line: &NamedValues, name: u64) -> u64;
 
+    /// The rank of a pair of symbols in a line of them, or [`NONE`].
+    fn rank(self, line: &Pairs, pair: u64) -> u32;
+
     /// Which of the values are not [`is_plain`], one bit each.
     fn rare(self, values: &[u64; 64]) -> u64;
 
@@ -94,6 +100,11 @@ fn places(mut bits: u64, base: u32, places: &mut [u32]) -> usize {
         bits &= bits.wrapping_sub(1);
     }
     n
+}
+
+#[inline(always)]
+fn rank(line: &Pairs, pair: u64) -> u32 {
+    line.0.iter().fold(NONE, |rank, &slot| select_unpredictable(slot >> RANK_BITS == pair, (slot & RANK) as u32, rank))
 }
 
 #[inline(always)]
@@ -170,13 +181,15 @@ pub(super) fn prefetch<T>(line: &T) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{BYTES, Block, Cpu, NamedValues, SECOND};
+    use crate::tokenizer::native::tables::{Pairs, RANK, RANK_BITS};
     use std::arch::x86_64::{
         __m128i, __m512i, _mm_and_si128, _mm_cmpeq_epi8, _mm_cmpeq_epi32, _mm_cmpgt_epi8, _mm_cvtsi128_si64,
         _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi64x, _mm_shuffle_epi32,
-        _mm_unpackhi_epi64, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi512_si128, _mm512_cmpeq_epi8_mask, _mm512_cmpeq_epi64_mask,
-        _mm512_cmplt_epu8_mask, _mm512_loadu_si512, _mm512_maskz_compress_epi32, _mm512_maskz_compress_epi64,
-        _mm512_movepi8_mask, _mm512_movepi64_mask, _mm512_or_si512, _mm512_set_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_epi64,
-        _mm512_slli_epi64, _mm512_storeu_si512, _mm512_sub_epi8, _mm512_xor_si512, _pdep_u32,
+        _mm_unpackhi_epi64, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi512_si128, _mm512_cmpeq_epi8_mask,
+        _mm512_cmpeq_epi64_mask, _mm512_cmplt_epu8_mask, _mm512_loadu_si512, _mm512_maskz_compress_epi32,
+        _mm512_maskz_compress_epi64, _mm512_movepi8_mask, _mm512_movepi64_mask, _mm512_or_si512, _mm512_set_epi32,
+        _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_slli_epi64, _mm512_srli_epi64,
+        _mm512_storeu_si512, _mm512_sub_epi8, _mm512_xor_si512, _pdep_u32,
     };
     use std::sync::LazyLock;
 
@@ -236,6 +249,11 @@ mod x86 {
                 let both = _mm_or_si128(two(0), two(2));
                 _mm_cvtsi128_si64(_mm_or_si128(both, _mm_unpackhi_epi64(both, both))) as u64
             }
+        }
+
+        #[inline(always)]
+        fn rank(self, line: &Pairs, pair: u64) -> u32 {
+            super::rank(line, pair)
         }
 
         #[inline(always)]
@@ -313,10 +331,8 @@ mod x86 {
                 // writes sixteen numbers.
                 unsafe {
                     let first = _mm512_set1_epi32((base + part * 16) as i32);
-                    let all = _mm512_add_epi32(
-                        first,
-                        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-                    );
+                    let all =
+                        _mm512_add_epi32(first, _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
                     _mm512_storeu_si512(room.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(some, all));
                 }
                 n += some.count_ones() as usize;
@@ -334,6 +350,21 @@ mod x86 {
                 let same = _mm512_cmpeq_epi64_mask(line, _mm512_set1_epi64(name as i64)) & 0b1111;
                 let value = _mm512_maskz_compress_epi64(same << 4, line);
                 _mm_cvtsi128_si64(_mm512_castsi512_si128(value)) as u64
+            }
+        }
+
+        #[inline(always)]
+        #[allow(unsafe_code, reason = "the value is the proof that the processor has what it needs")]
+        fn rank(self, line: &Pairs, pair: u64) -> u32 {
+            // SAFETY: there is no value of this type on a processor without these instructions; the one that reads memory reads
+            // the line, which is 64 bytes long.
+            unsafe {
+                let line = _mm512_loadu_si512(line.0.as_ptr().cast());
+                let pairs = _mm512_srli_epi64::<RANK_BITS>(line);
+                let same = _mm512_cmpeq_epi64_mask(pairs, _mm512_set1_epi64(pair as i64));
+                let found = _mm512_castsi512_si128(_mm512_maskz_compress_epi64(same, line));
+                let none = u32::from(same == 0).wrapping_neg();
+                (_mm_cvtsi128_si64(found) as u64 & RANK) as u32 | none
             }
         }
 
@@ -409,6 +440,10 @@ impl Cpu for Any {
         each.fold(0, |all, (&own, &value)| all | u64::from(own == name).wrapping_neg() & value)
     }
 
+    fn rank(self, line: &Pairs, pair: u64) -> u32 {
+        rank(line, pair)
+    }
+
     fn rare(self, values: &[u64; 64]) -> u64 {
         rare(values)
     }
@@ -449,6 +484,7 @@ mod tests {
         fn classify(&self, bytes: &[u8; BYTES]) -> Block;
         fn places(&self, bits: u64, base: u32) -> Vec<u32>;
         fn select(&self, line: &NamedValues, name: u64) -> u64;
+        fn rank(&self, line: &Pairs, pair: u64) -> u32;
         fn rare(&self, values: &[u64; 64]) -> u64;
         fn ids_of_eight(&self, values: &[u64; 8]) -> Vec<u32>;
     }
@@ -467,6 +503,10 @@ mod tests {
 
         fn select(&self, line: &NamedValues, name: u64) -> u64 {
             Cpu::select(*self, line, name)
+        }
+
+        fn rank(&self, line: &Pairs, pair: u64) -> u32 {
+            Cpu::rank(*self, line, pair)
         }
 
         fn rare(&self, values: &[u64; 64]) -> u64 {
@@ -509,6 +549,20 @@ mod tests {
         assert!(all(|cpu| cpu.ids_of_eight(&values)).iter().all(|found| *found == ids));
         let full = [two(1, 2); 8];
         assert!(all(|cpu| cpu.ids_of_eight(&full)).iter().all(|found| *found == [1, 2].repeat(8)));
+    }
+
+    #[test]
+    fn the_rank_of_a_pair_is_found_wherever_it_stands() {
+        let pairs = [3, 1 << 41, 5, 6, 7 << 20, 8];
+        let mut line = Pairs([u64::MAX; 8]);
+        for (rank, (slot, pair)) in line.0.iter_mut().zip(pairs).enumerate() {
+            *slot = pair << RANK_BITS | (RANK - rank as u64);
+        }
+        for (rank, pair) in pairs.into_iter().enumerate() {
+            let expected = (RANK - rank as u64) as u32;
+            assert!(all(|cpu| cpu.rank(&line, pair)).iter().all(|&found| found == expected));
+        }
+        assert!(all(|cpu| cpu.rank(&line, 4)).iter().all(|&found| found == NONE));
     }
 
     #[test]

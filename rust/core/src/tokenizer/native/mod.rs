@@ -22,6 +22,7 @@ mod shared;
 mod source;
 mod starts;
 mod tables;
+mod windows;
 
 pub(super) use tables::AddedToken;
 
@@ -90,13 +91,7 @@ impl Native {
     }
 
     /// Encodes a text, unless it has something beyond ASCII and `refused`: then it leaves `ids` as they were and says so.
-    fn encode_unless(
-        &self,
-        refused: impl Fn() -> bool,
-        text: &[u8],
-        cache: &mut Cache,
-        ids: &mut Vec<u32>,
-    ) -> bool {
+    fn encode_unless(&self, refused: impl Fn() -> bool, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) -> bool {
         let encoder = Encoder::new(&self.head, &self.tables, self.shared.get());
         match self.head.pattern {
             Pattern::Qwen => encode::<Qwen>(&encoder, refused, text, cache, ids),

@@ -85,6 +85,18 @@ impl<'t> Encoder<'t> {
         cpu::fastest(Encoding { encoder: self, cut, batch, cache, ids });
     }
 
+    /// Asks for the memory that [`Self::short_piece`] will look at.
+    #[inline(always)]
+    fn prefetch(&self, cut: Cut<'_>, range: Range<usize>) {
+        if range.len() <= SHORT {
+            let key = key(scan::load(cut.text, range.start), range.len());
+            self.tables.prefetch(key);
+            if let Some(shared) = self.shared {
+                shared.prefetch([key[0], key[1] | cut.apart]);
+            }
+        }
+    }
+
     /// A piece that is new, or of more than two ids.
     #[inline(never)]
     fn rare_piece(&self, cut: Cut<'_>, range: Range<usize>, key: Key, cache: &mut Cache, ids: &mut Vec<u32>) {
@@ -229,12 +241,13 @@ impl cpu::Work for Encoding<'_> {
         let pieces = u64::MAX >> (TOGETHER - cut.n);
         let rare = cpu.rare(&batch.found) & pieces;
         for i in bits(rare) {
-            encoder.tables.prefetch(&cut.text[cut.range(i, &batch.ends)]);
+            encoder.prefetch(cut, cut.range(i, &batch.ends));
         }
         // Room for two ids each, and for what is written in passing.
         let room = |pieces: usize| 2 * pieces + 16;
         let mut filled = ids.len();
         ids.resize(filled + room(cut.n), 0);
+        let mut rare_ids = std::mem::take(&mut batch.rare_ids);
         let (eights, _) = batch.found.as_chunks();
         for (eight, values) in eights.iter().enumerate().take(cut.n.div_ceil(8)) {
             let first = eight * 8;
@@ -252,13 +265,19 @@ impl cpu::Work for Encoding<'_> {
                     ids[filled..filled + 2].copy_from_slice(&[found.first(), found.second()]);
                     filled += found.count();
                 } else {
-                    ids.truncate(filled);
-                    encoder.rare_piece(cut, cut.range(i, &batch.ends), batch.keys[i], cache, ids);
-                    filled = ids.len();
-                    ids.resize(filled + room(cut.n - i), 0);
+                    // By way of a buffer: `ids` would else have to be made longer again behind every rare piece.
+                    rare_ids.clear();
+                    encoder.rare_piece(cut, cut.range(i, &batch.ends), batch.keys[i], cache, &mut rare_ids);
+                    let end = filled + rare_ids.len();
+                    if end + room(cut.n - i) > ids.len() {
+                        ids.resize(end + room(cut.n - i), 0);
+                    }
+                    ids[filled..end].copy_from_slice(&rare_ids);
+                    filled = end;
                 }
             }
         }
+        batch.rare_ids = rare_ids;
         ids.truncate(filled);
     }
 }

@@ -4,8 +4,8 @@
 //! one character before it, digits, a run of anything else, white space. [`Rules`] holds what differs between them.
 //! ASCII is looked at sixteen bytes at a time; other characters one by one, by [`classes`].
 
-use super::classes::{self, DIGIT, LETTER, LOWER, NUMBER, SPACE, UPPER, decode};
 use super::cache::{Ends, TOGETHER};
+use super::classes::{self, DIGIT, LETTER, LOWER, NUMBER, SPACE, UPPER, decode};
 use super::cpu::{self, Block, Cpu};
 use super::starts::starts;
 

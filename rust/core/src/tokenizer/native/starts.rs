@@ -44,7 +44,8 @@ pub(super) fn starts<R: Rules>(block: &Block, contraction: impl Fn(usize) -> Opt
         return 0;
     }
 
-    let mut starts = words | others_blank | (others_first & !(others_blank << 1)) | numbers::<R>(digits, blanks) | white;
+    let mut starts =
+        words | others_blank | (others_first & !(others_blank << 1)) | numbers::<R>(digits, blanks) | white;
     let mut apostrophes = apostrophes & single & letters >> 1 & (u64::MAX >> MARGIN);
     while apostrophes != 0 {
         let at = apostrophes.trailing_zeros() as usize;

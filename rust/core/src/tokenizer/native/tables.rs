@@ -1,8 +1,7 @@
 //! A tokenizer as flat arrays: what encoding looks things up in, and what the compiled file holds.
 
-use super::cpu;
+use super::cpu::{self, Cpu};
 use serde::{Deserialize, Serialize};
-use std::hint::select_unpredictable;
 
 /// Bytes that fit into a key; the sixteenth holds their number, so no two texts share a key.
 pub(super) const SHORT: usize = 15;
@@ -61,8 +60,8 @@ pub(super) struct Tables {
     pub(super) bytes: Vec<u8>,
     /// Rank of the merge of two bytes, or [`NONE`]; 65,536 of them, or none with [`Pattern::Metaspace`].
     pub(super) byte_pairs: Vec<u32>,
-    /// Left symbol, right symbol and rank of every merge in one number; all ones is a free slot.
-    pub(super) pairs: Vec<u64>,
+    /// Every merge, in a power of two of lines. One that is full may go on in the next.
+    pub(super) pairs: Vec<Pairs>,
     /// The token that a character of the Basic Multilingual Plane is, or [`NONE`].
     pub(super) characters: Vec<u32>,
     /// The token that the merge of a rank gives.
@@ -104,9 +103,19 @@ pub(super) fn hash(key: Key) -> u64 {
     key[0].wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(key[1].wrapping_mul(0xc2b2_ae3d_27d4_eb4f))
 }
 
-/// Bits of an id, twice, and of a rank, in [`Tables::pairs`].
+/// Merges to a line.
+const LINE: usize = 8;
+
+/// Merges, as many as fit into a line of the processor's cache, from its beginning on: left symbol, right symbol and rank of each in
+/// one number; all ones is a free slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Pairs(pub(super) [u64; LINE]);
+
+/// Bits of an id, twice, and of a rank, in [`Pairs`].
 const ID_BITS: u32 = 21;
-const RANK_BITS: u32 = 22;
+pub(super) const RANK_BITS: u32 = 22;
+pub(super) const RANK: u64 = (1 << RANK_BITS) - 1;
 const FREE: u64 = u64::MAX;
 /// More than any vocabulary has; what has more is left to another engine.
 pub(super) const MOST_IDS: usize = 1 << ID_BITS;
@@ -158,12 +167,10 @@ impl Tables {
         })
     }
 
-    /// Asks for the memory that [`Self::short`] will look at, of a text that may be short enough.
+    /// Asks for the memory that [`Self::short`] will look at.
     #[inline(always)]
-    pub(super) fn prefetch(&self, text: &[u8]) {
-        if text.len() <= SHORT
-            && let Some(slot) = self.short.get(place(hash(key_of(text)), self.short.len()))
-        {
+    pub(super) fn prefetch(&self, key: Key) {
+        if let Some(slot) = self.short.get(place(hash(key), self.short.len())) {
             cpu::prefetch(slot);
         }
     }
@@ -183,57 +190,39 @@ impl Tables {
         Some(self.long[found][2])
     }
 
-    /// The rank at which two symbols merge, or [`NONE`].
+    /// The rank at which two symbols merge, or [`NONE`]. No branch but one that is nearly always taken: whether two symbols
+    /// merge cannot be guessed.
     #[inline(always)]
-    pub(super) fn rank(&self, left: u32, right: u32) -> u32 {
+    pub(super) fn rank(&self, cpu: impl Cpu, left: u32, right: u32) -> u32 {
         let pair = pair_key(left, right);
-        self.rank_at(pair, self.slot(pair))
-    }
-
-    /// The ranks of two pairs. Both are far away in memory, and neither waits for the other.
-    #[inline(always)]
-    pub(super) fn two_ranks(&self, one: (u32, u32), other: (u32, u32)) -> (u32, u32) {
-        let (one, other) = (pair_key(one.0, one.1), pair_key(other.0, other.1));
-        let (slot, other_slot) = (self.slot(one), self.slot(other));
-        (self.rank_at(one, slot), self.rank_at(other, other_slot))
-    }
-
-    #[inline(always)]
-    fn slot(&self, pair: u64) -> u64 {
-        self.pairs.get(place(hash_pair(pair), self.pairs.len())).copied().unwrap_or(FREE)
-    }
-
-    /// The rank of a pair, given what stands first where it is looked for. Whether it is that one cannot be guessed; that it is
-    /// another is rare.
-    #[inline(always)]
-    fn rank_at(&self, pair: u64, slot: u64) -> u32 {
-        let (same, free) = (slot >> RANK_BITS == pair, slot == FREE);
-        if same | free {
-            return select_unpredictable(same, (slot & ((1 << RANK_BITS) - 1)) as u32, NONE);
-        }
-        let found = probe(&self.pairs, hash_pair(pair), |slot| {
-            if slot >> RANK_BITS == pair {
-                Some(Some((slot & ((1 << RANK_BITS) - 1)) as u32))
-            } else if slot == FREE {
-                Some(None)
-            } else {
-                None
+        let mut at = place(hash_pair(pair), self.pairs.len());
+        // Bounded, should a damaged table be full.
+        for _ in 0..self.pairs.len() {
+            let line = &self.pairs[at];
+            let rank = cpu.rank(line, pair);
+            if (rank != NONE) | (line.0[LINE - 1] == FREE) {
+                return rank;
             }
-        });
-        found.unwrap_or(NONE)
+            at = (at + 1) % self.pairs.len();
+        }
+        NONE
     }
 
     /// Makes the table of merges; of a pair that is there twice the later one counts.
     pub(super) fn set_pairs(&mut self, merges: &[(u32, u32)]) {
-        self.pairs = vec![FREE; (merges.len() * 3 / 2 + 2).next_power_of_two()];
+        self.pairs = vec![Pairs([FREE; LINE]); (merges.len() / 4 + 2).next_power_of_two()];
         let mask = self.pairs.len() - 1;
         for (rank, &(left, right)) in merges.iter().enumerate() {
             let pair = pair_key(left, right);
             let mut at = place(hash_pair(pair), mask + 1);
-            while self.pairs[at] != FREE && self.pairs[at] >> RANK_BITS != pair {
-                at = (at + 1) & mask;
-            }
-            self.pairs[at] = pair << RANK_BITS | rank as u64;
+            let slot = loop {
+                let free = |slot: &u64| *slot == FREE || slot >> RANK_BITS == pair;
+                match self.pairs[at].0.iter().position(free) {
+                    Some(slot) => break slot,
+                    None => at = (at + 1) & mask,
+                }
+            };
+            self.pairs[at].0[slot] = pair << RANK_BITS | rank as u64;
         }
     }
 
@@ -273,7 +262,7 @@ impl Tables {
             && (self.byte_pairs.is_empty() || self.byte_pairs.len() == 1 << 16)
             && self.byte_pairs.iter().all(|&rank| rank == NONE || rank < merges)
             && self.characters.len() == 1 << 16
-            && self.pairs.iter().all(|&slot| slot == FREE || slot & ((1 << RANK_BITS) - 1) < u64::from(merges))
+            && self.pairs.iter().flat_map(|line| line.0).all(|slot| slot == FREE || slot & RANK < u64::from(merges))
             && self.long.iter().all(|&[offset, length, _]| offset as usize + length as usize <= self.bytes.len())
     }
 }
