@@ -221,7 +221,16 @@ const WORDS: &[&str] = &[
     "\u{0958}",
 ];
 
+/// Every fourth is ASCII alone, where words, blanks and line breaks are found sixty-four bytes at a time.
 fn random_text(random: &mut Random) -> String {
+    if random.below(4) == 0 {
+        const PARTS: &[&str] = &[
+            "a", "B", "s", "t", "re", "ll", "'", "'", "\"", ".", "!", "/", " ", " ", "  ", "\n", "\r", "\t", "1", "23",
+            "word", "\u{b}", "\u{0}",
+        ];
+        let length = if random.below(8) == 0 { 120 } else { 24 };
+        return (0..random.below(length)).map(|_| random.pick(PARTS)).collect();
+    }
     let mut text = String::new();
     for _ in 0..random.below(12) {
         match random.below(12) {
@@ -276,7 +285,11 @@ fn long_words_have_the_ids_of_the_reference() {
     let letters: String = (0..100_000).map(|_| (b'a' + random.below(26) as u8) as char).collect();
     let chinese: String = (0..50_000).map(|_| char::from_u32(0x4e00 + random.below(5000) as u32).unwrap()).collect();
     let marks = "e\u{301}\u{323}".repeat(10_000);
-    let texts = [
+    let mut joined = |words: &[&str], n: usize| (0..n).map(|_| words[random.below(words.len())]).collect::<String>();
+    let english = ["the", "of", "under", "stand", "ing", "s", "inter", "nation", "al", "a", "which", "Their", "un"];
+    let mut texts = vec![
+        joined(&english, 20_000),
+        joined(&["a", "c", "g", "t"], 50_000),
         "x".repeat(100_000),
         "ab".repeat(50_000),
         letters,
@@ -288,6 +301,9 @@ fn long_words_have_the_ids_of_the_reference() {
         "7".repeat(50_000),
         "'s".repeat(20_000),
     ];
+    // About as long as the windows that long words are merged by, and some of them together.
+    texts.extend((50..700).step_by(13).map(|n| joined(&["a", "c", "g", "t"], n)));
+    texts.extend((10..200).step_by(7).map(|n| joined(&english, n)));
     for pair in pairs() {
         for text in &texts {
             pair.check(text);
