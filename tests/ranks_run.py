@@ -87,6 +87,13 @@ def train(prepared: Path, output: Path) -> None:
         save_file({"weights": from_one.adapter.weights}, output / f"from-one-{me.rank}.safetensors")
         with suppress(Stopped):
             tiny_run(data, output / "by-two", save_every=5, on_update=stop_at_7, **SETTINGS, **places).run()
+        # Two go on where two stopped, each with its own dropout.
+        for name, on_update in (("whole", nothing), ("cut", stop_at_7), ("cut", nothing)):
+            run = tiny_run(data, output / name, dropout=0.1, save_every=5, on_update=on_update, **SETTINGS, **places)
+            with suppress(Stopped):
+                run.run()
+            save_file({"weights": run.adapter.weights}, output / f"{name}-{me.rank}.safetensors")
+            (output / f"{name}-{me.rank}.json").write_text(json.dumps(run.progress.log_history))
         # A signal to one process stops both behind the same update.
         with suppress(Interrupted):
             tiny_run(data, output / "signal", save_every=100, on_update=signal_to_rank_1, **SETTINGS, **places).run()
@@ -99,6 +106,10 @@ class Stopped(BaseException):
 def signal_to_rank_1(trainer: Any) -> None:
     if trainer.progress.update == 3 and trainer.rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def nothing(_: Any) -> None:
+    """The run is left alone."""
 
 
 def stop_at_7(trainer: Any) -> None:

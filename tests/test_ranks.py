@@ -103,6 +103,19 @@ def test_one_rank_goes_on_where_two_stopped(
     assert float((resumed.adapter.weights - alone["exact"].adapter.weights).abs().max()) <= BOUND
 
 
+def test_two_ranks_go_on_where_two_stopped_to_the_same_bits(two: Path) -> None:
+    """With dropout, which each rank draws for itself: a rank that took another's random state, or none, would differ."""
+    assert (two / "cut" / "checkpoint-10").is_dir()
+    for rank in (0, 1):
+        cut, whole = (json.loads((two / f"{name}-{rank}.json").read_text()) for name in ("cut", "whole"))
+        assert [{k: e[k] for k in e.keys() & SAME} for e in cut] == [{k: e[k] for k in e.keys() & SAME} for e in whole]
+        assert torch.equal(weights(two, f"cut-{rank}"), weights(two, f"whole-{rank}"))
+    assert not torch.equal(weights(two, "whole-0"), weights(two, "exact-0")), "no dropout was drawn"
+    for name in checkpoint.PARTS[:4]:
+        both = [(two / run / "checkpoint-10" / name).read_bytes() for run in ("cut", "whole")]
+        assert both[0] == both[1], name
+
+
 def test_a_signal_to_one_rank_stops_all_behind_the_same_update(two: Path) -> None:
     found = checkpoint.newest_whole(two / "signal")
     assert found is not None
