@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -17,10 +18,12 @@ from prepared import random_dataset
 from qlora_fast.adapter import Adapter
 from qlora_fast.config import Config
 from qlora_fast.data import PreparedDataset
-from qlora_fast.errors import ArtifactError
+from qlora_fast.errors import ArtifactError, TrainingError
+from qlora_fast.loss_scale import HOPELESS
 from qlora_fast.model import LoraSpec, add_lora
 from qlora_fast.optim import AdamW, AdamWOptions
 from qlora_fast.optim_bnb import KINDS
+from qlora_fast.trainer import Trainer
 from tiny_run import losses, tiny_run, weights_digest
 
 ALL: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in ("adamw_torch", *KINDS)} | {
@@ -160,6 +163,52 @@ def test_an_overflow_is_left_out_and_halves_the_scale() -> None:
     adapter.gradient.fill_(scale / 2 * 0.1)
     assert float(optimizer.step(1e-3)) == pytest.approx(0.1 * len(adapter.gradient) ** 0.5, rel=1e-3)
     assert not torch.equal(adapter.weights, before)
+
+
+def overflowing(model: torch.nn.Module, during: Callable[[], bool]) -> torch.nn.Module:
+    """A model whose loss is finite and whose gradient is not, as fp16's where it has no numbers left."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda gradient: gradient * torch.inf if during() else gradient)
+    return model
+
+
+@pytest.mark.parametrize(("updates", "stops_at"), [(100, HOPELESS), (5, 5)])
+def test_a_run_that_overflows_at_every_update_ends_with_what_to_change(
+    data: PreparedDataset, updates: int, stops_at: int
+) -> None:
+    model = overflowing(tiny.adapted(tiny.qwen3(), warm=False), lambda: True)
+    run = tiny_run(data, model=model, updates=updates, optimizer={"scaled": True})
+    before = weights_digest(run)
+    with pytest.raises(TrainingError, match=f"overflowed fp16 in {stops_at} updates in a row, up to") as caught:
+        run.run()
+    assert run.progress.update == stops_at
+    assert weights_digest(run) == before
+    assert all(word in str(caught.value.hint) for word in ("bf16: true", "dtype: fp32", "learning_rate"))
+
+
+def test_overflows_that_end_stop_nothing(data: PreparedDataset) -> None:
+    overflows = {*range(1, HOPELESS), *range(HOPELESS + 1, 2 * HOPELESS)}  # one good update between them
+    run: Trainer
+    model = overflowing(tiny.adapted(tiny.qwen3(), warm=False), lambda: run.progress.update + 1 in overflows)
+    run = tiny_run(data, model=model, updates=2 * HOPELESS, optimizer={"scaled": True})
+    before = weights_digest(run)
+    run.run()
+    assert run.progress.update == 2 * HOPELESS
+    assert weights_digest(run) != before
+
+
+def test_overflows_in_a_row_are_counted_through_a_resume(data: PreparedDataset, tmp_path: Path) -> None:
+    def start() -> Trainer:
+        model = overflowing(tiny.adapted(tiny.qwen3(), warm=False), lambda: True)
+        return tiny_run(data, tmp_path, model=model, updates=100, save_every=20, optimizer={"scaled": True})
+
+    with pytest.raises(TrainingError):
+        start().run()
+    resumed = start()
+    assert resumed.progress.update == 20
+    with pytest.raises(TrainingError, match=f"in {HOPELESS} updates in a row, up to update {HOPELESS};"):
+        resumed.run()
 
 
 def test_another_optimizers_state_is_refused(data: PreparedDataset, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from qlora_fast.adapter import Adapter
 from qlora_fast.data import PreparedDataset, Row, packed_row, padded_row
 from qlora_fast.errors import Interrupted, TrainingError
 from qlora_fast.forward import Forward
+from qlora_fast.loss_scale import HOPELESS
 from qlora_fast.optim import AdamW
 from qlora_fast.ranks import all_reduce
 from qlora_fast.schedule import Schedule
@@ -137,7 +138,7 @@ class Trainer:
         """Train to the end of the schedule, or to the first signal.
 
         Raises:
-            TrainingError: the self-check failed, or a loss or gradient was not finite.
+            TrainingError: the self-check failed, a loss or gradient was not finite, or fp16 overflowed without end.
             Interrupted: after a checkpoint.
         """
         progress = self.progress
@@ -282,6 +283,15 @@ class Trainer:
     def _raise_if_failed(self) -> None:
         if failed := int(self._failed):
             self._fail(failed)
+        scale = self.optimizer.scale
+        # A run that is shorter than the patience must not end as if it had learned something.
+        if scale is not None and (left_out := int(scale.left_out)) >= min(HOPELESS, self.schedule.updates):
+            raise TrainingError(
+                f"the gradient overflowed fp16 in {left_out} updates in a row, up to update {self.progress.update}; none of "
+                f"them was applied, and a smaller loss scale (now {float(scale.value):g}) no longer helps",
+                hint="set bf16: true, or dtype: fp32 on a GPU without bf16; if it began in the middle of the run, lower "
+                "learning_rate: the weights have grown too large",
+            )
 
     def _fail(self, update: int) -> None:
         plan, k = self._update_of(update)
