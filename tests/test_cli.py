@@ -84,6 +84,12 @@ def test_the_guides_step_counts(rows: int, settings: list[str], updates: int, ke
         assert [f"{report['lr'][k]:.3e}" for k in ("10", "20", "30")] == ["3.000e-05", "4.988e-05", "4.849e-05"]
 
 
+def test_plan_shows_the_rate_of_every_log_line_also_where_they_come_by_shares() -> None:
+    words = ("--rows", "1496", "--json", "world_size=2", "gradient_accumulation_steps=4", "logging_steps=0.5")
+    report = cli("plan", ROOT / "configs/guide/baseline.yaml", *words).json
+    assert list(report["lr"]) == ["1", "16", "71", "141"], "the first, the peak, ceil(0.5 · 141), the last"
+
+
 def test_plan_from_the_data(config: Path) -> None:
     report = cli("plan", config, "--json").json
     assert report["updates"] == report["updates_per_epoch"] * 4

@@ -61,10 +61,23 @@ def test_a_config_that_loads_is_valid_in_an_editor(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["lora_rank: 0", "lora_rnak: 8", "packing: exakt", "lora_dropout: 1", "learning_rate: fast", "report_to: [comet]"],
+    [
+        "lora_rank: 0",
+        "lora_rnak: 8",
+        "packing: exakt",
+        "lora_dropout: 1",
+        "learning_rate: fast",
+        "report_to: [comet]",
+        "save_steps: 1.5",
+        "save_steps: 0",
+    ],
 )
 def test_a_wrong_config_is_wrong_in_an_editor(text: str) -> None:
     assert complaints(text)
+
+
+def test_a_share_of_the_updates_is_right_in_an_editor() -> None:
+    assert complaints("save_steps: 0.1\neval_steps: 1\nlogging_steps: 10") == []
 
 
 def test_every_key_is_documented_in_full() -> None:

@@ -192,6 +192,12 @@ def test_other_defaults_are_shown_for_files_of_llamafactory_alone() -> None:
         ("pissa_iter: 0", "must be -1 (exact) or at least 1"),
         ("resume_from_checkpoint: saves/x/checkpoint-5", "a path is not taken"),
         ("dataset_dir: ONLINE", "data is read from files"),
+        (
+            "save_steps: 1.5",
+            "`save_steps` must be a whole number from 1 on, or a share of all updates between 0 and 1, not 1.5",
+        ),
+        ("eval_steps: 0", "`eval_steps` must be a whole number from 1 on"),
+        ("logging_steps: often", "`logging_steps` must be a number, not `often`"),
         ("lora_rank: 8.5", "must be a whole number"),
         ("quantization_method: hqq", "must be one of bnb"),
     ],
@@ -212,7 +218,8 @@ def test_explain_knows_which_templates_there_are(tmp_path: Path) -> None:
 
 
 def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
-    assert examined(tmp_path, "save_steps: 1e3\nlora_rank: 8.0\n")[1].save_steps == 1000
+    steps = examined(tmp_path, "save_steps: 1e3\nlora_rank: 8.0\nlogging_steps: 0.1\n")[1]
+    assert repr((steps.save_steps, steps.lora_rank, steps.logging_steps)) == "(1000, 8, 0.1)"
 
 
 def test_a_llamafactory_file_trains(model_dir: Path, tmp_path: Path) -> None:

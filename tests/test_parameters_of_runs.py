@@ -152,7 +152,14 @@ def test_overwrite_output_dir(run: Make, model_dir: Path, tmp_path: Path) -> Non
 
 def test_logging_steps(run: Make) -> None:
     assert [e["step"] for e in run(logging_steps=3).log] == [3, 6, 8]
+    assert [e["step"] for e in run(logging_steps=0.3).log] == [3, 6, 8], "ceil(0.3 · 8 updates)"
     assert {"loss", "learning_rate", "grad_norm", "epoch", "step"} <= run().log[0].keys()
+
+
+def test_eval_steps(run: Make) -> None:
+    for steps, at in ((3, [3, 6, 8]), (0.5, [4, 8])):
+        made = run(eval_strategy="steps", eval_steps=steps)
+        assert [e["step"] for e in made.log if "eval_loss" in e] == at
 
 
 @pytest.mark.parametrize(
@@ -160,6 +167,7 @@ def test_logging_steps(run: Make) -> None:
     [
         ({"save_strategy": "no"}, []),
         ({"save_strategy": "steps", "save_steps": 3}, [3, 6, 8]),
+        ({"save_strategy": "steps", "save_steps": 0.5}, [4, 8]),
         ({"save_strategy": "epoch"}, [4, 8]),
         ({"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}, [6, 8]),
     ],

@@ -59,7 +59,7 @@ def config(model_dir: Path, tmp_path: Path) -> Path:
     path.write_text(
         f"model_name_or_path: {model_dir}\ndataset: {DATA / 'demo' / 'alpaca_en.json'}\ncutoff_len: 256\nval_size: 0.2\n"
         f"lora_rank: 4\nlearning_rate: 5e-5\nwarmup_ratio: 0.1\nnum_train_epochs: 40\nper_device_train_batch_size: 2\n"
-        f"gradient_accumulation_steps: 2\neval_strategy: steps\neval_steps: 50\noutput_dir: {tmp_path / 'run'}\n"
+        f"gradient_accumulation_steps: 2\neval_strategy: steps\neval_steps: 0.25\noutput_dir: {tmp_path / 'run'}\n"
         f"prepared_dir: {tmp_path / 'prepared'}\n"
     )
     return path

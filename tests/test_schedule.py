@@ -6,10 +6,10 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
-from transformers import get_scheduler
+from transformers import TrainerState, TrainingArguments, get_scheduler
 
 from qlora_fast.config import Config
-from qlora_fast.schedule import SHAPES, Schedule, total_updates, updates_per_epoch
+from qlora_fast.schedule import SHAPES, Schedule, interval, total_updates, updates_per_epoch
 
 
 @pytest.mark.parametrize(("update", "rate"), [(10, 3.000e-5), (20, 4.988e-5), (30, 4.849e-5)])
@@ -35,6 +35,14 @@ def test_parts_of_an_epoch_are_rounded_up_and_max_steps_wins(
     epochs: float, max_steps: int | None, updates: int
 ) -> None:
     assert total_updates(47, epochs, max_steps) == updates
+
+
+@pytest.mark.parametrize("steps", [0.001, 0.1, 0.25, 0.07, 0.99, 1, 7, 500])
+@pytest.mark.parametrize("updates", [1, 8, 100, 141])
+def test_an_interval_is_the_one_that_transformers_would_use(steps: float, updates: int) -> None:
+    theirs = TrainerState()
+    theirs.compute_steps(TrainingArguments(logging_steps=steps, eval_steps=steps, save_steps=steps), updates)
+    assert interval(steps, updates) == theirs.logging_steps == theirs.eval_steps == theirs.save_steps
 
 
 KINDS: list[tuple[str, dict[str, Any]]] = [

@@ -25,6 +25,7 @@ from qlora_fast.planning import row_tokens
 from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.probe import probe, run_row
 from qlora_fast.ranks import Ranks
+from qlora_fast.schedule import interval
 
 _TIMED = 6
 _SECONDS = 60.0
@@ -108,7 +109,7 @@ def _time_step(parts: Parts) -> float:
 def _evaluations(parts: Parts, updates: int, per_epoch: int, longest: Row) -> tuple[int, float]:
     """How many evaluations the run makes, and the seconds of one."""
     config, ids, data = parts.config, parts.data.eval_ids, parts.data.evals
-    every = {"epoch": per_epoch, "steps": config.eval_steps}.get(config.eval_strategy)
+    every = {"epoch": per_epoch, "steps": interval(config.eval_steps, updates)}.get(config.eval_strategy)
     if every is None or data is None or not len(ids):
         return 0, 0.0
     with parts.forward.scoring():

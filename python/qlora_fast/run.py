@@ -34,6 +34,7 @@ from qlora_fast.preparation import Progress as PrepareProgress
 from qlora_fast.probe import explained, probe
 from qlora_fast.ranks import Ranks, joined
 from qlora_fast.samples import write_samples
+from qlora_fast.schedule import interval
 from qlora_fast.trackers import Trackers
 from qlora_fast.trainer import Hooks, Log, Trainer, TrainOptions
 
@@ -144,13 +145,15 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
             write_adapter(output / "last", trainer, tokenizer, config)
             checkpoint.rotate(output, config.save_total_limit, trainer.progress.best_update)
 
-    every_epoch = {"epoch": per_epoch}
+    def every(strategy: str, steps: int | float) -> int | None:
+        return {"epoch": per_epoch, "steps": interval(steps, schedule.updates)}.get(strategy)
+
     trainer = Trainer(
         forward, adapter, optimizer, schedule, data.train, data.train_ids, parts.plan_of_epoch,
         TrainOptions(
-            logging_steps=config.logging_steps,
-            eval_every=every_epoch.get(config.eval_strategy, config.eval_steps if config.eval_strategy == "steps" else None),
-            save_every=every_epoch.get(config.save_strategy, config.save_steps if config.save_strategy == "steps" else None),
+            logging_steps=interval(config.logging_steps, schedule.updates),
+            eval_every=every(config.eval_strategy, config.eval_steps),
+            save_every=every(config.save_strategy, config.save_steps),
             packed=packed,
             patience=config.early_stopping_steps,
         ),

@@ -69,6 +69,13 @@ def total_updates(per_epoch: int, epochs: float, max_steps: int | None) -> int:
     return max_steps if max_steps is not None else math.ceil(round(per_epoch * epochs, 6))
 
 
+def interval(steps: int | float, updates: int) -> int:
+    """Updates between two log lines, evaluations or checkpoints; below 1 it is a share of the run, rounded up as in
+    transformers' ``TrainerState.compute_steps``.
+    """
+    return math.ceil(updates * steps) if steps < 1 else int(steps)
+
+
 def _cosine(s: Schedule, done: int) -> float:
     """Half a wave; ``num_cycles`` counts whole ones."""
     return 0.5 * (1.0 + math.cos(math.pi * s.number("num_cycles", 0.5) * 2.0 * s.progress(done)))

@@ -33,7 +33,7 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
     from qlora_fast.config import load
     from qlora_fast.errors import ConfigError
     from qlora_fast.planning import PlanOptions, epoch_plan, longest_row_tokens, split
-    from qlora_fast.schedule import Schedule, total_updates, updates_per_epoch
+    from qlora_fast.schedule import Schedule, interval, total_updates, updates_per_epoch
     from qlora_fast.stats import padding
 
     config = load(config_file, settings).config
@@ -61,7 +61,8 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
         shares = [(share.name, str(share)) for share in chosen.shares]
     report["memory"] = _memory(config, None if rows is not None else longest_row_tokens(first, lengths, config))
     schedule = Schedule.of(config, total_updates(per_epoch, config.num_train_epochs, config.max_steps))
-    steps = range(config.logging_steps, schedule.updates + 1, max(config.logging_steps, schedule.updates // 1000))
+    lines = interval(config.logging_steps, schedule.updates)
+    steps = range(lines, schedule.updates + 1, max(lines, schedule.updates // 1000))
     key_steps = sorted(
         {1, *steps, min(schedule.warmup + 1, schedule.updates), schedule.updates} & set(range(1, schedule.updates + 1))
     )

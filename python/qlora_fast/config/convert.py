@@ -15,8 +15,12 @@ def convert(raw: str | list[str] | dict[str, str], kind: Any) -> tuple[Any, str 
     """A raw value as its key's type, or the problem with it."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        inner = next(arg for arg in get_args(kind) if arg is not type(None))
-        return convert(raw, inner)
+        for inner in alternatives(kind):
+            value, problem = convert(raw, inner)
+            if problem is None:
+                return value, None
+        # The last one takes what the others do not: a number where it need not be whole, text where it need not be a word.
+        return None, problem
     if origin is list:
         return _list(raw, get_args(kind)[0])
     if origin is dict:
@@ -26,11 +30,16 @@ def convert(raw: str | list[str] | dict[str, str], kind: Any) -> tuple[Any, str 
     return _scalar(raw, kind)
 
 
+def alternatives(kind: Any) -> list[Any]:
+    """The types that a union offers, in the order in which they are tried; None is how a key is unset, and is none of them."""
+    return [arg for arg in get_args(kind) if arg is not type(None)]
+
+
 def words(kind: Any) -> str:
-    """A type, as a person names it."""
+    """A type, as a person names it; of a union the last one, which takes the most."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return words(next(arg for arg in get_args(kind) if arg is not type(None)))
+        return words(alternatives(kind)[-1])
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if origin is list:

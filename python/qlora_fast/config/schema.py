@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
+from qlora_fast.config.convert import alternatives
 from qlora_fast.config.explain import text
 from qlora_fast.config.foreign import RULES, TRANSLATED
 from qlora_fast.config.keys import KEYS, about, default
@@ -43,7 +44,8 @@ def _property(name: str) -> dict[str, Any]:
 def _of(kind: Any) -> dict[str, Any]:
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return _of(next(arg for arg in get_args(kind) if arg is not type(None)))
+        offered = [_of(inner) for inner in alternatives(kind)]
+        return offered[0] if len(offered) == 1 else {"type": [one["type"] for one in offered]}
     if origin is Literal:
         return {"enum": [{"true": True, "false": False}.get(c, c) for c in get_args(kind)]}
     if origin is list:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from qlora_fast.config.keys.table import at_least, each_of, key, unless_unset
+from qlora_fast.config.keys.table import at_least, count_or_share, each_of, key, unless_unset
 
 When = Literal["no", "steps", "epoch"]
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
@@ -16,12 +16,11 @@ class EvalKeys:
     """When to look at held-out data, and what follows from it."""
 
     eval_strategy: When = key("no", "when to evaluate")
-    eval_steps: int = key(
+    eval_steps: int | float = key(
         50,
         "updates between evaluations (eval_strategy: steps)",
-        check=at_least(1),
+        check=count_or_share,
         unit="updates",
-        lacks="a share below 1",
         there="logging_steps",
     )
     per_device_eval_batch_size: int = key(
@@ -53,12 +52,12 @@ class OutputKeys:
         differs="nothing is deleted; false refuses a folder with a run in it, where LLaMA-Factory goes on with it silently",
     )
     resume_from_checkpoint: bool = key(False, "go on from the newest whole checkpoint in output_dir", lacks="a path")
-    logging_steps: int = key(10, "updates between log lines", check=at_least(1), unit="updates", there="500")
+    logging_steps: int | float = key(10, "updates between log lines", check=count_or_share, unit="updates", there="500")
     save_strategy: When = key("steps", "when to write checkpoints")
-    save_steps: int = key(
+    save_steps: int | float = key(
         100,
         "updates between checkpoints (save_strategy: steps)",
-        check=at_least(1),
+        check=count_or_share,
         unit="updates",
         there="500",
     )

@@ -33,6 +33,13 @@ positive = Limit("be greater than 0", {"exclusiveMinimum": 0}, lambda v: bool(v 
 below_one = Limit("lie in 0 … 1 (1 excluded)", {"minimum": 0, "exclusiveMaximum": 1}, lambda v: 0 <= v < 1)
 
 
+count_or_share = Limit(
+    "be a whole number from 1 on, or a share of all updates between 0 and 1",
+    {"exclusiveMinimum": 0, "if": {"minimum": 1}, "then": {"multipleOf": 1}},
+    lambda v: 0 < v < 1 or (isinstance(v, int) and v >= 1),
+)
+
+
 def within(low: float, high: float) -> Limit:
     return Limit(f"lie in {low} … {high}", {"minimum": low, "maximum": high}, lambda v: low <= v <= high)
 
