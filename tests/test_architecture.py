@@ -36,7 +36,7 @@ PYTHON_LAYERS = [
     | {"inputs", "dataset_info", "mixture"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"}
     | {"sweep", "runs", "comparison", "update", "tensor_files", "serving"},
-    {"outputs", "doctor", "parts"}
+    {"outputs", "doctor", "parts", "resume"}
     | {"experiments", "overlay", "merge", "merge_check"}
     | {"prep_report", "length_plot", "export", "ray", "template_check"},
     {"run"},

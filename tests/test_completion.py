@@ -60,6 +60,7 @@ def test_words_of_prep_are_files_or_settings() -> None:
         ("packing=", ["packing=exact", "packing=dense", "packing=bucketed", "packing=none"]),
         ("packing=d", ["packing=dense"]),
         ("bf16=", ["bf16=true", "bf16=false"]),
+        ("resume_from_checkpoint=t", ["resume_from_checkpoint=true"]),
         ("quantization_bit=", ["quantization_bit=4", "quantization_bit=8"]),
         ("report_to=t", ["report_to=tensorboard", "report_to=trackio"]),
         ("lora_rank=", []),

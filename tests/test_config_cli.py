@@ -70,14 +70,23 @@ def test_a_config_that_loads_is_valid_in_an_editor(path: Path) -> None:
         "report_to: [comet]",
         "save_steps: 1.5",
         "save_steps: 0",
+        "resume_from_checkpoint: saves/x",
     ],
 )
 def test_a_wrong_config_is_wrong_in_an_editor(text: str) -> None:
     assert complaints(text)
 
 
-def test_a_share_of_the_updates_is_right_in_an_editor() -> None:
-    assert complaints("save_steps: 0.1\neval_steps: 1\nlogging_steps: 10") == []
+@pytest.mark.parametrize(
+    "text",
+    [
+        "save_steps: 0.1\neval_steps: 1\nlogging_steps: 10",
+        "resume_from_checkpoint: true",
+        "resume_from_checkpoint: saves/x/checkpoint-500",
+    ],
+)
+def test_a_key_of_two_types_is_right_in_an_editor(text: str) -> None:
+    assert complaints(text) == []
 
 
 def test_every_key_is_documented_in_full() -> None:

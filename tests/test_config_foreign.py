@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qlora_fast.config import KEYS, Config, Verdict, examine, load
+from qlora_fast.config import KEYS, Config, Verdict, dump, examine, load
 from qlora_fast.config.explain import report
 from qlora_fast.config.foreign import RENAMED, RULES, TRANSLATED
 from qlora_fast.config.keys import default
@@ -190,7 +190,7 @@ def test_other_defaults_are_shown_for_files_of_llamafactory_alone() -> None:
         ("lr_scheduler_type: linear\nlr_scheduler_kwargs: {power: 2}", "it knows none"),
         ("lr_scheduler_type: warmup_stable_decay", "must hold num_decay_steps"),
         ("pissa_iter: 0", "must be -1 (exact) or at least 1"),
-        ("resume_from_checkpoint: saves/x/checkpoint-5", "a path is not taken"),
+        ("resume_from_checkpoint: saves/x", "must be true, false or the path of a checkpoint-N, not saves/x"),
         ("dataset_dir: ONLINE", "data is read from files"),
         (
             "save_steps: 1.5",
@@ -206,6 +206,22 @@ def test_contradictions_and_wrong_values_are_named(text: str, words: str, tmp_pa
     with pytest.raises(ConfigError) as caught:
         examined(tmp_path, text)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("false", False),
+        ("saves/x/checkpoint-5", "saves/x/checkpoint-5"),
+        ("x/checkpoint-5/", "x/checkpoint-5/"),
+    ],
+)
+def test_a_checkpoint_may_be_named(text: str, value: bool | str, tmp_path: Path) -> None:
+    _, config = examined(tmp_path, f"resume_from_checkpoint: {text}")
+    assert config.resume_from_checkpoint == value
+    (tmp_path / "again.yaml").write_text(dump(config))
+    assert load(tmp_path / "again.yaml").config == config
 
 
 def test_explain_knows_which_templates_there_are(tmp_path: Path) -> None:

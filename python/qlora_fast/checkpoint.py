@@ -58,7 +58,7 @@ def save_checkpoint(
     if _rank() == 0:
         if target.exists() and damage(target) is not None:
             # Evidence of what went wrong is kept, and out of the way.
-            target.rename(_unused(target.with_name(f"{target.name}.damaged")))
+            set_aside(target, "damaged")
         with durable.new_folder(target) as made:
             write_adapter(made, model, adapter)
             if not adapter_only:
@@ -181,6 +181,11 @@ def load_checkpoint(path: Path, adapter: Adapter, optimizer: AdamW, identity: Id
             f"`{path}` does not fit this run: {error}", hint="start anew in another output_dir"
         ) from error
     return Progress(**stored["progress"])
+
+
+def set_aside(path: Path, why: str) -> Path:
+    """Rename ``checkpoint-N`` to ``checkpoint-N.why``, under which nothing takes it for a checkpoint; nothing is deleted."""
+    return path.rename(_unused(path.with_name(f"{path.name}.{why}")))
 
 
 def rotate(folder: Path, limit: int | None, keep: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qlora_fast import checkpoint, durable, footprint, samples
+from qlora_fast import checkpoint, durable, footprint, resume, samples
 from qlora_fast.config import Config, dump
 from qlora_fast.evaluation import EvalOptions, by_source, evaluate
 from qlora_fast.model import count
@@ -75,6 +75,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     machine(config, ranks)  # what this machine cannot do is refused before a folder is made
     with ranks.in_turn():
         if ranks.first:
+            if isinstance(config.resume_from_checkpoint, str):
+                resume.starting_point(output, config.resume_from_checkpoint)  # refused before the folder is claimed
             claim_output(config)
     parts = make_parts(config, ranks, watch.on_prepare, world)
     data, tokenizer, packed = parts.data, parts.tokenizer, parts.packed
@@ -90,16 +92,18 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     identity = _identity(config, data, parts.plans)
     progress = None
     if config.resume_from_checkpoint:
-        newest = ranks.from_first(lambda: str(checkpoint.newest_whole(output) or ""))
-        if not newest:
+        start = ranks.from_first(lambda: str(resume.starting_point(output, config.resume_from_checkpoint) or ""))
+        if not start:
             log.info("no checkpoint in `%s` yet: starting from the beginning", output)
         else:
-            progress = checkpoint.load_checkpoint(Path(newest), adapter, optimizer, identity)
+            progress = checkpoint.load_checkpoint(Path(start), adapter, optimizer, identity)
             if rank == 0:
+                if isinstance(config.resume_from_checkpoint, str):
+                    resume.set_aside_behind(Path(start))
                 # The killed run may have logged updates that are made again now.
                 lines = [log_line(entry, schedule.updates) for entry in progress.log_history]
                 durable.write_text(output / "trainer_log.jsonl", "".join(lines))
-            log.info("going on from `%s`, update %d of %d", newest, progress.update, schedule.updates)
+            log.info("going on from `%s`, update %d of %d", start, progress.update, schedule.updates)
 
     longest = parts.longest_row(epochs=-(-schedule.updates // per_epoch))
     recomputed = probe(config, forward, adapter, data.train, longest)

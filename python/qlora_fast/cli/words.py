@@ -57,4 +57,4 @@ def _values(name: str, incomplete: str, prefix: str) -> list[CompletionItem]:
 def _choices(kind: Any) -> tuple[str, ...]:
     if get_origin(kind) is Literal:
         return get_args(kind)
-    return ("true", "false") if kind is bool else ()
+    return ("true", "false") if bool in (kind, *get_args(kind)) else ()

@@ -36,10 +36,11 @@ def alternatives(kind: Any) -> list[Any]:
 
 
 def words(kind: Any) -> str:
-    """A type, as a person names it; of a union the last one, which takes the most."""
+    """A type, as a person names it."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return words(alternatives(kind)[-1])
+        offered = alternatives(kind)
+        return ", or ".join(words(inner) for inner in offered if inner is not int or float not in offered)
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if origin is list:

@@ -102,14 +102,6 @@ def _metric(text: str) -> Translation | None:
     return None
 
 
-def _resume(text: str) -> Translation | None:
-    if "/" in text or text.startswith("checkpoint"):
-        return Translation(
-            "refused", "a path is not taken: true goes on from the newest whole checkpoint in output_dir"
-        )
-    return None
-
-
 def _dataset_dir(text: str) -> Translation | None:
     if text == "ONLINE" or text.startswith("REMOTE:"):
         return Translation("refused", "data is read from files: download it, and give its folder")
@@ -129,7 +121,6 @@ _VALUES: dict[str, Callable[[str], Translation | None]] = {
     "max_steps": _max_steps,
     "warmup_steps": _warmup_steps,
     "metric_for_best_model": _metric,
-    "resume_from_checkpoint": _resume,
     "dataset_dir": _dataset_dir,
     "quantization_method": _method,
     "neftune_noise_alpha": _zero_is_unset,

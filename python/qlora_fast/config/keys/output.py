@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from qlora_fast.config.keys.table import at_least, count_or_share, each_of, key, unless_unset
+from qlora_fast.config.keys.table import at_least, checkpoint_or_switch, count_or_share, each_of, key, unless_unset
 
 When = Literal["no", "steps", "epoch"]
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
@@ -51,7 +51,13 @@ class OutputKeys:
         "move an earlier run in output_dir aside and start anew",
         differs="nothing is deleted; false refuses a folder with a run in it, where LLaMA-Factory goes on with it silently",
     )
-    resume_from_checkpoint: bool = key(False, "go on from the newest whole checkpoint in output_dir", lacks="a path")
+    resume_from_checkpoint: bool | str = key(
+        False,
+        "true: go on from the newest whole checkpoint in output_dir; a path: from this one of its checkpoints, and those "
+        "behind it are moved aside",
+        check=checkpoint_or_switch,
+        lacks="a checkpoint outside output_dir, or of another program",
+    )
     logging_steps: int | float = key(10, "updates between log lines", check=count_or_share, unit="updates", there="500")
     save_strategy: When = key("steps", "when to write checkpoints")
     save_steps: int | float = key(

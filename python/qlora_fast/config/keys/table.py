@@ -6,8 +6,10 @@ and docs/configuration.md are all made from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,6 +39,12 @@ count_or_share = Limit(
     "be a whole number from 1 on, or a share of all updates between 0 and 1",
     {"exclusiveMinimum": 0, "if": {"minimum": 1}, "then": {"multipleOf": 1}},
     lambda v: 0 < v < 1 or (isinstance(v, int) and v >= 1),
+)
+
+checkpoint_or_switch = Limit(
+    "be true, false or the path of a checkpoint-N",
+    {"pattern": r"(^|[/\\])checkpoint-\d+[/\\]?$"},
+    lambda v: isinstance(v, bool) or re.fullmatch(r"checkpoint-\d+", Path(v).name) is not None,
 )
 
 
