@@ -21,6 +21,7 @@ PYTHON_LAYERS = [
     {
         "durable",
         "gguf_tokenizer",
+        "hub",
         "templates",
         "ranks",
         "data",

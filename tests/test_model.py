@@ -154,7 +154,9 @@ def test_a_folder_without_a_model_is_an_error_that_says_so(tmp_path: Path) -> No
 
 
 def test_a_hub_id_without_network_is_an_error_with_a_hint() -> None:
-    with pytest.raises(ArtifactError, match="no such folder, and not to be had from the hub") as caught:
+    with pytest.raises(
+        ArtifactError, match="no such folder here, not in the hub's cache, and the hub is not asked"
+    ) as caught:
         load_base("nobody/no-such-model", dtype=torch.float32, device=CPU)
     assert "local folder" in str(caught.value.hint)
 

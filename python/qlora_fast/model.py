@@ -12,11 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from qlora_fast import hub
 from qlora_fast.attention import NAME, packable, refuse_unpackable
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.lora import fuse
 
 log = logging.getLogger(__name__)
+
+_WEIGHTS = tuple(f"{stem}{end}" for stem in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
+_CHECK = "check `model_name_or_path`; without network, give a local folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ def load_base(
         ConfigError: the model cannot be packed.
     """
     quiet_libraries()
+    refuse_out_of_reach(path)
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -111,6 +116,18 @@ def load_base(
         raise _explained(path, error) from error
     model.requires_grad_(False)
     return model if quantization is not None else model.to(device)
+
+
+def refuse_out_of_reach(path: str) -> None:
+    """Say at once that a model cannot be fetched, before transformers tries it for half a minute.
+
+    Raises:
+        ArtifactError: it is no folder here, its weights are not in the hub's cache, and the hub does not answer.
+    """
+    if not Path(path).is_dir() and (reason := hub.out_of_reach(path, *_WEIGHTS)):
+        raise ArtifactError(
+            f"cannot load the model `{path}`: no such folder here, not in the hub's cache, and {reason}", hint=_CHECK
+        )
 
 
 def add_lora(model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool = False) -> nn.Module:
@@ -252,5 +269,5 @@ def _explained(path: str, error: Exception) -> ArtifactError:
         return ArtifactError(f"cannot load the model in `{path}`: {first}", hint="check that the folder is complete")
     return ArtifactError(
         f"cannot load the model `{path}`: no such folder, and not to be had from the hub ({first})",
-        hint="check `model_name_or_path`; without network, give a local folder",
+        hint=_CHECK,
     )
