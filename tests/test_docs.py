@@ -52,6 +52,14 @@ def test_every_page_is_in_the_index() -> None:
     assert all(f"({page.name})" in index for page in PAGES if page.parent.name == "docs" and page.name != "README.md")
 
 
+def test_every_launch_on_one_machine_says_so() -> None:
+    """In older versions of torch two runs would otherwise want the same port."""
+    places = [*PAGES, *(ROOT / "python").rglob("*.py")]
+    launches = [(page.name, words) for page in places for words in re.findall(r"torchrun --[\w-]+", text(page))]
+    assert ("recipes.md", "torchrun --standalone") in launches
+    assert not [found for found in launches if found[1] == "torchrun --nproc-per-node"]
+
+
 def commands(page: Path) -> list[str]:
     """Every `qlora-fast …` of a page: in blocks, and between backticks."""
     fenced = re.findall(r"^```\w*\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)

@@ -250,7 +250,7 @@ def test_ctrl_c_under_torchrun_writes_a_checkpoint_and_one_process_goes_on(confi
         seen += process.communicate(timeout=60)[1]
     assert process.returncode != 0
     assert "a checkpoint was written" in seen
-    assert "torchrun --nproc-per-node 2 -m qlora_fast.cli train" in seen
+    assert "torchrun --standalone --nproc-per-node 2 -m qlora_fast.cli train" in seen
     newest = checkpoint.newest_whole(tmp_path / "run")
     assert newest is not None
     update = int(newest.name.partition("-")[2])

@@ -204,7 +204,7 @@ def _join() -> Ranks:
         raise (
             ConfigError(
                 f"{beside} processes on this machine, but {torch.cuda.device_count()} GPUs",
-                hint="start one process a GPU: torchrun --nproc-per-node gpu …",
+                hint="start one process a GPU: torchrun --standalone --nproc-per-node gpu …",
             )
             if local_rank == 0
             else PeerError()
@@ -243,7 +243,7 @@ def _meet() -> Any:
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"the processes of this run did not meet at {where}: {str(error).splitlines()[0]}",
-            hint="start all of them with one launcher: torchrun --nproc-per-node N -m qlora_fast.cli train …",
+            hint="start all of them with one launcher: torchrun --standalone --nproc-per-node N -m qlora_fast.cli train …",
         ) from error
     return store
 

@@ -33,7 +33,7 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json:
     qlora-fast train configs/base.yaml
     qlora-fast train configs/qwen3-0.6b-lora.yaml dataset=data.json output_dir=runs/mine lora_rank=16
     qlora-fast train configs/base.yaml resume_from_checkpoint=true overwrite_output_dir=false
-    torchrun --nproc-per-node 2 -m qlora_fast.cli train configs/qwen3-0.6b-lora.yaml dataset=data.json
+    torchrun --standalone --nproc-per-node 2 -m qlora_fast.cli train configs/qwen3-0.6b-lora.yaml dataset=data.json
 
     --dry-run shows updates, rate, time and memory of the run, measured on this machine in well under a minute or two;
     world_size=N plans it for N GPUs.
@@ -77,7 +77,9 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json:
 
 def _say_how_to_go_on(config: Config, config_file: str, settings: tuple[str, ...], processes: int) -> None:
     words = [w for w in settings if not w.startswith(("resume_from_checkpoint=", "overwrite_output_dir="))]
-    program = "qlora-fast" if processes == 1 else f"torchrun --nproc-per-node {processes} -m qlora_fast.cli"
+    program = (
+        "qlora-fast" if processes == 1 else f"torchrun --standalone --nproc-per-node {processes} -m qlora_fast.cli"
+    )
     again = " ".join([program, "train", config_file, *words])
     console.note(f"\nstopped; a checkpoint was written to {config.output_dir}")
     console.note(f"go on with: {again} resume_from_checkpoint=true overwrite_output_dir=false")

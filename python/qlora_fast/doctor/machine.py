@@ -122,7 +122,9 @@ def gpus() -> Iterable[Finding]:
     if torch.cuda.device_count() > 1:
         count = torch.cuda.device_count()
         yield Finding(
-            "gpus", "note", f"{count}; one is used unless: torchrun --nproc-per-node {count} -m qlora_fast train …"
+            "gpus",
+            "note",
+            f"{count}; one is used unless: torchrun --standalone --nproc-per-node {count} -m qlora_fast train …",
         )
 
 

@@ -56,9 +56,9 @@ _METHOD = [
     _refused("other samplers change which samples form an update", "train_sampling_strategy", ("random",)),
     _refused("no sample is ever left out of an epoch", "dataloader_drop_last"),
     _refused("the adapter is small; run one process a GPU instead: "
-             "`torchrun --nproc-per-node N -m qlora_fast train …`",
+             "`torchrun --standalone --nproc-per-node N -m qlora_fast train …`",
              "deepspeed fsdp fsdp_config parallelism_config"),
-    _refused("run one process a GPU instead: `torchrun --nproc-per-node N -m qlora_fast train …`",
+    _refused("run one process a GPU instead: `torchrun --standalone --nproc-per-node N -m qlora_fast train …`",
              "ray_num_workers", ("1", *_OFF)),
     _refused("the optimizer's settings have keys of their own", "optim_args optim_target_modules"),
     _refused("nothing is ever uploaded; the adapter is in output_dir", "push_to_hub"),
