@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from cli_run import cli
 from qlora_fast import merge_check
 from qlora_fast.errors import ArtifactError
 from qlora_fast.merge import Counts, base_folder, write_merged
-from qlora_fast.merge_check import compare_logits
-from qlora_fast.merged_folder import Options, merge_run
-from qlora_fast.model import quiet_libraries
+from qlora_fast.merge_check import FromTrained, compare_logits
+from qlora_fast.merged_folder import Options, _notes, merge_run
+from qlora_fast.model import Quantization, load_base, quiet_libraries
 from qlora_fast.tensor_files import INDEX, Entry, read_header, shard_files, write_file
 from qlora_fast.update import nearest, read_update
 from tiny_folder import trained
@@ -267,6 +268,64 @@ def test_the_check_notices_a_wrong_merge(tmp_path: Path) -> None:
     assert compare_logits(base, update, base, PROMPTS, exact=False).lost
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_change_of_the_base_is_measured_against_the_quantized_one(bits: int, tmp_path: Path) -> None:
+    """Merged onto what the quantized weights stand for, nothing is left of it; merged onto the base, the rounding is."""
+    base = base_model(tmp_path / "base", "llama")
+    update = adapter(base, tmp_path / "adapter")
+    trained_on = Quantization(bits=bits)
+    same = dequantized(base, trained_on, tmp_path / "same")
+
+    def measured(onto: Path, name: str) -> FromTrained:
+        merged(onto, update, tmp_path / name)
+        check = compare_logits(base, update, tmp_path / name, PROMPTS, exact=True, trained_on=trained_on)
+        assert check.from_trained is not None
+        return check.from_trained
+
+    onto_base, onto_same = measured(base, "m"), measured(same, "n")
+    assert onto_base.bits == bits
+    assert 0 < onto_base.kl_mean < onto_base.kl_max
+    assert onto_base.same_top <= onto_same.same_top
+    assert onto_same.kl_mean < 1e-9 < 1e-6 < onto_base.kl_mean
+    assert onto_base.kl_update == onto_same.kl_update > 1e-4
+    assert compare_logits(base, update, tmp_path / "m", PROMPTS, exact=True).from_trained is None
+
+
+def test_a_machine_that_cannot_quantize_merges_and_says_what_it_did_not_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ImportError("bitsandbytes is not installed\nlong story")
+
+    base = base_model(tmp_path / "base")
+    update = adapter(base, tmp_path / "adapter")
+    merged(base, update, tmp_path / "m")
+    monkeypatch.setattr(merge_check, "load_base", missing)
+    check = compare_logits(base, update, tmp_path / "m", PROMPTS, exact=True, trained_on=Quantization())
+    assert check.passed
+    assert check.from_trained is None
+    assert caplog.messages == ["not compared with the base in 4 bits: bitsandbytes is not installed"]
+    (note,) = _notes(Quantization(), Counts(), check, [])
+    assert "how much was not measured" in note
+
+
+def dequantized(base: Path, quantization: Quantization, folder: Path) -> Path:
+    """A model folder in fp32 whose weights are exactly those that the quantized base computes with."""
+    from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+
+    shutil.copytree(base, folder)
+    values = load_file(folder / "model.safetensors")
+    model = load_base(str(base), dtype=torch.float32, device=torch.device("cpu"), quantization=quantization)
+    for name, module in model.named_modules():
+        weight: Any = getattr(module, "weight", None)
+        if type(module).__name__ == "Linear4bit":
+            values[f"{name}.weight"] = dequantize_4bit(weight.data, weight.quant_state).float()
+        elif type(module).__name__ == "Linear8bitLt":
+            values[f"{name}.weight"] = int8_vectorwise_dequant(weight.data, weight.SCB).float()
+    save_file(values, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def test_nearest_keeps_the_bits_of_what_does_not_move() -> None:
     base = torch.tensor([-0.0, 1.0, 2.0])
     wanted = torch.tensor([0.0, 1.0, 2.5])
@@ -281,8 +340,13 @@ def test_the_command_writes_a_folder_that_is_a_model(model_dir: Path, tmp_path: 
     assert ran.status == 0, ran.err
     for words in ("vllm serve", "convert_hf_to_gguf.py", "ollama create merged", "logits differ by at most"):
         assert words in ran.out
-    assert "trained beside the base in 4 bits" in ran.err
     report = json.loads((out / "merge.json").read_text())
+    measured = report["check"]["from_trained"]
+    assert measured["bits"] == 4
+    assert measured["kl_mean"] > 1e-6, "4 bits are not 16"
+    assert "kernels" not in ran.err, "bitsandbytes' own matters"
+    assert "trained on a base of 4 bits, merged onto the 16-bit one" in ran.err
+    assert f"{measured['kl_mean']:.1e} nats from that of the run's own model" in ran.err
     assert report["check"]["max_difference"] <= report["check"]["bound"]
     assert {"Modelfile", "README.md", "tokenizer.json", "config.json", "model.safetensors"} <= {
         p.name for p in out.iterdir()

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from qlora_fast.attention import NAME
 from qlora_fast.data import Row, own_lengths
 from qlora_fast.loss import chunk_of, supervised_loss
+from qlora_fast.model import eval_as_trained
 
 
 class Forward:
@@ -52,13 +53,7 @@ class Forward:
     def scoring(self) -> Iterator[None]:
         """Without dropout and without gradients; the model is afterwards as it was."""
         was_training = self.model.training
-        self.model.eval()
-        for module in self.model.modules():
-            # bitsandbytes turns the weights of a 4-bit layer over, for good, when it runs in evaluation mode on a CPU:
-            # in a layout of less precision, which training then goes on with, without a gradient. An 8-bit layer rounds
-            # its inputs there only in evaluation mode, and would score another model than the one that is trained.
-            if type(module).__name__ in ("Linear4bit", "Linear8bitLt"):
-                module.training = True
+        eval_as_trained(self.model)
         try:
             with torch.no_grad():
                 yield

@@ -2,20 +2,27 @@
 
 Both are loaded by the libraries that will serve them, not by the code that merged, and one after the other, so that
 memory holds one model at a time.
+
+An adapter that was trained on a base of 4 or 8 bits is merged onto the 16-bit one, and answers differently there. By how
+much is measured as well; it is what the change of the base costs or gives, no error of the merge, and has no bound.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from qlora_fast.errors import ArtifactError
-from qlora_fast.model import quiet_libraries
+from qlora_fast.model import Quantization, eval_as_trained, load_base, quiet_libraries
+
+log = logging.getLogger(__name__)
 
 EXACT = 1e-4
 """fp32: the largest difference of two logits, as a share of the largest logit."""
@@ -24,6 +31,23 @@ KL_16 = 2e-3
 SHARE_16 = 0.05
 LOST = 0.5
 """A merge that keeps less than half of what the adapter did has lost it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromTrained:
+    """How far the merged model is from what was trained: the adapter on the quantized base.
+
+    Attributes:
+        kl_mean, kl_max: KL(trained ‖ merged) of the next token, nats.
+        kl_update: mean KL(trained ‖ quantized base): what the adapter does there.
+        same_top: share of positions with the same likeliest token.
+    """
+
+    bits: int
+    kl_mean: float
+    kl_max: float
+    kl_update: float
+    same_top: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +69,7 @@ class Check:
     kl_update: float
     same_top: float
     exact: bool
+    from_trained: FromTrained | None = None
 
     @property
     def bound(self) -> float:
@@ -70,25 +95,29 @@ def compare_logits(
     exact: bool,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
+    trained_on: Quantization | None = None,
 ) -> Check:
-    """Run the prompts through both.
+    """Run the prompts through both, and through the adapter on the base that it was trained on if that was quantized.
 
     Args:
         exact: whether the merged weights are fp32, so that nothing but the order of additions differs.
         dtype: that both compute in. fp32 shows the merge alone; a model that does not fit in it takes its own.
     """
-    from peft import PeftModel
-
     device = device or torch.device("cpu")
-    together = PeftModel.from_pretrained(_load(base, dtype, device), str(adapter)).eval()
-    with together.disable_adapter():
-        before = _logits(together, prompts, device)
-    wanted = _logits(together, prompts, device)
-    del together
+    before, wanted = _without_and_with(adapter, _load(base, dtype, device), prompts, device)
     got = _logits(_load(merged, dtype, device), prompts, device)
     if got.shape != wanted.shape:
         raise ArtifactError(f"the merged model has a head of {got.shape[1]} tokens, the base one of {wanted.shape[1]}")
     kl = _kl(wanted, got)
+    from_trained = None
+    if trained_on is not None:
+        try:
+            quantized = load_base(str(base), dtype=dtype, device=device, packing="none", quantization=trained_on)
+            from_trained = _from_trained(*_without_and_with(adapter, quantized, prompts, device), got, trained_on.bits)
+        except (ArtifactError, ImportError, RuntimeError) as error:
+            # The merge is right without it: a machine that cannot quantize may still merge.
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            log.warning("not compared with the base in %d bits: %s", trained_on.bits, first)
     return Check(
         positions=len(wanted),
         max_difference=float((wanted - got).abs().max()),
@@ -98,7 +127,31 @@ def compare_logits(
         kl_update=float(_kl(wanted, before).mean()),
         same_top=float((wanted.argmax(-1) == got.argmax(-1)).double().mean()),
         exact=exact,
+        from_trained=from_trained,
     )
+
+
+def _from_trained(before: Tensor, trained: Tensor, merged: Tensor, bits: int) -> FromTrained:
+    kl = _kl(trained, merged)
+    return FromTrained(
+        bits=bits,
+        kl_mean=float(kl.mean()),
+        kl_max=float(kl.max()),
+        kl_update=float(_kl(trained, before).mean()),
+        same_top=float((trained.argmax(-1) == merged.argmax(-1)).double().mean()),
+    )
+
+
+def _without_and_with(
+    adapter: Path, base: nn.Module, prompts: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Logits of a base alone, and with the adapter on it."""
+    from peft import PeftModel
+
+    together: Any = eval_as_trained(PeftModel.from_pretrained(base, str(adapter)))
+    with together.disable_adapter():
+        before = _logits(together, prompts, device)
+    return before, _logits(together, prompts, device)
 
 
 @torch.no_grad()

@@ -17,8 +17,8 @@ from qlora_fast.config import Config, load
 from qlora_fast.errors import ArtifactError
 from qlora_fast.generate import CARD, check_tokenizer, read_card
 from qlora_fast.merge import DTYPES, Counts, base_folder, copy_rest, write_merged
-from qlora_fast.merge_check import Check, compare_logits
-from qlora_fast.model import pick_device
+from qlora_fast.merge_check import Check, FromTrained, compare_logits
+from qlora_fast.model import Quantization, pick_device
 from qlora_fast.preparation import Tokenizer, tokenizer_of
 from qlora_fast.tensor_files import shard_files
 from qlora_fast.update import read_update
@@ -75,8 +75,11 @@ def merge_run(
         if counts.moved and not counts.changed:
             raise _lost(counts, None)
         stored = _stored_dtype(made)
-        check = _check(base, adapter, made, tokenizer, stored, options.check_dtype) if options.check_dtype else None
-        notes = _notes(adapter, counts, check, left)
+        trained_on = _trained_on(adapter)
+        check = None
+        if options.check_dtype:
+            check = _check(base, adapter, made, tokenizer, stored, options.check_dtype, trained_on)
+        notes = _notes(trained_on, counts, check, left)
         settings = json.loads((made / "config.json").read_text(encoding="utf-8"))
         commands = serving.commands(folder, dtype=stored, max_len=settings.get("max_position_embeddings"))
         report = _report(name, adapter, stored, counts, check, notes)
@@ -101,14 +104,24 @@ def _origin(adapter: Path, base: str | None) -> tuple[str, Tokenizer]:
     return name, tokenizer_of(replace(Config(), model_name_or_path=name))
 
 
-def _check(base: Path, adapter: Path, made: Path, tokenizer: Tokenizer, stored: str, dtype: str) -> Check:
+def _check(
+    base: Path,
+    adapter: Path,
+    made: Path,
+    tokenizer: Tokenizer,
+    stored: str,
+    dtype: str,
+    trained_on: Quantization | None,
+) -> Check:
     encoder = tokenizer.encoder()
     prompts = []
     for question, answer in PROBES:
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         prompts.append(encoder.encode(json.dumps({"messages": turns}, ensure_ascii=False))[0].tolist())
     exact = stored == "fp32" and dtype == "fp32"
-    check = compare_logits(base, adapter, made, prompts, exact=exact, dtype=DTYPES[dtype], device=pick_device())
+    check = compare_logits(
+        base, adapter, made, prompts, exact=exact, dtype=DTYPES[dtype], device=pick_device(), trained_on=trained_on
+    )
     if check.lost:
         raise _lost(None, check)
     if not check.passed:
@@ -130,15 +143,10 @@ def _lost(counts: Counts | None, check: Check | None) -> ArtifactError:
     )
 
 
-def _notes(adapter: Path, counts: Counts, check: Check | None, left: list[str]) -> list[str]:
+def _notes(trained_on: Quantization | None, counts: Counts, check: Check | None, left: list[str]) -> list[str]:
     notes = []
-    bits = _trained_bits(adapter)
-    if bits:
-        notes.append(
-            f"trained beside the base in {bits} bits, merged onto its 16-bit weights: the rounding of the base that the adapter "
-            "saw in training is gone, so losses differ a little from those of the run; `qlora-fast evaluate FOLDER dataset=…` "
-            "measures the merged model"
-        )
+    if trained_on is not None:
+        notes.append(_of_the_change_of_base(trained_on.bits, check.from_trained if check else None))
     if counts.moved and counts.rounding > 0.5:
         notes.append(
             f"rounding to 16 bits is {counts.rounding:.0%} as long as the update itself: without a direction of its own, so "
@@ -151,9 +159,23 @@ def _notes(adapter: Path, counts: Counts, check: Check | None, left: list[str]) 
     return notes
 
 
-def _trained_bits(adapter: Path) -> int | None:
+def _of_the_change_of_base(bits: int, measured: FromTrained | None) -> str:
+    said = f"trained on a base of {bits} bits, merged onto the 16-bit one, whose rounding the adapter saw in training is gone: "
+    if measured is None:
+        said += "losses differ a little from those of the run (how much was not measured)"
+    else:
+        said += (
+            f"the next token is {measured.kl_mean:.1e} nats from that of the run's own model on average "
+            f"({measured.kl_max:.1e} at worst; the adapter's own effect there is {measured.kl_update:.1e}), the likeliest one the same "
+            f"at {measured.same_top:.1%} of the positions"
+        )
+    return said + "; `qlora-fast evaluate FOLDER dataset=…` measures the merged model"
+
+
+def _trained_on(adapter: Path) -> Quantization | None:
+    """How the base was stored while the adapter learned, if its run's config lies beside it or above it."""
     run = next((f for f in (adapter, adapter.resolve().parent) if (f / "config.yaml").is_file()), None)
-    return None if run is None else load(run / "config.yaml").config.quantization_bit
+    return None if run is None else Quantization.of(load(run / "config.yaml").config)
 
 
 def _stored_dtype(folder: Path) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 
 from qlora_fast import hub
 from qlora_fast.attention import NAME, packable, refuse_unpackable
+from qlora_fast.config import Config
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.lora import fuse
 
@@ -31,6 +32,12 @@ class Quantization:
     kind: str = "nf4"
     double: bool = True
     bits: int = 4
+
+    @classmethod
+    def of(cls, config: Config) -> Quantization | None:
+        """What a run's config asks for."""
+        bits = config.quantization_bit
+        return None if bits is None else cls(config.quantization_type, config.double_quantization, bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +254,18 @@ def _numel(parameter: nn.Parameter) -> int:
 
 def _is_quantized(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def eval_as_trained(model: nn.Module) -> nn.Module:
+    """The model without dropout, its quantized layers computing as they do in training; the same object."""
+    model.eval()
+    for module in model.modules():
+        # bitsandbytes turns the weights of a 4-bit layer over, for good, when it runs in evaluation mode on a CPU:
+        # in a layout of less precision, which training then goes on with, without a gradient. An 8-bit layer rounds
+        # its inputs there only in evaluation mode, and would score another model than the one that is trained.
+        if _is_quantized(module):
+            module.training = True
+    return model
 
 
 def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> Any:

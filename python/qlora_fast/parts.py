@@ -152,10 +152,7 @@ def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device:
         TokenizerError: the tokenizer has ids that the model has no embedding for.
     """
     path = base_model.model_path(config.model_name_or_path)
-    quantization = None
-    if config.quantization_bit:
-        quantization = Quantization(config.quantization_type, config.double_quantization, config.quantization_bit)
-    model = load_base(path, dtype=dtype, device=device, packing=config.packing, quantization=quantization)
+    model = load_base(path, dtype=dtype, device=device, packing=config.packing, quantization=Quantization.of(config))
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     largest = base_model.largest_id(tokenizer.folder)
     if largest >= rows:

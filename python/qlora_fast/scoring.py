@@ -164,15 +164,12 @@ def _check_unchanged(run: Path, fingerprint: str) -> None:
 def _model(subject: Subject, device: torch.device) -> nn.Module:
     """Base and adapter in the arithmetic of training: the adapter's products in the dtype of the base."""
     config = subject.config
-    quantization = None
-    if config.quantization_bit:
-        quantization = Quantization(config.quantization_type, config.double_quantization, config.quantization_bit)
     model = load_base(
         base_model.model_path(config.model_name_or_path),
         dtype=pick_dtype(config.precision, device),
         device=device,
         packing=config.packing,
-        quantization=quantization,
+        quantization=Quantization.of(config),
     )
     if subject.adapter is None:
         return model

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qlora_fast.errors import ArtifactError
+from qlora_fast.model import quiet_libraries
 
 _NEUTRAL = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "r",
@@ -108,6 +109,7 @@ def read_update(folder: Path) -> Update:
 
 
 def _refuse_unknown(config: dict[str, Any], folder: Path) -> None:
+    quiet_libraries()
     from peft import LoraConfig
 
     if config.get("peft_type") != "LORA":
