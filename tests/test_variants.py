@@ -19,7 +19,10 @@ from qlora_fast.adapter import Adapter
 from qlora_fast.data import PreparedDataset
 from qlora_fast.errors import ConfigError
 from qlora_fast.lora import FusedLora
+from qlora_fast.merge import write_merged
+from qlora_fast.merge_check import compare_logits
 from qlora_fast.model import LoraSpec, Quantization, add_lora, load_base
+from qlora_fast.update import read_update
 from tiny_run import CPU, losses, tiny_run, weights_digest
 
 IDS = torch.randint(0, tiny.VOCAB, (2, 11), generator=torch.Generator().manual_seed(0))
@@ -171,6 +174,66 @@ def test_a_pissa_run_goes_on_even_where_the_decomposition_comes_out_otherwise(
     adapter = Adapter(other)
     adapter.load(run.adapter.tensors(), "there")
     torch.testing.assert_close(logits(other), logits(run.forward.model), rtol=1e-4, atol=1e-4)
+
+
+def in_bf16(seed: int = 0) -> nn.Module:
+    return tiny.qwen3(seed, attention="sdpa").to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["pissa", "exact pissa", "pissa and rslora"])
+def test_pissa_on_a_16_bit_base_starts_at_the_base_up_to_its_rounding(name: str) -> None:
+    """What is left of a weight without its principal part is stored in 16 bits again: that much is lost, and no more."""
+    model = add_lora(in_bf16(), LoraSpec(**{"rank": 4, "alpha": 8, **VARIANTS[name]}), seed=0)
+    Adapter(model)  # the matrices that the model multiplies with are 16-bit copies from here on
+    own = dict(in_bf16().named_modules())
+    for path, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            a, b = module.lora_A["default"].weight.detach(), module.lora_B["default"].weight.detach()
+            kept, original = module.get_base_layer().weight, own[path.removeprefix("base_model.model.")].weight
+            assert kept.dtype == a.dtype == torch.bfloat16
+            assert (kept - original).norm() > 0.3 * original.norm(), "nothing was taken out"
+            together = kept.float() + module.scaling["default"] * b.float() @ a.float()
+            assert (together - original.float()).norm() < 2**-8 * original.float().norm(), path
+    exact = logits(tiny.qwen3(attention="sdpa"))
+    rounding = (logits(in_bf16()).float() - exact).abs().mean()
+    assert (logits(model).float() - exact).abs().mean() < 1.5 * rounding, "16 bits cost any model this much"
+
+
+def test_a_pissa_adapter_of_a_16_bit_run_is_right_on_the_base_and_merged_into_it(
+    data: PreparedDataset, tmp_path: Path
+) -> None:
+    """What was trained, what PEFT makes of the saved adapter and what a merge makes of it agree up to 16 bits."""
+    base = tiny.save(in_bf16(), tmp_path / "base")
+    model = load_base(str(base), dtype=torch.bfloat16, device=CPU)
+    run = tiny_run(
+        data,
+        tmp_path / "run",
+        model=add_lora(model, LoraSpec(4, 8, pissa=-1), seed=0),
+        updates=20,
+        save_every=20,
+        lr=1e-2,
+    )
+    run.run()
+    assert losses(run)[-1] < losses(run)[0] - 0.3
+    saved = tmp_path / "run" / "checkpoint-20"
+    settings = json.loads((saved / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["init_lora_weights"]) == (8, 16, True)
+    before = logits(load_base(str(base), dtype=torch.float32, device=CPU))
+    loaded = logits(PeftModel.from_pretrained(load_base(str(base), dtype=torch.float32, device=CPU), str(saved)))
+    trained = logits(run.forward.model).float()
+    moved = (loaded - before).abs().mean()
+    assert moved > 0.5
+    assert (loaded - trained).abs().mean() < 0.03 * moved
+    for dtype, exact in ((None, False), (torch.float32, True)):
+        folder = tmp_path / f"merged-{exact}"
+        folder.mkdir()
+        write_merged(base, read_update(saved), folder, dtype)
+        check = compare_logits(base, saved, folder, IDS.tolist(), exact=exact)
+        assert check.passed
+        assert not check.lost
+        assert check.kl_update > 0.3
+        merged = logits(load_base(str(folder), dtype=torch.float32, device=CPU))
+        assert (merged - loaded).abs().mean() < (1e-5 if exact else 0.02) * moved
 
 
 @pytest.mark.parametrize("bits", [4, 8])
