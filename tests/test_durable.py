@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from qlora_fast import durable
 
@@ -38,6 +40,21 @@ def test_an_error_inside_leaves_the_old_folder_and_nothing_else(tmp_path: Path) 
         fail()
     assert read(tmp_path / "best") == ["old", "old"]
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+def test_others_may_read_what_the_umask_lets_them_read(tmp_path: Path) -> None:
+    def mode() -> int:
+        with durable.new_folder(tmp_path / "best") as made:
+            save_file({"a": torch.zeros(1)}, made / "a.safetensors")
+        return (tmp_path / "best" / "a.safetensors").stat().st_mode & 0o777
+
+    before = os.umask(0o022)
+    try:
+        assert mode() == 0o644, "another account serves what this one trained"
+        os.umask(0o077)
+        assert mode() == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_replacing_and_removing_leave_nothing_behind(tmp_path: Path) -> None:

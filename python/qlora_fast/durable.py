@@ -27,8 +27,11 @@ def new_folder(target: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        # safetensors makes files that nobody but their owner may read; the folder's own bits are what the umask grants.
+        granted = temporary.stat().st_mode & 0o666
         for path in sorted(temporary.rglob("*")):
             if path.is_file():
+                path.chmod(path.stat().st_mode | granted)
                 _flush(path)
         _flush(temporary)
         aside = target.parent / f".{target.name}.old-{os.getpid()}"
