@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from cli_run import DATA
 from parameter_run import Make, maker, same
 from qlora_fast.config import Config, load
-from qlora_fast.errors import ArtifactError
+from qlora_fast.errors import ArtifactError, DataError
 from qlora_fast.run import train
 from tiny_folder import config_file
 
@@ -148,6 +148,17 @@ def test_overwrite_output_dir(run: Make, model_dir: Path, tmp_path: Path) -> Non
     train(load(path, ["overwrite_output_dir=true"]).config)
     aside = [p for p in first.folder.parent.iterdir() if ".old-" in p.name]
     assert [(p / "adapter_model.safetensors").is_file() for p in aside] == [True], "moved aside, not deleted"
+
+
+def test_a_run_that_cannot_begin_leaves_the_earlier_one_in_its_place(run: Make, model_dir: Path, tmp_path: Path) -> None:
+    first = run()
+    path = config_file(tmp_path, model_dir, output_dir=first.folder, max_samples=24)
+    with pytest.raises(DataError, match="no data file"):
+        train(load(path, ["overwrite_output_dir=true", "dataset=mispelt.json"]).config)
+    assert (first.folder / "adapter_model.safetensors").is_file()
+    with pytest.raises(DataError, match="no data file"):
+        train(load(path, [f"output_dir={tmp_path / 'new'}", "dataset=mispelt.json"]).config)
+    assert not (tmp_path / "new").exists()
 
 
 def test_logging_steps(run: Make) -> None:

@@ -31,29 +31,42 @@ MARK = "run.json"
 """Marks a folder as a run of this program: only such a folder is ever moved aside or written into."""
 
 
-def claim_output(config: Config) -> None:
-    """Make the run's folder, or take it over as the config says; what is not ours is never touched.
+def check_output(config: Config) -> None:
+    """Refuse a folder that the run may not have, before anything is done for it. Nothing is touched.
 
     Raises:
         ArtifactError: the folder holds a run, or something else.
     """
     output = Path(config.output_dir)
-    if output.is_dir() and any(output.iterdir()):
-        if not (output / MARK).is_file():
-            raise ArtifactError(
-                f"`{output}` is not empty and not a run of qlora-fast; nothing in it was touched",
-                hint="give another output_dir",
-            )
-        if config.overwrite_output_dir:
-            aside = output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
-            output.rename(aside)
-            log.info("the earlier run was moved to `%s`", aside)
-        elif not config.resume_from_checkpoint:
-            raise ArtifactError(
-                f"`{output}` holds a run already",
-                hint="resume_from_checkpoint=true goes on with it, overwrite_output_dir=true moves it aside, "
-                "output_dir=… starts another",
-            )
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not (output / MARK).is_file():
+        raise ArtifactError(
+            f"`{output}` is not empty and not a run of qlora-fast; nothing in it was touched",
+            hint="give another output_dir",
+        )
+    if not config.overwrite_output_dir and not config.resume_from_checkpoint:
+        raise ArtifactError(
+            f"`{output}` holds a run already",
+            hint="resume_from_checkpoint=true goes on with it, overwrite_output_dir=true moves it aside, "
+            "output_dir=… starts another",
+        )
+
+
+def claim_output(config: Config) -> None:
+    """Make the run's folder, or take it over as the config says; what is not ours is never touched.
+
+    To be called when data and model are there: a run that cannot begin moves no earlier one aside.
+
+    Raises:
+        ArtifactError: the folder holds a run, or something else.
+    """
+    check_output(config)
+    output = Path(config.output_dir)
+    if config.overwrite_output_dir and (output / MARK).is_file():
+        aside = output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
+        output.rename(aside)
+        log.info("the earlier run was moved to `%s`", aside)
     output.mkdir(parents=True, exist_ok=True)
     durable.recover(output)
 

@@ -17,6 +17,7 @@ from qlora_fast.config import Config, dump
 from qlora_fast.evaluation import EvalOptions, by_source, evaluate
 from qlora_fast.model import count
 from qlora_fast.outputs import (
+    check_output,
     claim_output,
     ending,
     ending_noted,
@@ -72,13 +73,16 @@ def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
 def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     rank, world = ranks.rank, ranks.world
     output = Path(config.output_dir)
-    machine(config, ranks)  # what this machine cannot do is refused before a folder is made
+    machine(config, ranks)  # what this machine cannot do is refused before anything is done
+    with ranks.in_turn():
+        if ranks.first:
+            check_output(config)
+    parts = make_parts(config, ranks, watch.on_prepare, world)
     with ranks.in_turn():
         if ranks.first:
             if isinstance(config.resume_from_checkpoint, str):
                 resume.starting_point(output, config.resume_from_checkpoint)  # refused before the folder is claimed
             claim_output(config)
-    parts = make_parts(config, ranks, watch.on_prepare, world)
     data, tokenizer, packed = parts.data, parts.tokenizer, parts.packed
     model, adapter, optimizer, forward, device = (
         parts.model,
