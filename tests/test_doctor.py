@@ -47,6 +47,24 @@ def test_a_person_sees_groups_and_a_verdict() -> None:
     assert ran.output.splitlines()[-1].startswith("fit for training")
 
 
+def test_a_person_sees_each_finding_when_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from qlora_fast.cli import console
+    from qlora_fast.cli.doctor import command
+
+    seen: list[str] = []
+
+    def slow() -> Any:
+        assert any("disk" in line for line in seen), "shown before the slow check has begun"
+        yield Finding("gpu", "ok", "one")
+
+    monkeypatch.setattr(console, "out", lambda text="": seen.append(text))
+    monkeypatch.setattr(doctor, "GROUPS", {"machine": (lambda: [Finding("disk", "ok", "large")], slow)})
+    assert CliRunner().invoke(command).exit_code == 0
+    assert "  ok      gpu              one" in seen
+
+
 def test_a_check_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def cpu() -> Any:
         yield Finding("cpu", "ok", "seen before the failure")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from qlora_fast.cli import console
 
+if TYPE_CHECKING:
+    from qlora_fast.doctor import Finding, State
+
+_NAMES = 15  # the longest name of a check; all of them are known only at the end
 _MARKS = {"ok": "ok", "note": "·", "warning": "!", "broken": "BROKEN"}
 
 
@@ -23,25 +29,33 @@ def command(as_json: bool) -> None:
     qlora-fast doctor
     qlora-fast doctor --json > doctor.json
     """
-    from qlora_fast.doctor import examine
+    from qlora_fast.doctor import examine, findings
 
-    groups = examine()
-    findings = [finding for group in groups.values() for finding in group]
-    broken = [finding for finding in findings if finding.state == "broken"]
     if as_json:
-        console.out_json({"ok": not broken, **{name: [asdict(f) for f in group] for name, group in groups.items()}})
+        groups = examine()
+        states = [finding.state for group in groups.values() for finding in group]
+        found = {name: [asdict(f) for f in group] for name, group in groups.items()}
+        console.out_json({"ok": "broken" not in states, **found})
     else:
-        width = max(len(finding.name) for finding in findings)
-        for name, group in groups.items():
-            console.out(name)
-            for finding in group:
-                console.out(f"  {_MARKS[finding.state]:<6}  {finding.name:<{width}}  {finding.found}")
-                if finding.mend:
-                    console.out(f"  {'':<6}  {'':<{width}}  → {finding.mend}")
-        warnings = sum(finding.state == "warning" for finding in findings)
-        console.out(f"\n{_verdict(len(broken), warnings)}")
-    if broken:
+        states = _show(findings())
+        console.out(f"\n{_verdict(states.count('broken'), states.count('warning'))}")
+    if "broken" in states:
         raise click.exceptions.Exit(1)
+
+
+def _show(found: Iterable[tuple[str, Finding]]) -> list[State]:
+    """Print each finding as it comes; returns their states."""
+    states: list[State] = []
+    last = ""
+    for group, finding in found:
+        if group != last:
+            console.out(group)
+            last = group
+        console.out(f"  {_MARKS[finding.state]:<6}  {finding.name:<{_NAMES}}  {finding.found}")
+        if finding.mend:
+            console.out(f"  {'':<6}  {'':<{_NAMES}}  → {finding.mend}")
+        states.append(finding.state)
+    return states
 
 
 def _verdict(broken: int, warnings: int) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from qlora_fast.doctor import fast_paths, machine, packages
 from qlora_fast.doctor.finding import Finding, State
 
-__all__ = ["GROUPS", "Finding", "examine"]
+__all__ = ["GROUPS", "Finding", "State", "examine", "findings"]
 
 GROUPS: dict[str, tuple[Callable[[], Iterable[Finding]], ...]] = {
     "machine": (machine.python, machine.system, machine.cpu, machine.memory, machine.disks, machine.gpus),
@@ -22,9 +22,21 @@ GROUPS: dict[str, tuple[Callable[[], Iterable[Finding]], ...]] = {
 }
 
 
+def findings() -> Iterator[tuple[str, Finding]]:
+    """All findings, each with its group, as they are found: some take seconds. A check that fails is itself a finding;
+    nothing here raises."""
+    for group, checks in GROUPS.items():
+        for check in checks:
+            for finding in _guarded(check):
+                yield group, finding
+
+
 def examine() -> dict[str, list[Finding]]:
-    """All findings, by group. A check that fails is itself a finding; nothing here raises."""
-    return {group: [f for check in checks for f in _guarded(check)] for group, checks in GROUPS.items()}
+    """:func:`findings` by group."""
+    groups: dict[str, list[Finding]] = {group: [] for group in GROUPS}
+    for group, finding in findings():
+        groups[group].append(finding)
+    return groups
 
 
 def _guarded(check: Callable[[], Iterable[Finding]]) -> list[Finding]:

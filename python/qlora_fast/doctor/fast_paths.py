@@ -146,7 +146,7 @@ def threads() -> Iterable[Finding]:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     used = torch.get_num_threads()
-    found = f"torch computes with {used} of {cores} cores"
+    found = f"torch computes with {used} of {cores} core{'s' * (cores != 1)}"
     if not torch.cuda.is_available() and used < cores // 2:
         named = os.environ.get("OMP_NUM_THREADS")
         mend = f"OMP_NUM_THREADS={named} is set: unset it for training on the CPU" if named else None

@@ -34,7 +34,7 @@ def cpu() -> Iterable[Finding]:
     name, flags = _cpu_info()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     known = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "asimd") if f in flags]
-    found = f"{name}, {usable} cores usable, {' '.join(known) or 'no vector extensions known'}"
+    found = f"{name}, {usable} core{'s' * (usable != 1)} usable, {' '.join(known) or 'no vector extensions known'}"
     limit = _cgroup_cores()
     if limit is not None and limit < usable:
         yield Finding(
