@@ -58,6 +58,18 @@ def taken_run(folder: Path, model: Path) -> list[str | Path]:
     return config("model_name_or_path: MODEL\ndataset: data.json\noutput_dir: run\n")(folder, model)
 
 
+def data_as_config(folder: Path, model: Path) -> list[str | Path]:
+    """YAML would read it for minutes if it were large."""
+    (folder / "data.json").write_text(json.dumps(GOOD))
+    return ["train", "data.json"]
+
+
+def misspelt_run(folder: Path, model: Path) -> list[str | Path]:
+    (folder / "runs" / "first").mkdir(parents=True)
+    (folder / "runs" / "first" / "run.json").write_text("{}")
+    return ["chat", "runs/frist"]
+
+
 def foreign_tokenizer(folder: Path, model: Path) -> list[str | Path]:
     other = folder / "other"
     shutil.copytree(model, other)
@@ -93,6 +105,7 @@ CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "cutoff too small": rows(*GOOD, more=("cutoff_len=8",)),
     "unknown key": config("lora_rnak: 3\nlora_rank: 8\nlora_rank: 9\n"),
     "no config": lambda folder, model: ["train", "nowhere.yaml"],
+    "data in the place of a config": data_as_config,
     "folder taken, prep": taken_folder,
     "folder taken, train": taken_run,
     "a tokenizer that is not the model's": foreign_tokenizer,
@@ -105,6 +118,8 @@ CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "placeholders unfilled": config("model_name_or_path: MODEL\ndataset: identity\n", "prep", "--config"),
     "nothing left to train on": config("model_name_or_path: MODEL\ndataset: data.json\nval_size: 8\noutput_dir: run\n"),
     "chat with a folder that is no adapter": lambda folder, model: ["chat", folder],
+    "chat with a run's name misspelt": misspelt_run,
+    "a model's folder that is not there": lambda folder, model: ["prep", "identity", "model_name_or_path=./models/x"],
 }
 
 

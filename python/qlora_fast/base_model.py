@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+from difflib import get_close_matches
 from pathlib import Path
 
 from qlora_fast import durable, hub
@@ -48,6 +49,7 @@ def tokenizer_folder(name: str) -> Path:
                 hint="save the tokenizer there: AutoTokenizer.from_pretrained(…).save_pretrained(…) of transformers writes it",
             )
         return folder
+    _refuse_missing_folder(name)
     return _from_hub(name)
 
 
@@ -65,6 +67,8 @@ def model_path(name: str) -> str:
         raise ArtifactError(
             f"`{folder}` has no config.json", hint="give the folder of a whole model, not of an adapter"
         )
+    if not folder.is_dir():
+        _refuse_missing_folder(name)
     return str(folder) if folder.is_dir() else name
 
 
@@ -72,6 +76,24 @@ def cache_dir() -> Path:
     """Where converted models are kept: ``$XDG_CACHE_HOME/qlora-fast`` or ``~/.cache/qlora-fast``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "qlora-fast"
+
+
+def _refuse_missing_folder(name: str) -> None:
+    """A name that can only be a folder's is not looked for on the hub: without network that takes half a minute.
+
+    Raises:
+        ArtifactError: there is no such folder.
+    """
+    path = Path(name)
+    beside = [p for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    # `owner/name` may be either, unless runs lie there.
+    among_runs = len(path.parts) == 2 and any((p / "run.json").is_file() for p in beside)
+    if len(path.parts) < 3 and not path.is_absolute() and not name.startswith((".", "~")) and not among_runs:
+        return
+    near = get_close_matches(path.name, [p.name for p in beside], n=1)
+    raise ArtifactError(
+        f"no folder `{name}`", hint=f"did you mean `{path.with_name(near[0])}`?" if near else "check the path"
+    )
 
 
 def _gguf(name: str) -> Path | None:
@@ -137,7 +159,7 @@ def _write_model(gguf: Path, folder: Path) -> None:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
     if reason := hub.out_of_reach(name, "tokenizer.json"):
@@ -145,6 +167,8 @@ def _from_hub(name: str) -> Path:
             f"no tokenizer for `{name}`: no such folder here, not in the hub's cache, and {reason}", hint=_LOCAL
         )
     try:
+        if try_to_load_from_cache(name, "tokenizer.json") is None:
+            log.info("`%s` is no folder here: looking for it on the hub", name)
         path = hf_hub_download(name, "tokenizer.json")
         try:
             hf_hub_download(name, "tokenizer_config.json")

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qlora_fast import _core, base_model, inputs, templates
+from qlora_fast import _core, base_model, inputs, reasons, templates
 from qlora_fast.config import Config, of
-from qlora_fast.errors import ConfigError
+from qlora_fast.errors import ConfigError, DataError
 from qlora_fast.inputs import Dataset
 
 if TYPE_CHECKING:
@@ -134,8 +135,21 @@ def prepare_config(
         ArtifactError: ``out`` is there and is something else.
     """
     datasets, tokenizer = _datasets(config, data), tokenizer or tokenizer_of(config)
-    report = _core.prepare(_options(config, datasets, out, tokenizer), progress)
+    with _mends():
+        report = _core.prepare(_options(config, datasets, out, tokenizer), progress)
     return _prepared(report, datasets, tokenizer.template_note)
+
+
+@contextmanager
+def _mends() -> Iterator[None]:
+    """Where a row's fault ends the work, say in words what it is: the core knows it by its name only."""
+    try:
+        yield
+    except DataError as error:
+        found = reasons.explain_any(error.message)
+        if found is not None:
+            error.hint = f"{error.hint}\n{found}" if error.hint else str(found)
+        raise
 
 
 def prepare_evals(
@@ -184,7 +198,9 @@ def merge_shares(
         ArtifactError: a share is missing.
     """
     datasets = _datasets(config, data)
-    return _prepared(_core.merge(_options(config, datasets, out), progress), datasets)
+    with _mends():
+        report = _core.merge(_options(config, datasets, out), progress)
+    return _prepared(report, datasets)
 
 
 def core_options(

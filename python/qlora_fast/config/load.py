@@ -136,8 +136,10 @@ def dump(config: Config) -> str:
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, yaml.Entry], list[str]]:
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = f"configs there: {', '.join(near[:6])}" if near else None
+        hint = f"configs there: {', '.join(near[:6])}" if near else "a config is a YAML file, such as configs/base.yaml"
         raise ConfigError(f"no config file `{path}`", hint=hint)
+    if _is_data(path):
+        raise ConfigError(f"`{path}` is data, not a config", hint=f"data is a setting: CONFIG.yaml dataset={path}")
     if path.resolve() in seen:
         return {}, [f"{path}: `extends` goes in a circle"]
     entries, problems = yaml.read(path)
@@ -250,3 +252,11 @@ def _refusal(verdict: Verdict) -> str:
     rule = RULES.get(verdict.key)
     mend = f"; only {rule.harmless[0]} is" if rule and len(rule.harmless) == 1 else ""
     return f"{said} is not supported{mend}: {verdict.reason}"
+
+
+def _is_data(path: Path) -> bool:
+    """Whether somebody gave the training data where the config belongs: YAML may take minutes to say that it is none."""
+    if path.suffix in (".jsonl", ".ndjson", ".parquet", ".gz", ".zst"):
+        return True
+    with path.open("rb") as file:
+        return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
