@@ -118,6 +118,13 @@ def _select(config: Config) -> tuple[PreparedDataset, Selection, int]:
     return prepared.open(), chosen, held_out
 
 
+def _sum(report: dict[str, Any], config: Config) -> str:
+    if config.max_steps is not None:
+        return f"{report['updates']:,} (max_steps; {report['updates_per_epoch']:,} would be an epoch)"
+    epochs = f"{report['epochs']:g} epoch{'s' * (report['epochs'] != 1)}"
+    return f"{report['updates_per_epoch']:,} an epoch × {epochs} = {report['updates']:,}"
+
+
 def _show(report: dict[str, Any], config: Config, shares: list[tuple[str, str]]) -> None:
     from qlora_fast.model_shapes import gb
 
@@ -132,7 +139,7 @@ def _show(report: dict[str, Any], config: Config, shares: list[tuple[str, str]])
         ("update", f"{report['samples_per_update']:,} {unit} (batch {batch})"),
         (
             "updates",
-            f"{report['updates_per_epoch']:,} an epoch × {report['epochs']:g} epochs = {updates:,}, {warmup:,} of them warm-up",
+            f"{_sum(report, config)}, {warmup:,} of them warm-up",
         ),
         ("rate", ", ".join(f"{rates[k]:.3e} at {int(k):,}" for k in shown) + f"  ({config.lr_scheduler_type})"),
     ]
