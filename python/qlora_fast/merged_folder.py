@@ -78,6 +78,7 @@ def merge_run(
         trained_on = _trained_on(adapter)
         check = None
         if options.check_dtype:
+            log.info("checking it against base and adapter on %d prompts", len(PROBES))
             check = _check(base, adapter, made, tokenizer, stored, options.check_dtype, trained_on)
         notes = _notes(trained_on, counts, check, left)
         settings = json.loads((made / "config.json").read_text(encoding="utf-8"))

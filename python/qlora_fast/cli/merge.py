@@ -36,10 +36,10 @@ def command(run: Path, out: Path, base: str | None, dtype: str, check: bool, che
     one model. Afterwards base + adapter and the merged model answer the same prompts; if they differ, or if the update
     would be rounded away, nothing is written. The folder has a Modelfile and a README with the commands to serve it.
     """
-    from qlora_fast.merged_folder import Options, merge_run
+    with console.progress(waiting=f"loading {run}") as tick:
+        from qlora_fast.merged_folder import Options, merge_run
 
-    options = Options(None if dtype == "auto" else dtype, check_dtype if check else None, base)
-    with console.progress() as tick:
+        options = Options(None if dtype == "auto" else dtype, check_dtype if check else None, base)
         merged = merge_run(run, out, options, lambda done, of: tick("merging", done, of))
     if as_json:
         console.out_json({"folder": str(merged.folder), **merged.report, "commands": merged.commands})
@@ -58,16 +58,18 @@ def _show(merged: Merged) -> None:
         ),
     ]
     if check:
+        bound = f" (bound {check['bound']:.1e})"
+        logits, kl = (bound, "") if check["exact"] else ("", bound)
         lines += [
             (
                 "check",
-                f"logits differ by at most {check['max_difference']:.2e} (largest {check['largest_logit']:.1f}), "
+                f"logits differ by at most {check['max_difference']:.2e}{logits}, the largest is {check['largest_logit']:.1f}; "
                 f"the same likeliest token at {check['same_top']:.1%} of {check['positions']} positions",
             ),
             (
                 "",
-                f"KL {check['kl_mean']:.2e} on average, {check['kl_max']:.2e} at worst; the adapter's own effect is "
-                f"{check['kl_update']:.2e}",
+                f"KL {check['kl_mean']:.2e} on average{kl}, {check['kl_max']:.2e} at worst; "
+                f"the adapter's own effect is {check['kl_update']:.2e}",
             ),
         ]
     for server, words in merged.commands.items():
