@@ -90,10 +90,10 @@ def _refuse_missing_folder(name: str) -> None:
     among_runs = len(path.parts) == 2 and any((p / "run.json").is_file() for p in beside)
     if len(path.parts) < 3 and not path.is_absolute() and not name.startswith((".", "~")) and not among_runs:
         return
-    near = get_close_matches(path.name, [p.name for p in beside], n=1)
-    raise ArtifactError(
-        f"no folder `{name}`", hint=f"did you mean `{path.with_name(near[0])}`?" if near else "check the path"
-    )
+    there = sorted(p.name for p in beside if not p.name.startswith("."))
+    near = get_close_matches(path.name, there, n=1)
+    hint = f"did you mean `{path.with_name(near[0])}`?" if near else f"folders there: {', '.join(there[:6]) or 'none'}"
+    raise ArtifactError(f"no folder `{name}`", hint=hint)
 
 
 def _gguf(name: str) -> Path | None:
