@@ -55,7 +55,7 @@ def draw(report: dict[str, Any], path: Path) -> Path:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if cutoff < edges[-1]:
-        axes.legend(frameon=False, loc="center right")
+        figure.legend(frameon=False, loc="outside upper right")  # inside it may lie on bars
     figure.savefig(path)
     return path
 
