@@ -111,6 +111,9 @@ def test_memory_is_bounded_by_groups(dataset: PreparedDataset, tmp_path: Path, m
         ("x.parquet", {"columns": ["input_ids", "text"]}, "no column `text`"),
         ("x.parquet", {"packed": 8}, "shorter than the longest sample"),
         ("taken", {}, "no earlier export"),
+        ("data.jsonl", {}, "no earlier export"),
+        ("data.parquet", {}, "no earlier export"),
+        ("data.arrow", {}, "no earlier export"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -118,6 +121,8 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")
+    for name in ("data.jsonl", "data.parquet", "data.arrow"):
+        (tmp_path / name).write_text('{"instruction": "q", "output": "a"}\n')
     before = sorted(p for p in tmp_path.rglob("*"))
     with pytest.raises(ConfigError, match=words) as caught:
         export(dataset, tmp_path / to, **more)

@@ -65,7 +65,8 @@ def export(
         packed: tokens of a row; samples are packed whole, the fullest rows first.
 
     Raises:
-        ConfigError: an unknown column or format, or a sample that is longer than ``packed``.
+        ConfigError: an unknown column or format, a sample that is longer than ``packed``, or what is there is no earlier
+            export.
     """
     to = Path(to)
     chosen = tuple(columns or (DEFAULT_COLUMNS + (("seq_lengths",) if packed else ())))
@@ -79,6 +80,8 @@ def export(
         files = _write_folder(groups, chosen, to)
     else:
         files = 1
+        if to.exists() and not _is_export(to, form):
+            raise ConfigError(f"`{to}` is there and is no earlier export", hint="name another file; it was not touched")
         with new_file(to) as path, _WRITERS[form](path, chosen) as write:
             for group in groups:
                 write(group)
@@ -197,6 +200,23 @@ def _form(path: Path) -> str:
         f"`{path}`: `.{suffix}` is no format to export to",
         hint=".parquet, .arrow, .jsonl, or a folder without a suffix",
     )
+
+
+def _is_export(file: Path, form: str) -> bool:
+    """Whether a file may be replaced: it has columns of ours, and no others."""
+    try:
+        if form == "jsonl":
+            with file.open(encoding="utf-8") as lines:
+                names: Any = json.loads(lines.readline())
+        else:
+            pa = _pyarrow()
+            from pyarrow.parquet import read_schema
+
+            with file.open("rb") as source:
+                names = (read_schema(source) if form == "parquet" else pa.ipc.open_file(source).schema).names
+    except (OSError, ValueError):  # pyarrow's own errors are ValueErrors
+        return False
+    return isinstance(names, dict | list) and len(names) > 0 and all(name in COLUMNS for name in names)
 
 
 def _write_folder(groups: Iterator[Group], columns: Sequence[str], to: Path) -> int:
