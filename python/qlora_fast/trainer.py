@@ -146,7 +146,7 @@ class Trainer:
             self._check_first_row()
         carried = progress.window_loss if self.rank == 0 else 0.0
         window = _Window(torch.tensor(carried, dtype=torch.float64, device=self.forward.device))
-        with StopRequest() as stop:
+        with StopRequest(tell=self.rank == 0) as stop:
             while progress.update < self.schedule.updates and not self.out_of_patience:
                 started = time.perf_counter()
                 update = progress.update + 1
