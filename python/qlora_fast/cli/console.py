@@ -127,30 +127,42 @@ def table_out(rows: Sequence[Sequence[str]]) -> None:
 
 def log_to_stderr(quiet: bool) -> None:
     """Let the library's own log lines through, and keep other libraries' chatter out."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Notes()
     root = logging.getLogger("qlora_fast")
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING if quiet else logging.INFO)
     root.propagate = False
 
 
+class _Notes(logging.Handler):
+    """Log lines as notes: to what is stderr at that moment, which a live bar has put itself in front of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self.format(record))
+
+
 @contextmanager
-def progress(unit: str = "bytes") -> Iterator[Tick]:
+def progress(unit: str = "bytes", waiting: str = "") -> Iterator[Tick]:
     """A tick function ``(stage, done, total)``: a bar on a terminal, a line every few seconds elsewhere.
 
-    Nothing is shown for work that ends within two seconds.
+    Nothing is shown for work that ends within two seconds. ``waiting`` says what is done before the first tick, where
+    that alone takes seconds (torch is imported, a model loaded): a terminal shows it at once.
     """
-    yield from _bar(unit) if on_terminal() else _lines(unit)
+    yield from _bar(unit, waiting) if on_terminal() else _lines(unit)
 
 
-def _bar(unit: str) -> Iterator[Tick]:
+def _bar(unit: str, waiting: str) -> Iterator[Tick]:
     bar: Any = None
     task: Any = None
     started = time.monotonic()
+    status: Any = _rich().status(waiting) if waiting else None
+    if status is not None:
+        status.start()
 
     def tick(stage: str, done: int, total: int) -> None:
         nonlocal bar, task
+        if status is not None:
+            status.stop()
         if bar is None:
             if time.monotonic() - started <= _BAR_AFTER_S:
                 return
@@ -162,8 +174,9 @@ def _bar(unit: str) -> Iterator[Tick]:
     try:
         yield tick
     finally:
-        if bar is not None:
-            bar.stop()
+        for shown in (status, bar):
+            if shown is not None:
+                shown.stop()
 
 
 def _progress_bar(unit: str) -> Progress:
@@ -191,13 +204,13 @@ def _lines(unit: str) -> Iterator[Tick]:
         now = time.monotonic()
         if now - last >= _PLAIN_EVERY_S:
             last = now
-            note(f"{stage}: {_amount(done, unit)} of {_amount(total, unit)}")
+            note(f"{stage}: {_amount(done, total, unit)}")
 
     yield tick
 
 
-def _amount(value: int, unit: str) -> str:
-    return f"{value / 1e6:,.0f} MB" if unit == "bytes" else f"{value:,} {unit}"
+def _amount(done: int, total: int, unit: str) -> str:
+    return f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if unit == "bytes" else f"{done:,} of {total:,} {unit}"
 
 
 def _escape(text: str) -> str:
@@ -216,7 +229,12 @@ class UpdateBar:
         self._progress.console.print(text)
 
     def update(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total)
+        self._progress.update(self._task, description="training", completed=done, total=total)
+
+    def stage(self, stage: str, done: int, total: int) -> None:
+        """What is done before the first update, on the same line: two bars at once would overwrite each other."""
+        share = f" {done / total:.0%}" if total else ""
+        self._progress.update(self._task, description=f"{stage}{share}")
 
 
 @contextmanager
@@ -231,6 +249,13 @@ def update_bar() -> Iterator[UpdateBar]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_rich(), transient=True) as progress:
-        yield UpdateBar(progress, progress.add_task("training", total=None))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    # An update may take a minute: from the last half minute alone, as rich does it, no end could be foretold.
+    with Progress(*columns, console=_rich(), transient=True, speed_estimate_period=1800) as progress:
+        yield UpdateBar(progress, progress.add_task("loading", total=None))

@@ -36,9 +36,10 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
     words = [word for word in settings if not word.startswith("dataset=")]
     data = [file for word in settings if word.startswith("dataset=") for file in word[8:].split(",") if file]
 
-    from qlora_fast import scoring
+    with console.progress(waiting=f"loading {subject}"):
+        from qlora_fast import scoring
 
-    who = scoring.subject_of(subject, base_only=base, settings=tuple(words))
+        who = scoring.subject_of(subject, base_only=base, settings=tuple(words))
     with console.progress() as prepared, console.progress("samples") as tick:
         done = scoring.score(
             who, data=data or None, name=name,

@@ -58,11 +58,11 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json:
             if ranks.first:
                 console.note(f"ignored: {line}")
 
-        from qlora_fast.run import Watch, train  # torch: only now that the config is known to be sound
-
         try:
-            with _watching() as (on_log, on_update), console.progress() as tick:
-                results = train(config, Watch(on_log, on_update, tick))
+            with _watching() as watch:
+                from qlora_fast.run import Watch, train  # torch: only now that the config is known to be sound
+
+                results = train(config, Watch(*watch))
         except Interrupted:
             if ranks.first:
                 _say_how_to_go_on(config, config_file, settings, ranks.world)
@@ -86,17 +86,18 @@ def _say_how_to_go_on(config: Config, config_file: str, settings: tuple[str, ...
 
 
 @contextmanager
-def _watching() -> Iterator[tuple[Callable[[dict[str, float]], None], Callable[[int, int], None]]]:
+def _watching() -> Iterator[tuple[Callable[[dict[str, float]], None], Callable[[int, int], None], console.Tick]]:
     """Log lines, and on a terminal a bar below them."""
     if not console.on_terminal() or os.environ.get("RANK", "0") != "0":
-        yield _log_line, lambda update, total: None
+        with console.progress() as tick:
+            yield _log_line, lambda update, total: None, tick
         return
     with console.update_bar() as bar:
 
         def on_log(entry: dict[str, float]) -> None:
             bar.line(_line(entry))
 
-        yield on_log, bar.update
+        yield on_log, bar.update, bar.stage
 
 
 def _log_line(entry: dict[str, float]) -> None:
