@@ -201,6 +201,17 @@ def test_adapters_of_different_bases_are_not_mixed(
     assert len(opened(adapters[0], other, base=str(model_dir)).speakers) == 3
 
 
+def test_of_several_adapters_each_answers_a_prompt(adapters: tuple[Path, Path]) -> None:
+    words = ("--max-new-tokens", "4", "--prompt", "Hello")
+    asked = cli("chat", *adapters, "--json", *words)
+    assert asked.status == 0, asked.err
+    alone = [cli("chat", adapter, "--json", *words).json["answers"][0] for adapter in adapters]
+    assert [a["answer"] for a in asked.json["answers"]] == [a["answer"] for a in alone]
+    assert asked.json["adapter"] == ", ".join(a["adapter"] for a in alone)
+    said = cli("chat", *adapters, *words).out
+    assert said == "".join(f"{a['adapter']}> {a['answer']}\n" for a in alone)
+
+
 def test_questions_one_by_one_as_json_and_from_a_pipe(adapters: tuple[Path, Path]) -> None:
     words = ("--temperature", "1.2", "--max-new-tokens", "6", "--seed", "7")
     ran = cli("chat", adapters[0], "--json", *words, "--prompt", "Hello", "--prompt", "Hello")

@@ -150,7 +150,9 @@ def test_overwrite_output_dir(run: Make, model_dir: Path, tmp_path: Path) -> Non
     assert [(p / "adapter_model.safetensors").is_file() for p in aside] == [True], "moved aside, not deleted"
 
 
-def test_a_run_that_cannot_begin_leaves_the_earlier_one_in_its_place(run: Make, model_dir: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_begin_leaves_the_earlier_one_in_its_place(
+    run: Make, model_dir: Path, tmp_path: Path
+) -> None:
     first = run()
     path = config_file(tmp_path, model_dir, output_dir=first.folder, max_samples=24)
     with pytest.raises(DataError, match="no data file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def command(
     \b
     qlora-fast chat runs/base
     qlora-fast chat saves/exp2 saves/exp4                 /adapter exp4 lets the other one speak
-    qlora-fast chat runs/base --prompt "Who are you?"
+    qlora-fast chat runs/base --prompt "Who are you?"     of several adapters each answers
     qlora-fast chat runs/base --json < questions.txt      one question a line, each by itself
     qlora-fast chat smollm2-135m-instruct
 
@@ -68,13 +69,14 @@ def command(
     elif as_json:
         raise click.UsageError("--json needs --prompt, or questions on stdin")
 
-    from qlora_fast.chat import open_chat
-    from qlora_fast.generate import Sampling
+    with console.progress(waiting=f"loading {', '.join(names)}"):
+        from qlora_fast.chat import open_chat
+        from qlora_fast.generate import Sampling
 
-    sampling = Sampling(temperature, top_p, max_new_tokens)
-    chat = open_chat(
-        names, base=base, thinking=thinking, sampling=sampling, bits=None if bits is None else int(bits), seed=seed
-    )
+        sampling = Sampling(temperature, top_p, max_new_tokens)
+        chat = open_chat(
+            names, base=base, thinking=thinking, sampling=sampling, bits=None if bits is None else int(bits), seed=seed
+        )
     chat.system = system
     if asked is not None:
         _one_by_one(chat, list(asked), as_json)
@@ -84,9 +86,14 @@ def command(
 
 
 def _one_by_one(chat: Chat, questions: list[str], as_json: bool) -> None:
-    """Each question in a conversation of its own, from the same seed: no answer depends on the others."""
+    """Each question in a conversation of its own, from the same seed: no answer depends on the others. Of several adapters
+    each answers."""
+    from qlora_fast.chat import BASE
+
     answers: list[dict[str, Any]] = []
-    for question in questions:
+    adapters = [name for name in chat.speakers if name != BASE] or [BASE]
+    for question, adapter in itertools.product(questions, adapters):
+        chat.use(adapter)
         chat.clear()
         if as_json:
             started = time.perf_counter()
@@ -94,6 +101,7 @@ def _one_by_one(chat: Chat, questions: list[str], as_json: bool) -> None:
             answers.append(
                 {
                     "prompt": question,
+                    "adapter": adapter,
                     "answer": text,
                     "tokens": chat.session.generated,
                     "stopped": chat.session.stopped,
@@ -101,14 +109,16 @@ def _one_by_one(chat: Chat, questions: list[str], as_json: bool) -> None:
                 }
             )
             continue
-        if len(questions) > 1:
+        if len(questions) > 1 and adapter == adapters[0]:
             console.out(f"> {question}")
+        if len(adapters) > 1:
+            console.out_piece(f"{adapter}> ")
         _say(chat, question)
     if as_json:
         sampling = chat.sampling
         console.out_json(
             {
-                "adapter": chat.speaker,
+                "adapter": ", ".join(adapters),
                 "system": chat.system,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
