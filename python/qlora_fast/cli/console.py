@@ -167,7 +167,7 @@ def _bar(unit: str, waiting: str) -> Iterator[Tick]:
             if time.monotonic() - started <= _BAR_AFTER_S:
                 return
             bar = _progress_bar(unit)
-            task = bar.add_task("", total=None)
+            task = bar.add_task(stage, completed=done, total=total or None)
             bar.start()
         bar.update(task, description=stage, completed=done, total=total or None)
 

@@ -19,7 +19,7 @@ def show(config: Config, as_json: bool) -> None:
         raise ConfigError(
             "a rehearsal takes one process", hint="start it without the launcher; world_size=N plans for N GPUs"
         )
-    with console.progress() as tick:
+    with console.progress(waiting="rehearsing: a few rows are timed") as tick:
         from qlora_fast.rehearsal import rehearse
 
         report = rehearse(config, tick)
