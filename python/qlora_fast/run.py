@@ -173,6 +173,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     own_folder, about = output if rank == 0 else None, environment(config, data.train.fingerprint, device)
     with ending_noted(own_folder, about, trainer):
         with trackers, explained(config, data.train, longest):
+            # Loading is over, and the first update may take a minute.
+            watch.on_update(trainer.progress.update, schedule.updates)
             done = trainer.run()
             results = {**results_of(done, len(parts.lengths), config), "ended": ending(trainer, config)}
             results["gradient_checkpointing"] = recomputed
