@@ -92,9 +92,9 @@ def test_plan_shows_the_rate_of_every_log_line_also_where_they_come_by_shares() 
 
 def test_plan_says_what_max_steps_does() -> None:
     plan = cli("plan", ROOT / "configs/guide/baseline.yaml", "--rows", "1496", "max_steps=5")
-    assert "5 (max_steps; 94 would be an epoch)" in plan.out
+    assert "5 (max_steps; 47 would be an epoch)" in plan.out
     assert (
-        "× 1 epoch = 94"
+        "× 1 epoch = 47"
         in cli("plan", ROOT / "configs/guide/baseline.yaml", "--rows", "1496", "num_train_epochs=1").out
     )
 
@@ -114,6 +114,16 @@ def test_inspect_shows_tokens_and_rows(config: Path) -> None:
     assert learned[-2] == "<|im_end|>"
     assert "learned" in cli("inspect", "--config", config, "--sample", "1").out
     assert "row 0 (rank 0)" in cli("inspect", "--config", config, "--update", "1").out
+
+
+def test_inspect_shows_the_updates_of_the_run(config: Path) -> None:
+    """The rows that are held out are in none of them."""
+    plan = cli("plan", config, "--json", "gradient_accumulation_steps=8").json
+    words = ("inspect", "--config", config, "gradient_accumulation_steps=8", "--json", "--update")
+    rows = [row for n in range(plan["updates_per_epoch"]) for row in cli(*words, str(n + 1)).json["rows"]]
+    samples = [sample for row in rows for sample in row]
+    assert plan["eval_rows"] > 0
+    assert len(samples) == len(set(samples)) == plan["rows"]
 
 
 def test_a_run_leaves_the_guides_folder_and_peft_loads_it(config: Path, model_dir: Path, tmp_path: Path) -> None:

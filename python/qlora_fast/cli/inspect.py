@@ -12,6 +12,7 @@ from qlora_fast.cli import console
 from qlora_fast.cli.words import complete_settings, sort_words
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from qlora_fast.data import PreparedDataset
@@ -44,7 +45,7 @@ def command(
 
     from qlora_fast.config import load
     from qlora_fast.planning import PlanOptions
-    from qlora_fast.preparation import prepare_config, tokenizer_of
+    from qlora_fast.preparation import prepare_config, prepare_evals, tokenizer_of
 
     files, settings = sort_words(words)
     if not files and config_file is None and not any(s.startswith("dataset=") for s in settings):
@@ -52,14 +53,20 @@ def command(
     config = load(config_file, settings).config
     tokenizer = tokenizer_of(config)
     with console.progress() as tick:
-        dataset = prepare_config(config, files or None, tokenizer=tokenizer, progress=tick).open()
+        prepared = prepare_config(config, files or None, tokenizer=tokenizer, progress=tick)
+        evals = prepare_evals(config, tokenizer=tokenizer, progress=tick) if update is not None else []
+    dataset = prepared.open()
     decoder = Tokenizer.from_file(tokenizer.file)
     chosen = samples or (0,)
     outside = [s for s in chosen if not -len(dataset) <= s < len(dataset)]
     if outside:
         raise click.BadParameter(f"sample {outside[0]}: there are {len(dataset):,}, from 0", param_hint="--sample")
     if update is not None:
-        _show_update(dataset, PlanOptions.of(config), update, as_json=as_json)
+        from qlora_fast.mixture import select
+
+        # The rows of a run: what it holds out or does not draw is in none of its updates.
+        train_ids = select(prepared, config, [e for _, e in evals]).train_ids
+        _show_update(dataset, train_ids, PlanOptions.of(config), update, as_json=as_json)
     elif as_json:
         console.out_json([_as_json(dataset, decoder, s) for s in chosen])
     else:
@@ -113,15 +120,17 @@ def _pieces(decoder: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, int]
     return pieces
 
 
-def _show_update(dataset: PreparedDataset, options: Any, update: int, *, as_json: bool) -> None:
+def _show_update(
+    dataset: PreparedDataset, train_ids: NDArray[np.int64], options: Any, update: int, *, as_json: bool
+) -> None:
     from qlora_fast.planning import epoch_plan
 
-    epoch = epoch_plan(dataset.lengths, dataset.supervised, options)
+    epoch = epoch_plan(dataset.lengths[train_ids], dataset.supervised[train_ids], options)
     updates = len(epoch.update_offsets) - 1
     if not 1 <= update <= updates:
         raise click.BadParameter(f"update {update}: the first epoch has {updates:,}", param_hint="--update")
     rows = range(epoch.update_offsets[update - 1], epoch.update_offsets[update])
-    content = [epoch.sample_ids[epoch.row_offsets[r] : epoch.row_offsets[r + 1]].tolist() for r in rows]
+    content = [train_ids[epoch.sample_ids[epoch.row_offsets[r] : epoch.row_offsets[r + 1]]].tolist() for r in rows]
     if as_json:
         console.out_json({"update": update, "rows": content, "supervised": int(epoch.supervised[update - 1])})
         return
