@@ -107,6 +107,11 @@ def test_plan_from_the_data(config: Path) -> None:
     assert fills["exact"]["updates"] == fills["none"]["updates"]
 
 
+def test_prep_says_that_plan_counts_without_the_held_out_rows(config: Path) -> None:
+    assert "leaves out what val_size holds out" in cli("prep", "--config", config).err
+    assert "val_size" not in cli("prep", "--config", config, "val_size=0", "eval_strategy=no").err
+
+
 def test_inspect_shows_tokens_and_rows(config: Path) -> None:
     sample = cli("inspect", "--config", config, "--json", "cutoff_len=2048").json[0]
     assert len(sample["input_ids"]) == len(sample["labels"]) == len(sample["tokens"])

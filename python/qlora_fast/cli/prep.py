@@ -84,6 +84,8 @@ def command(
     named = "model_name_or_path" in " ".join(settings) or config_file is not None
     model = config.model_name_or_path + ("" if named else " (embedded; name another with model_name_or_path=…)")
     prep_view.show(report, model)
+    if config.val_size:
+        console.note("\nnote: the updates are those of all rows; `qlora-fast plan` leaves out what val_size holds out")
     for path in kept:
         console.note(f"kept: {path}")
     what = " ".join(files) or (f"--config {config_file}" if config_file else " ".join(settings))
