@@ -70,6 +70,13 @@ def misspelt_run(folder: Path, model: Path) -> list[str | Path]:
     return ["chat", "runs/frist"]
 
 
+def stopped_run(folder: Path, model: Path) -> list[str | Path]:
+    for name in ("checkpoint-3", "last"):
+        (folder / "run" / name).mkdir(parents=True)
+        (folder / "run" / name / "adapter_config.json").write_text("{}")
+    return ["chat", "run"]
+
+
 def foreign_tokenizer(folder: Path, model: Path) -> list[str | Path]:
     other = folder / "other"
     shutil.copytree(model, other)
@@ -119,6 +126,7 @@ CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "nothing left to train on": config("model_name_or_path: MODEL\ndataset: data.json\nval_size: 8\noutput_dir: run\n"),
     "chat with a folder that is no adapter": lambda folder, model: ["chat", folder],
     "chat with a run's name misspelt": misspelt_run,
+    "chat with a run that is not finished": stopped_run,
     "a model's folder that is not there": lambda folder, model: ["prep", "identity", "model_name_or_path=./models/x"],
 }
 

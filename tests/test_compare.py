@@ -14,7 +14,7 @@ from qlora_fast.comparison import Difference, Incomparable, compare, joint_confi
 from qlora_fast.errors import ArtifactError
 from qlora_fast.overlay import Curve, plot_overlay, spread
 from qlora_fast.runs import read_run, read_runs
-from qlora_fast.samples import Samples
+from qlora_fast.samples import FILE, Samples
 from tiny_folder import written
 
 
@@ -181,6 +181,9 @@ def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
     assert made["runs"][0]["updates"] == 7
     assert "r is not finished" in made["notes"]
     assert "r (not finished)" in experiments.markdown(made)
+    (path / FILE).unlink()
+    made = experiments.report(read_runs([written(tmp_path / "whole", [1.0] * 10), path]))
+    assert any("r has no per-sample evaluation; it comes when the run has finished" in n for n in made["notes"])
 
 
 def test_the_command_prints_draws_and_writes_json(tmp_path: Path) -> None:

@@ -151,9 +151,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         ArtifactError: the folder is no adapter of this program.
     """
     if not (folder / "adapter_config.json").is_file():
-        raise ArtifactError(
-            f"`{folder}` holds no adapter", hint="give the output_dir of a finished run, or a checkpoint in it"
-        )
+        raise no_adapter(folder)
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -162,6 +160,14 @@ def read_card(folder: Path) -> dict[str, Any]:
             hint="it was trained by another program; give a folder that qlora-fast wrote",
         ) from None
     return card
+
+
+def no_adapter(folder: Path) -> ArtifactError:
+    """What to say of a folder without an adapter: of a stopped run, or a folder of runs, which of its folders have one."""
+    inside = sorted(file.parent for file in folder.glob("[!.]*/adapter_config.json"))
+    there = ", ".join(f"`{path}`" for path in inside[:6])
+    hint = f"there is one in {there}" if there else "give the output_dir of a finished run, or a checkpoint in it"
+    return ArtifactError(f"`{folder}` holds no adapter", hint=hint)
 
 
 def load_chat_model(

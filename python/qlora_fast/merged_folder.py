@@ -15,7 +15,7 @@ import torch
 from qlora_fast import base_model, durable, serving
 from qlora_fast.config import Config, load
 from qlora_fast.errors import ArtifactError
-from qlora_fast.generate import CARD, check_tokenizer, read_card
+from qlora_fast.generate import CARD, check_tokenizer, no_adapter, read_card
 from qlora_fast.merge import DTYPES, Counts, base_folder, copy_rest, write_merged
 from qlora_fast.merge_check import Check, FromTrained, compare_logits
 from qlora_fast.model import Quantization, pick_device
@@ -100,7 +100,7 @@ def _origin(adapter: Path, base: str | None) -> tuple[str, Tokenizer]:
         return name, Tokenizer(tokens, card["template"], card["bos_token"], card["eos_token"], card["default_system"])
     file = adapter / "adapter_config.json"
     if not file.is_file():
-        raise ArtifactError(f"`{adapter}` holds no adapter", hint="give the output_dir of a finished run")
+        raise no_adapter(adapter)
     name = base or json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
     return name, tokenizer_of(replace(Config(), model_name_or_path=name))
 

@@ -24,7 +24,7 @@ from qlora_fast.data import PreparedDataset
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.evaluation import EvalOptions, by_source, evaluate
 from qlora_fast.forward import Forward
-from qlora_fast.generate import check_tokenizer, read_card
+from qlora_fast.generate import check_tokenizer, no_adapter, read_card
 from qlora_fast.lora import fuse
 from qlora_fast.model import Quantization, load_base, pick_device, pick_dtype
 from qlora_fast.parts import load_data
@@ -74,7 +74,7 @@ def subject_of(name: str, *, base_only: bool, settings: tuple[str, ...] = ()) ->
         if not any(word.startswith("default_system=") for word in settings):
             config = replace(config, default_system=card["default_system"])
     if not base_only and not (folder / "adapter_config.json").is_file():
-        raise ArtifactError(f"`{folder}` holds no adapter", hint="the run is not finished; give one of its checkpoints")
+        raise no_adapter(folder)
     return Subject(config, None if base_only else folder, run, f"{folder.name}{' (base)' if base_only else ''}")
 
 
