@@ -151,6 +151,16 @@ def test_standard_input_is_prepared_like_a_file(
     assert made[2].report["reused"]
 
 
+def test_several_processes_cannot_share_standard_input(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs._standard_input.cache_clear()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DataError, match="several processes cannot share") as error:
+        prepared(settings, "-")
+    assert error.value.hint == "write the data to a file and give its name"
+
+
 # --- names
 
 

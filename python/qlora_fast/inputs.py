@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import glob
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -124,6 +125,11 @@ def _is_data(path: Path) -> bool:
 @cache
 def _standard_input() -> str:
     """All of standard input, in a file that is removed at the end: it can be read only once, and is hashed first."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DataError(
+            "several processes cannot share one standard input",
+            hint="write the data to a file and give its name",
+        )
     if sys.stdin is None or sys.stdin.isatty():
         raise DataError(
             "there is nothing on standard input", hint="pipe data into it: `zcat data.json.gz | qlora-fast prep -`"
