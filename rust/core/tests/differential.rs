@@ -261,6 +261,7 @@ fn random_text_has_the_ids_of_the_reference() {
         for i in 0..strings {
             pair.check(&random_text(&mut Random(seed << 40 | i)));
         }
+        eprintln!("{}: {strings} strings, none differs", pair.name);
     }
 }
 

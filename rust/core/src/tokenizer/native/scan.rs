@@ -454,3 +454,51 @@ impl<'t, R: Rules> Scanner<'t, R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::Batch;
+    use super::*;
+
+    /// What the masks of whole blocks say is what going from piece to piece says, wherever in a block a piece begins and the text
+    /// ends.
+    fn masks_agree_with_single_steps<R: Rules>() {
+        const PARTS: &[&str] = &[
+            "a", "B", "s", "re", "'", "'s", "'ll", "'x", "''", "!", "/", " ", " ", "  ", "\n", "\r\n", " \n", "\t",
+            "1", "23", "4567", "word", "\u{b}", "\0", "é", "，", "中文", "\u{301}",
+        ];
+        let mut state = 1_u64;
+        let mut below = |n: usize| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 33) as usize % n
+        };
+        let mut batch = Batch::default();
+        for round in 0..60_000 {
+            // Most are ASCII alone: elsewhere the masks have no say.
+            let kinds = if round % 4 == 0 { PARTS.len() } else { PARTS.len() - 4 };
+            let text: String = (0..1 + below(90)).map(|_| PARTS[below(kinds)]).collect();
+            let scanner = Scanner::<R>::new(text.as_bytes());
+            let (mut at, mut found) = (0, Vec::new());
+            while at < text.len() {
+                let n = scanner.fill(at, &mut batch.ends).n;
+                found.extend(batch.ends[..n].iter().map(|&end| end as usize));
+                at = batch.ends[n - 1] as usize;
+            }
+            let (mut at, mut expected) = (0, Vec::new());
+            while at < text.len() {
+                at = scanner.any_end(at, text.as_bytes()[at]);
+                expected.push(at);
+            }
+            assert_eq!(found, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_agree_with_single_steps() {
+        masks_agree_with_single_steps::<Qwen>();
+        masks_agree_with_single_steps::<Llama3>();
+        masks_agree_with_single_steps::<Gpt2>();
+        masks_agree_with_single_steps::<Smol>();
+        masks_agree_with_single_steps::<O200k>();
+    }
+}

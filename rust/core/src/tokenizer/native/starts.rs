@@ -46,7 +46,9 @@ pub(super) fn starts<R: Rules>(block: &Block, contraction: impl Fn(usize) -> Opt
 
     let mut starts =
         words | others_blank | (others_first & !(others_blank << 1)) | numbers::<R>(digits, blanks) | white;
-    let mut apostrophes = apostrophes & single & letters >> 1 & (u64::MAX >> MARGIN);
+    let whole = inside == u64::MAX;
+    // Behind the last places of a whole block nothing is told anyway.
+    let mut apostrophes = apostrophes & single & letters >> 1 & if whole { u64::MAX >> MARGIN } else { u64::MAX };
     while apostrophes != 0 {
         let at = apostrophes.trailing_zeros() as usize;
         apostrophes &= apostrophes - 1;
@@ -56,7 +58,7 @@ pub(super) fn starts<R: Rules>(block: &Block, contraction: impl Fn(usize) -> Opt
         }
     }
 
-    let told = if inside == u64::MAX {
+    let told = if whole {
         let trailing = spaces.leading_ones().max(MARGIN);
         // Of white space that goes on behind the block only the beginning is sure.
         if trailing as usize >= BYTES { 0 } else { u64::MAX >> (trailing - 1) }
