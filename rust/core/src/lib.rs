@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The folders are the stages, in that order. Nothing here knows of Python. Unsafe code is denied in the whole workspace; the
-//! one exception is `tokenizer/native/cpu.rs`.
+//! one exception is `tokenizer/native/cpu`.
 
 pub mod conversation;
 pub mod dataset;
