@@ -11,11 +11,12 @@ mod reference;
 use crate::error::{Error, Result};
 use aho_corasick::AhoCorasick;
 use native::AddedToken;
-use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes of text that a thread takes at a time, so that none waits long for another at the end.
 const SHARE: usize = 16 << 10;
@@ -120,31 +121,36 @@ impl Tokenizer {
     /// [`Error::Tokenizer`], should the engine refuse a text, and [`Error::Option`] if no thread can be started.
     pub fn encode_all<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Result<(Vec<u32>, Vec<usize>)> {
         if threads == 1 {
-            return self.encode_some(texts);
+            let mut all = Part::default();
+            self.encode_some(texts, &mut all)?;
+            return Ok((all.ids, all.lengths));
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
-        pool.install(|| {
-            let parts: Vec<_> =
-                shares(texts).into_par_iter().map(|some| self.encode_some(some)).collect::<Result<_>>()?;
-            let mut ids = vec![0; parts.iter().map(|(ids, _)| ids.len()).sum()];
-            let mut rest = ids.as_mut_slice();
-            let mut places = Vec::with_capacity(parts.len());
-            for (some, _) in &parts {
-                let place;
-                (place, rest) = rest.split_at_mut(some.len());
-                places.push((place, some));
+        let (shares, next) = (shares(texts), AtomicUsize::new(0));
+        let mut order = InOrder::default();
+        order.all.reserve(texts);
+        let order = Mutex::new(order);
+        // Taken from the first on, so that few have to wait for one before them.
+        let work = || {
+            let mut part = Part::default();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(some) = shares.get(number) else { return Ok(()) };
+                self.encode_some(some, &mut part)?;
+                part = order.lock().unwrap_or_else(PoisonError::into_inner).put(number, part);
             }
-            places.into_par_iter().for_each(|(place, some)| place.copy_from_slice(some));
-            Ok((ids, parts.into_iter().flat_map(|(_, lengths)| lengths).collect()))
-        })
+        };
+        let encoded = pool.broadcast(|_| work()).into_iter().collect::<Result<()>>();
+        let all = order.into_inner().unwrap_or_else(PoisonError::into_inner).all;
+        encoded.map(|()| (all.ids, all.lengths))
     }
 
-    fn encode_some<T: AsRef<str>>(&self, texts: &[T]) -> Result<(Vec<u32>, Vec<usize>)> {
-        let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
-        let (mut ids, mut lengths) = (Vec::with_capacity(bytes / 4), Vec::with_capacity(texts.len()));
+    fn encode_some<T: AsRef<str>>(&self, texts: &[T], to: &mut Part) -> Result<()> {
+        to.reserve(texts);
+        let Part { ids, lengths } = to;
         for (i, text) in texts.iter().enumerate() {
             // Texts lie here and there, and the processor cannot know which is next.
             if let Some(next) = texts.get(i + 1) {
@@ -152,11 +158,11 @@ impl Tokenizer {
             }
             let before = ids.len();
             self.engine
-                .encode(text.as_ref(), &mut ids)
+                .encode(text.as_ref(), ids)
                 .map_err(|problem| Error::Tokenizer { problem, hint: "try another engine".to_owned() })?;
             lengths.push(ids.len() - before);
         }
-        Ok((ids, lengths))
+        Ok(())
     }
 
     /// Why the fast engine does not run, if it was not asked for otherwise.
@@ -194,6 +200,45 @@ impl Tokenizer {
     #[must_use]
     pub fn has_lookalike(&self, text: &str) -> bool {
         self.lookalikes.as_ref().is_some_and(|l| l.is_match(text))
+    }
+}
+
+/// The ids of some texts one behind the other, and how many each has.
+#[derive(Default)]
+struct Part {
+    ids: Vec<u32>,
+    lengths: Vec<usize>,
+}
+
+impl Part {
+    /// Makes room for what these texts will probably have.
+    fn reserve<T: AsRef<str>>(&mut self, texts: &[T]) {
+        self.ids.reserve(texts.iter().map(|text| text.as_ref().len()).sum::<usize>() / 4);
+        self.lengths.reserve(texts.len());
+    }
+}
+
+/// Parts that come in any order, one behind the other. Those that may not stand there yet wait, and their memory is used again: all
+/// parts at once would be twice the memory, and asking the system for it costs as much as a third of the encoding.
+#[derive(Default)]
+struct InOrder {
+    all: Part,
+    next: usize,
+    waiting: BTreeMap<usize, Part>,
+    spare: Vec<Part>,
+}
+
+impl InOrder {
+    /// Takes a part, and gives an empty one.
+    fn put(&mut self, number: usize, part: Part) -> Part {
+        self.waiting.insert(number, part);
+        while let Some(mut part) = self.waiting.remove(&self.next) {
+            self.all.ids.append(&mut part.ids);
+            self.all.lengths.append(&mut part.lengths);
+            self.spare.push(part);
+            self.next += 1;
+        }
+        self.spare.pop().unwrap_or_default()
     }
 }
 

@@ -56,7 +56,7 @@ impl Found {
 }
 
 /// Pieces of eight bytes and more.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, bytemuck::Zeroable)]
 #[repr(align(64))]
 pub(super) struct Line {
     firsts: [u64; 2],
@@ -82,8 +82,8 @@ pub(super) struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            brief: filled(),
-            lines: filled(),
+            brief: zeroed(),
+            lines: zeroed(),
             overflow: Vec::new(),
             turn: 0,
             long: LongPieces::default(),
@@ -94,12 +94,9 @@ impl Default for Cache {
     }
 }
 
-/// An array that never stood on the stack.
-fn filled<T: Clone + Default, const N: usize>() -> Box<[T; N]> {
-    vec![T::default(); N]
-        .into_boxed_slice()
-        .try_into()
-        .unwrap_or_else(|_| unreachable!("it has just been made so long"))
+/// An array that never stood on the stack, and whose memory is not touched before it is used: a small text needs little of it.
+fn zeroed<T: bytemuck::Zeroable, const N: usize>() -> Box<[T; N]> {
+    bytemuck::zeroed_slice_box(N).try_into().unwrap_or_else(|_| unreachable!("it has just been made so long"))
 }
 
 impl Cache {

@@ -12,7 +12,7 @@ const IDS: usize = 1 << 20;
 /// Longer pieces are too rarely seen again.
 const LONGEST: usize = 256;
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, bytemuck::Zeroable)]
 struct Slot {
     /// 0 is a free slot.
     hash: u64,
@@ -67,9 +67,11 @@ impl LongPieces {
         if piece.len() > LONGEST {
             return;
         }
-        if self.slots.is_empty() || self.bytes.len() + piece.len() > BYTES || self.ids.len() + ids.len() > IDS {
-            self.slots.clear();
-            self.slots.resize(SLOTS, Slot::default());
+        if self.slots.is_empty() {
+            self.slots = bytemuck::zeroed_vec(SLOTS);
+        }
+        if self.bytes.len() + piece.len() > BYTES || self.ids.len() + ids.len() > IDS {
+            self.slots.fill(Slot::default());
             self.bytes.clear();
             self.ids.clear();
         }

@@ -78,7 +78,7 @@ pub(super) trait Cpu: Copy {
 }
 
 /// Four values with their names, as large as a line of the processor's cache.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, bytemuck::Zeroable)]
 #[repr(align(64))]
 pub(super) struct NamedValues {
     pub(super) names: [u64; 4],
