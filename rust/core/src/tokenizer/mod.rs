@@ -11,11 +11,11 @@ mod reference;
 use crate::error::{Error, Result};
 use aho_corasick::AhoCorasick;
 use native::AddedToken;
+use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of text that a thread takes at a time, so that none waits long for another at the end.
@@ -129,21 +129,19 @@ impl Tokenizer {
             .num_threads(threads)
             .build()
             .map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
-        let (shares, next) = (shares(texts), AtomicUsize::new(0));
         let mut order = InOrder::default();
         order.all.reserve(texts);
         let order = Mutex::new(order);
-        // Taken from the first on, so that few have to wait for one before them.
-        let work = || {
-            let mut part = Part::default();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(some) = shares.get(number) else { return Ok(()) };
+        let locked = || order.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each thread goes through neighbouring texts, as long as it has any: they are alike.
+        let encoded = pool.install(|| {
+            shares(texts).par_iter().enumerate().try_for_each(|(number, some)| {
+                let mut part = locked().spare.pop().unwrap_or_default();
                 self.encode_some(some, &mut part)?;
-                part = order.lock().unwrap_or_else(PoisonError::into_inner).put(number, part);
-            }
-        };
-        let encoded = pool.broadcast(|_| work()).into_iter().collect::<Result<()>>();
+                locked().put(number, part);
+                Ok(())
+            })
+        });
         let all = order.into_inner().unwrap_or_else(PoisonError::into_inner).all;
         encoded.map(|()| (all.ids, all.lengths))
     }
@@ -229,8 +227,7 @@ struct InOrder {
 }
 
 impl InOrder {
-    /// Takes a part, and gives an empty one.
-    fn put(&mut self, number: usize, part: Part) -> Part {
+    fn put(&mut self, number: usize, part: Part) {
         self.waiting.insert(number, part);
         while let Some(mut part) = self.waiting.remove(&self.next) {
             self.all.ids.append(&mut part.ids);
@@ -238,7 +235,6 @@ impl InOrder {
             self.spare.push(part);
             self.next += 1;
         }
-        self.spare.pop().unwrap_or_default()
     }
 }
 

@@ -69,6 +69,9 @@ impl LongPieces {
         }
         if self.slots.is_empty() {
             self.slots = bytemuck::zeroed_vec(SLOTS);
+            // All of it at once: growing would copy it again and again, and what is not used is not touched.
+            self.bytes.reserve_exact(BYTES);
+            self.ids.reserve_exact(IDS);
         }
         if self.bytes.len() + piece.len() > BYTES || self.ids.len() + ids.len() > IDS {
             self.slots.fill(Slot::default());
