@@ -77,7 +77,9 @@ def test_the_report_is_the_manifest_and_more(tmp_path: Path) -> None:
 
 
 def big(tmp_path: Path) -> str:
-    return options(tmp_path, [{"instruction": f"say {i}", "output": "word " * 200} for i in range(30_000)])
+    """Takes a while; all of it one part, so that nothing is kept of what is done."""
+    rows = [{"instruction": f"say {i}", "output": "word " * 800} for i in range(30_000)]
+    return options(tmp_path, rows, part_bytes=1 << 30)
 
 
 def test_progress_is_told_and_its_exception_stops_the_run(tmp_path: Path) -> None:

@@ -149,10 +149,11 @@ def test_two_processes_that_prepare_the_same_do_it_once(
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_so(
-    data: list[str], expected: dict[str, str], tmp_path: Path, model_dir: Path
-) -> None:
-    words = ["prep", *data, f"model_name_or_path={model_dir}", "cutoff_len=128", "--out", "out"]
+def test_ctrl_c_keeps_what_is_done_and_says_so(data: list[str], tmp_path: Path, model_dir: Path) -> None:
+    # Long enough that a signal comes before the end.
+    many = tmp_path / "many.jsonl"
+    many.write_text(Path(data[1]).read_text() * 20)
+    words = ["prep", str(many), f"model_name_or_path={model_dir}", "cutoff_len=128", "--out", "out"]
     code = (
         "import sys; from qlora_fast import preparation; from qlora_fast.cli import main;"
         f"preparation.PART_BYTES = {PART_BYTES}; sys.argv[1:] = {words!r}; main()"
