@@ -47,6 +47,12 @@ def test_a_person_sees_groups_and_a_verdict() -> None:
     assert ran.output.splitlines()[-1].startswith("fit for training")
 
 
+def test_the_column_of_names_holds_the_longest() -> None:
+    from qlora_fast.cli.doctor import _NAMES
+
+    assert max(len(finding.name) for _, finding in doctor.findings()) <= _NAMES
+
+
 def test_a_person_sees_each_finding_when_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 

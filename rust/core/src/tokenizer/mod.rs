@@ -14,9 +14,8 @@ use native::AddedToken;
 use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 /// Bytes of text that a thread takes at a time, so that none waits long for another at the end.
 const SHARE: usize = 16 << 10;
@@ -129,26 +128,27 @@ impl Tokenizer {
             .num_threads(threads)
             .build()
             .map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
-        let mut order = InOrder::default();
-        order.all.reserve(texts);
-        let order = Mutex::new(order);
-        let locked = || order.lock().unwrap_or_else(PoisonError::into_inner);
         // Each thread goes through neighbouring texts, as long as it has any: they are alike.
-        let encoded = pool.install(|| {
-            shares(texts).par_iter().enumerate().try_for_each(|(number, some)| {
-                let mut part = locked().spare.pop().unwrap_or_default();
-                self.encode_some(some, &mut part)?;
-                locked().put(number, part);
-                Ok(())
-            })
-        });
-        let all = order.into_inner().unwrap_or_else(PoisonError::into_inner).all;
-        encoded.map(|()| (all.ids, all.lengths))
+        let encode = |some: &&[T]| {
+            let mut part = Part::default();
+            self.encode_some(some, &mut part).map(|()| part)
+        };
+        let parts: Vec<Part> = pool.install(|| shares(texts).par_iter().map(encode).collect::<Result<_>>())?;
+        let mut all = Part::default();
+        all.ids.reserve_exact(parts.iter().map(|part| part.ids.len()).sum());
+        all.lengths.reserve_exact(texts.len());
+        for mut part in parts {
+            all.ids.append(&mut part.ids);
+            all.lengths.append(&mut part.lengths);
+        }
+        Ok((all.ids, all.lengths))
     }
 
     fn encode_some<T: AsRef<str>>(&self, texts: &[T], to: &mut Part) -> Result<()> {
-        to.reserve(texts);
         let Part { ids, lengths } = to;
+        // About as many as there will be.
+        ids.reserve(texts.iter().map(|text| text.as_ref().len()).sum::<usize>() / 4);
+        lengths.reserve(texts.len());
         for (i, text) in texts.iter().enumerate() {
             // Texts lie here and there, and the processor cannot know which is next.
             if let Some(next) = texts.get(i + 1) {
@@ -206,36 +206,6 @@ impl Tokenizer {
 struct Part {
     ids: Vec<u32>,
     lengths: Vec<usize>,
-}
-
-impl Part {
-    /// Makes room for what these texts will probably have.
-    fn reserve<T: AsRef<str>>(&mut self, texts: &[T]) {
-        self.ids.reserve(texts.iter().map(|text| text.as_ref().len()).sum::<usize>() / 4);
-        self.lengths.reserve(texts.len());
-    }
-}
-
-/// Parts that come in any order, one behind the other. Those that may not stand there yet wait, and their memory is used again: all
-/// parts at once would be twice the memory, and asking the system for it costs as much as a third of the encoding.
-#[derive(Default)]
-struct InOrder {
-    all: Part,
-    next: usize,
-    waiting: BTreeMap<usize, Part>,
-    spare: Vec<Part>,
-}
-
-impl InOrder {
-    fn put(&mut self, number: usize, part: Part) {
-        self.waiting.insert(number, part);
-        while let Some(mut part) = self.waiting.remove(&self.next) {
-            self.all.ids.append(&mut part.ids);
-            self.all.lengths.append(&mut part.lengths);
-            self.spare.push(part);
-            self.next += 1;
-        }
-    }
 }
 
 /// Neighbouring texts of about [`SHARE`] bytes together.

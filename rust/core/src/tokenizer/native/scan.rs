@@ -1,57 +1,13 @@
 //! Pre-tokenization without regular expressions: where does the piece that begins here end?
 //!
-//! The split patterns of the GPT-2 and tiktoken families share one shape: contractions, a run of letters with at most
-//! one character before it, digits, a run of anything else, white space. [`Rules`] holds what differs between them.
-//! ASCII is looked at sixteen bytes at a time; other characters one by one, by [`classes`].
+//! The pieces of plain ASCII are found a block at a time, by [`starts`]; what that leaves open is looked at piece by piece, and
+//! characters beyond ASCII one by one, by [`classes`].
 
 use super::cache::{Ends, TOGETHER};
 use super::classes::{self, DIGIT, LETTER, LOWER, NUMBER, SPACE, UPPER, decode};
 use super::cpu::{self, Block, Cpu};
+use super::rules::Rules;
 use super::starts::starts;
-
-/// What tells one split pattern from another.
-pub(super) trait Rules {
-    /// Contractions match whatever their case, `ſ` for `s` included.
-    const CONTRACTIONS_ANY_CASE: bool;
-    /// Any character but a letter, a digit or a line break may lead a run of letters; otherwise only a blank may.
-    const ANY_LEAD: bool;
-    /// Digits in a piece.
-    const DIGITS: usize;
-    /// Line breaks (and for o200k slashes) belong to the run of other characters before them, and white space is cut
-    /// behind its last line break.
-    const LINE_BREAKS: bool;
-    /// Runs of letters are cut where lower case turns into upper case, and contractions belong to the word before.
-    const CASED: bool;
-    /// Digits were cut out beforehand, so that each is a piece and the text ends before it.
-    const DIGITS_APART: bool;
-}
-
-macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident: $any_case:literal, $any_lead:literal, $digits:expr, $breaks:literal, $cased:literal, $apart:literal;)*) => {
-        $($(#[$doc])* pub(super) struct $name;
-        impl Rules for $name {
-            const CONTRACTIONS_ANY_CASE: bool = $any_case;
-            const ANY_LEAD: bool = $any_lead;
-            const DIGITS: usize = $digits;
-            const LINE_BREAKS: bool = $breaks;
-            const CASED: bool = $cased;
-            const DIGITS_APART: bool = $apart;
-        })*
-    };
-}
-
-rules! {
-    /// Qwen2, Qwen2.5, Qwen3.
-    Qwen: true, true, 1, true, false, false;
-    /// Llama-3 and cl100k.
-    Llama3: true, true, 3, true, false, false;
-    /// GPT-2, and `ByteLevel` with its own pattern.
-    Gpt2: false, false, usize::MAX, false, false, false;
-    /// SmolLM and StarCoder: every digit apart, then GPT-2.
-    Smol: false, false, usize::MAX, false, false, true;
-    /// GPT-4o.
-    O200k: true, true, 3, true, true, false;
-}
 
 /// What an ASCII byte is; `WIDE` begins a character of several bytes.
 const OTHER: u8 = 0;
@@ -458,6 +414,7 @@ impl<'t, R: Rules> Scanner<'t, R> {
 #[cfg(test)]
 mod tests {
     use super::super::cache::Batch;
+    use super::super::rules::{Gpt2, Llama3, O200k, Qwen, Smol};
     use super::*;
 
     /// What the masks of whole blocks say is what going from piece to piece says, wherever in a block a piece begins and the text

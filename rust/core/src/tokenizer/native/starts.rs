@@ -6,7 +6,7 @@
 //! said to be open, and the scanner looks at it one by one.
 
 use super::cpu::{BYTES, Block};
-use super::scan::Rules;
+use super::rules::Rules;
 
 /// Towards the end of a block it cannot tell where pieces begin: the longest contraction has two letters.
 const MARGIN: u32 = 4;

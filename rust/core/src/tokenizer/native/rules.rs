@@ -1,0 +1,48 @@
+//! The split patterns that are known by heart.
+//!
+//! Those of the GPT-2 and tiktoken families share one shape: contractions, a run of letters with at most one character
+//! before it, digits, a run of anything else, white space. [`Rules`] holds what differs between them.
+
+/// What tells one split pattern from another.
+pub(super) trait Rules {
+    /// Contractions match whatever their case, `ſ` for `s` included.
+    const CONTRACTIONS_ANY_CASE: bool;
+    /// Any character but a letter, a digit or a line break may lead a run of letters; otherwise only a blank may.
+    const ANY_LEAD: bool;
+    /// Digits in a piece.
+    const DIGITS: usize;
+    /// Line breaks (and for o200k slashes) belong to the run of other characters before them, and white space is cut
+    /// behind its last line break.
+    const LINE_BREAKS: bool;
+    /// Runs of letters are cut where lower case turns into upper case, and contractions belong to the word before.
+    const CASED: bool;
+    /// Digits were cut out beforehand, so that each is a piece and the text ends before it.
+    const DIGITS_APART: bool;
+}
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident: $any_case:literal, $any_lead:literal, $digits:expr, $breaks:literal, $cased:literal, $apart:literal;)*) => {
+        $($(#[$doc])* pub(super) struct $name;
+        impl Rules for $name {
+            const CONTRACTIONS_ANY_CASE: bool = $any_case;
+            const ANY_LEAD: bool = $any_lead;
+            const DIGITS: usize = $digits;
+            const LINE_BREAKS: bool = $breaks;
+            const CASED: bool = $cased;
+            const DIGITS_APART: bool = $apart;
+        })*
+    };
+}
+
+rules! {
+    /// Qwen2, Qwen2.5, Qwen3.
+    Qwen: true, true, 1, true, false, false;
+    /// Llama-3 and cl100k.
+    Llama3: true, true, 3, true, false, false;
+    /// GPT-2, and `ByteLevel` with its own pattern.
+    Gpt2: false, false, usize::MAX, false, false, false;
+    /// SmolLM and StarCoder: every digit apart, then GPT-2.
+    Smol: false, false, usize::MAX, false, false, true;
+    /// GPT-4o.
+    O200k: true, true, 3, true, true, false;
+}
