@@ -1,27 +1,23 @@
 //! What a thread has seen: pieces by their text, a line of the processor's cache for a handful of them.
 //!
 //! Most pieces of a text are words that came before, so how fast text is encoded hangs on how much of the hot part of
-//! this table the processor keeps near. Pieces of at most [`BRIEF`] bytes, three of four in English, therefore stand in a table of
-//! their own where each takes sixteen bytes; longer ones of up to [`super::tables::SHORT`] in one of twenty-four.
+//! this table the processor keeps near. Pieces of at most [`cpu::BRIEF`] bytes, four of five in English, therefore stand in a table
+//! of their own where each takes sixteen bytes; longer ones of up to [`super::tables::SHORT`] in one of twenty-four.
 
-use super::cpu::{self, Cpu, NamedValues};
+use super::cpu::{self, Cpu, Name, NamedValues};
 use super::long::LongPieces;
 use super::merge::Scratch;
 use super::tables::{Key, hash};
+use std::ops::Range;
 
-/// Bytes of a piece that fit into a [`Name`].
-pub(super) const BRIEF: usize = 7;
 /// Lines of brief pieces.
-const BRIEF_LINES: usize = 1 << 14;
+pub(super) const BRIEF_LINES: usize = 1 << 14;
 /// Lines of longer ones.
 const LINES: usize = 1 << 16;
 /// Ids of pieces with more than two: beyond that the cache begins anew.
 const OVERFLOW: usize = 1 << 19;
 /// Pieces that are looked up together, so that the processor waits for many lines at once.
 pub(super) const TOGETHER: usize = 64;
-
-/// A brief piece: its bytes, and their number in the eighth.
-pub(super) type Name = u64;
 
 /// One or two ids, or where more of them stand: in the upper two bits how many (3: more), below them the second id or how
 /// many, and in the lower half the first id or the place.
@@ -100,9 +96,8 @@ fn zeroed<T: bytemuck::Zeroable, const N: usize>() -> Box<[T; N]> {
 }
 
 impl Cache {
-    #[inline(always)]
-    pub(super) fn brief_line(name: Name) -> usize {
-        (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BRIEF_LINES.ilog2())) as usize
+    fn brief_line(name: Name) -> usize {
+        cpu::place(name, BRIEF_LINES.ilog2()) as usize
     }
 
     #[inline(always)]
@@ -204,12 +199,13 @@ fn room<const N: usize>(lines: [&[u64; N]; 2], ids: usize, turn: &mut usize) -> 
     })
 }
 
-/// Where pieces end. Those of one more block of text have room, and what is written in passing.
-pub(super) type Ends = [u32; TOGETHER * 2 + 16];
+/// Where the first piece begins, and then where each ends. Those of one more block of text have room, and what is written in
+/// passing.
+pub(super) type Cuts = [u32; 1 + TOGETHER * 2 + 16];
 
 /// Pieces that are looked up together.
 pub(super) struct Batch {
-    pub(super) ends: Ends,
+    pub(super) cuts: Cuts,
     pub(super) names: [Name; TOGETHER],
     pub(super) keys: [Key; TOGETHER],
     /// Line of each name, and of each key.
@@ -220,10 +216,18 @@ pub(super) struct Batch {
     pub(super) rare_ids: Vec<u32>,
 }
 
+impl Batch {
+    /// Where a piece stands in the text.
+    #[inline(always)]
+    pub(super) fn piece(&self, i: usize) -> Range<usize> {
+        self.cuts[i] as usize..self.cuts[i + 1] as usize
+    }
+}
+
 impl Default for Batch {
     fn default() -> Self {
         Self {
-            ends: [0; TOGETHER * 2 + 16],
+            cuts: [0; 1 + TOGETHER * 2 + 16],
             names: [0; TOGETHER],
             keys: [[0; 2]; TOGETHER],
             places: [0; TOGETHER],

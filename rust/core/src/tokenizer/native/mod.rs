@@ -120,14 +120,14 @@ fn encode<R: Rules>(
     let mut batch = cache.spare.pop().unwrap_or_default();
     let (before, mut at, mut asked) = (ids.len(), 0, false);
     while at < text.len() {
-        let Filled { n, ascii } = scanner.fill(at, &mut batch.ends);
+        let Filled { n, ascii } = scanner.fill(at, &mut batch.cuts);
         if !ascii && !asked && refused() {
             ids.truncate(before);
             break;
         }
         asked |= !ascii;
-        encoder.encode(encoder.cut(text, at, n, false), &mut batch, cache, ids);
-        at = batch.ends[n - 1] as usize;
+        encoder.encode(encoder.cut(text, n, false), &mut batch, cache, ids);
+        at = batch.cuts[n] as usize;
     }
     cache.spare.push(batch);
     at == text.len()

@@ -1,7 +1,7 @@
 //! Piece → ids, by the shortest way that is exact: seen before, a whole token, or merged.
 
 use super::border::Borders;
-use super::cache::{BRIEF, Batch, Cache, Found, Name, TOGETHER};
+use super::cache::{BRIEF_LINES, Batch, Cache, Found, TOGETHER};
 use super::cpu::{self, Cpu};
 use super::long;
 use super::merge;
@@ -13,24 +13,16 @@ use std::ops::Range;
 /// Second half of the key of a piece that is too long for one; the first is its hash. No line has such a key.
 const TOO_LONG: u64 = 0;
 
-/// The first `n` pieces from `start` on of those whose ends a batch holds.
+/// The first `n` pieces of those that a batch holds.
 #[derive(Clone, Copy)]
 pub(super) struct Cut<'t> {
     pub(super) text: &'t [u8],
-    pub(super) start: usize,
     pub(super) n: usize,
     /// They are parts of one piece.
     pub(super) stretches: bool,
     /// The highest bit of what they are looked for by: a stretch is not a whole piece, and where the two may differ they
     /// are kept apart.
     apart: u64,
-}
-
-impl Cut<'_> {
-    fn range(self, i: usize, ends: &[u32]) -> Range<usize> {
-        let start = if i == 0 { self.start } else { ends[i - 1] as usize };
-        start..ends[i] as usize
-    }
 }
 
 /// The tables with what is derived from their head.
@@ -56,9 +48,9 @@ impl<'t> Encoder<'t> {
         }
     }
 
-    /// The first `n` pieces from `start` on.
-    pub(super) fn cut<'x>(&self, text: &'x [u8], start: usize, n: usize, stretches: bool) -> Cut<'x> {
-        Cut { text, start, n, stretches, apart: u64::from(stretches && self.whole_only) << 63 }
+    /// The first `n` pieces of a batch.
+    pub(super) fn cut<'x>(&self, text: &'x [u8], n: usize, stretches: bool) -> Cut<'x> {
+        Cut { text, n, stretches, apart: u64::from(stretches && self.whole_only) << 63 }
     }
 
     /// Appends the ids of a text that is one piece, however long, by its stretches: parts that merge with nothing outside.
@@ -69,18 +61,19 @@ impl<'t> Encoder<'t> {
         let mut start = 0;
         while start < text.len() {
             let (mut n, mut at) = (0, start);
+            batch.cuts[0] = at as u32;
             while n < TOGETHER && at < text.len() {
                 at = borders.end(text, at);
-                batch.ends[n] = at as u32;
                 n += 1;
+                batch.cuts[n] = at as u32;
             }
-            self.encode(self.cut(text, start, n, true), &mut batch, cache, ids);
+            self.encode(self.cut(text, n, true), &mut batch, cache, ids);
             start = at;
         }
         cache.spare.push(batch);
     }
 
-    /// Appends the ids of pieces whose ends stand in `batch`.
+    /// Appends the ids of pieces of `batch`.
     pub(super) fn encode(&self, cut: Cut<'_>, batch: &mut Batch, cache: &mut Cache, ids: &mut Vec<u32>) {
         cpu::fastest(Encoding { encoder: self, cut, batch, cache, ids });
     }
@@ -103,8 +96,8 @@ impl<'t> Encoder<'t> {
         let piece = &cut.text[range.clone()];
         let before = ids.len();
         // Those before it in the batch may have brought it in, or have put everything out.
-        if piece.len() <= BRIEF {
-            let name = brief(scan::load_half(cut.text, range.start), piece.len()) | cut.apart;
+        if let Some(name) = cpu::name(scan::load_half(cut.text, range.start), piece.len()) {
+            let name = name | cut.apart;
             match cache.find_brief_beside(name) {
                 found if found.count() == 0 => {
                     self.short_piece(piece, cut, cache, ids);
@@ -241,7 +234,7 @@ impl cpu::Work for Encoding<'_> {
         let pieces = u64::MAX >> (TOGETHER - cut.n);
         let rare = cpu.rare(&batch.found) & pieces;
         for i in bits(rare) {
-            encoder.prefetch(cut, cut.range(i, &batch.ends));
+            encoder.prefetch(cut, batch.piece(i));
         }
         // Room for two ids each, and for what is written in passing.
         let room = |pieces: usize| 2 * pieces + 16;
@@ -267,7 +260,7 @@ impl cpu::Work for Encoding<'_> {
                 } else {
                     // By way of a buffer: `ids` would else have to be made longer again behind every rare piece.
                     rare_ids.clear();
-                    encoder.rare_piece(cut, cut.range(i, &batch.ends), batch.keys[i], cache, &mut rare_ids);
+                    encoder.rare_piece(cut, batch.piece(i), batch.keys[i], cache, &mut rare_ids);
                     let end = filled + rare_ids.len();
                     if end + room(cut.n - i) > ids.len() {
                         ids.resize(end + room(cut.n - i), 0);
@@ -288,19 +281,25 @@ impl cpu::Work for Encoding<'_> {
 #[inline(always)]
 fn look_up(cpu: impl Cpu, cut: Cut<'_>, batch: &mut Batch, cache: &Cache) {
     let n = cut.n.min(TOGETHER);
-    let (mut longer, mut from) = (0, cut.start);
+    for (name, &from) in batch.names.iter_mut().zip(&batch.cuts[..n]) {
+        *name = scan::load_half(cut.text, from as usize);
+    }
+    let eights = n.div_ceil(8);
+    let (names, _) = batch.names.as_chunks_mut();
+    let (places, _) = batch.places.as_chunks_mut();
+    let mut longer = 0;
+    for (i, (names, places)) in names.iter_mut().zip(places).enumerate().take(eights) {
+        if let Some(cuts) = batch.cuts[8 * i..].first_chunk() {
+            longer |= u64::from(cpu.names_of_eight(cuts, cut.apart, BRIEF_LINES.ilog2(), names, places)) << (8 * i);
+        }
+    }
+    longer &= u64::MAX >> (TOGETHER - n);
     // What is asked for ahead is there by the time that all is asked for.
-    for i in 0..n {
-        let end = batch.ends[i] as usize;
-        let name = brief(scan::load_half(cut.text, from), end - from) | cut.apart;
-        let line = Cache::brief_line(name);
-        cpu::prefetch(&cache.brief[line]);
-        (batch.names[i], batch.places[i]) = (name, line as u32);
-        longer |= u64::from(end - from > BRIEF) << i;
-        from = end;
+    for &place in &batch.places[..n] {
+        cpu::prefetch(&cache.brief[place as usize % BRIEF_LINES]);
     }
     for i in bits(longer) {
-        let piece = cut.range(i, &batch.ends);
+        let piece = batch.piece(i);
         let (key, place) = if piece.len() <= SHORT {
             let mut key = key(scan::load(cut.text, piece.start), piece.len());
             key[1] |= cut.apart;
@@ -320,13 +319,6 @@ fn look_up(cpu: impl Cpu, cut: Cut<'_>, batch: &mut Batch, cache: &Cache) {
     for i in bits(longer) {
         batch.found[i] = cache.find(batch.keys[i], batch.lines[i] as usize).0;
     }
-}
-
-/// What a piece is looked for by, given eight bytes from its beginning; of no meaning if it has more than [`BRIEF`].
-#[inline(always)]
-fn brief(word: u64, length: usize) -> Name {
-    let mask = 1_u64.wrapping_shl(8 * length as u32).wrapping_sub(1);
-    word & mask | (length as u64) << 56
 }
 
 /// The places of the bits that are set, from the lowest on.

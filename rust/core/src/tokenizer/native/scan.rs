@@ -3,7 +3,7 @@
 //! The pieces of plain ASCII are found a block at a time, by [`starts`]; what that leaves open is looked at piece by piece, and
 //! characters beyond ASCII one by one, by [`classes`].
 
-use super::cache::{Ends, TOGETHER};
+use super::cache::{Cuts, TOGETHER};
 use super::classes::{self, DIGIT, LETTER, LOWER, NUMBER, SPACE, UPPER, decode};
 use super::cpu::{self, Block, Cpu};
 use super::rules::Rules;
@@ -33,14 +33,16 @@ const ASCII: [u8; 256] = {
 /// Sixteen bytes from `at`, with zeros behind the end of the text.
 #[inline(always)]
 pub(super) fn load(text: &[u8], at: usize) -> u128 {
-    if let Some(bytes) = text.get(at..at + 16)
-        && let Ok(bytes) = bytes.try_into()
-    {
+    if let Some(&bytes) = text.get(at..).and_then(|rest| rest.first_chunk()) {
         return u128::from_le_bytes(bytes);
+    }
+    // The last sixteen, without those before `at`: a copy of so many as there are would be waited for.
+    if let Some(&bytes) = text.last_chunk::<16>() {
+        let before = (at + 16 - text.len()).min(16);
+        return u128::from_le_bytes(bytes).checked_shr(8 * before as u32).unwrap_or(0);
     }
     let mut bytes = [0; 16];
     let rest = text.get(at..).unwrap_or_default();
-    let rest = &rest[..rest.len().min(16)];
     bytes[..rest.len()].copy_from_slice(rest);
     u128::from_le_bytes(bytes)
 }
@@ -138,7 +140,7 @@ pub(super) struct Filled {
 struct Fill<'f, R> {
     scanner: &'f Scanner<'f, R>,
     at: usize,
-    ends: &'f mut Ends,
+    cuts: &'f mut Cuts,
 }
 
 impl<R: Rules> cpu::Work for Fill<'_, R> {
@@ -146,7 +148,7 @@ impl<R: Rules> cpu::Work for Fill<'_, R> {
 
     #[inline(always)]
     fn run(self, cpu: impl Cpu) -> Filled {
-        self.scanner.fill_with(cpu, self.at, self.ends)
+        self.scanner.fill_with(cpu, self.at, self.cuts)
     }
 }
 
@@ -171,13 +173,15 @@ impl<'t, R: Rules> Scanner<'t, R> {
         }
     }
 
-    /// Finds the ends of the pieces from `at` on, up to [`TOGETHER`] of them.
-    pub(super) fn fill(&self, at: usize, ends: &mut Ends) -> Filled {
-        cpu::fastest(Fill { scanner: self, at, ends })
+    /// Finds the pieces from `at` on, up to [`TOGETHER`] of them.
+    pub(super) fn fill(&self, at: usize, cuts: &mut Cuts) -> Filled {
+        cpu::fastest(Fill { scanner: self, at, cuts })
     }
 
     #[inline(always)]
-    fn fill_with(&self, cpu: impl Cpu, mut at: usize, ends: &mut Ends) -> Filled {
+    fn fill_with(&self, cpu: impl Cpu, mut at: usize, cuts: &mut Cuts) -> Filled {
+        let [start, ends @ ..] = cuts;
+        *start = at as u32;
         let (mut n, mut ascii) = (0, true);
         while n < TOGETHER && at < self.text.len() {
             let base = at;
@@ -437,9 +441,10 @@ mod tests {
             let scanner = Scanner::<R>::new(text.as_bytes());
             let (mut at, mut found) = (0, Vec::new());
             while at < text.len() {
-                let n = scanner.fill(at, &mut batch.ends).n;
-                found.extend(batch.ends[..n].iter().map(|&end| end as usize));
-                at = batch.ends[n - 1] as usize;
+                let n = scanner.fill(at, &mut batch.cuts).n;
+                assert_eq!(batch.cuts[0], at as u32);
+                found.extend(batch.cuts[1..=n].iter().map(|&end| end as usize));
+                at = batch.cuts[n] as usize;
             }
             let (mut at, mut expected) = (0, Vec::new());
             while at < text.len() {

@@ -41,9 +41,7 @@ impl Block {
             Some(bytes) => (cpu.classify(bytes), u64::MAX),
             None => {
                 let rest = &text[at.min(text.len())..];
-                let mut bytes = [0; BYTES];
-                bytes[..rest.len()].copy_from_slice(rest);
-                (cpu.classify(&bytes), (1 << rest.len()) - 1)
+                (cpu.classify_rest(rest), (1 << rest.len()) - 1)
             }
         };
         let known = block.letters | block.digits | block.blanks | block.controls | block.wide;
@@ -56,12 +54,31 @@ pub(super) trait Cpu: Copy {
     /// Everything of a block but `others` and `inside`.
     fn classify(self, bytes: &[u8; BYTES]) -> Block;
 
+    /// The same of fewer bytes than a block has.
+    #[inline(always)]
+    fn classify_rest(self, rest: &[u8]) -> Block {
+        let mut bytes = [0; BYTES];
+        bytes[..rest.len()].copy_from_slice(rest);
+        self.classify(&bytes)
+    }
+
     /// Writes `base` plus the place of each bit that is set, and what is of no meaning behind them; how many they are.
     ///
     /// # Panics
     ///
     /// If there is no room for sixteen more than are set.
     fn places(self, bits: u64, base: u32, places: &mut [u32]) -> usize;
+
+    /// Makes the [`name`] of each of eight pieces, given where they are cut, from the eight bytes at its beginning, and its place
+    /// among a power of two; says which of them have none, one bit each.
+    fn names_of_eight(
+        self,
+        cuts: &[u32; 9],
+        apart: u64,
+        power: u32,
+        names: &mut [Name; 8],
+        places: &mut [u32; 8],
+    ) -> u8;
 
     /// The value whose name is `name`, or 0. A compiler makes branches of comparisons in plain code, which cannot be guessed.
     fn select(self, line: &NamedValues, name: u64) -> u64;
@@ -75,6 +92,33 @@ pub(super) trait Cpu: Copy {
     /// Writes the ids of eight values that are [`is_plain`], one behind the other, and what is of no meaning behind them; how many
     /// they are.
     fn ids_of_eight(self, values: &[u64; 8], ids: &mut [u32; 16]) -> usize;
+}
+
+/// A brief piece: its bytes if they are eight, or else their number behind them, in the highest. No eighth byte is so low.
+pub(super) type Name = u64;
+
+/// Bytes of a piece that may have a name.
+pub(super) const BRIEF: usize = 8;
+
+/// Names of eight bytes are above, as signed numbers: their eighth is ASCII, and no number of bytes.
+const EIGHT: i64 = (1 << 60) - 1;
+
+/// The name of a piece, if it has one, given eight bytes from its beginning.
+#[inline(always)]
+pub(super) fn name(word: u64, length: usize) -> Option<Name> {
+    match length {
+        0..BRIEF => Some(word & ((1 << (8 * length)) - 1) | (length as u64) << 56),
+        BRIEF => Some(word).filter(|&word| word as i64 > EIGHT),
+        _ => None,
+    }
+}
+
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The place of a name among a power of two.
+#[inline(always)]
+pub(super) fn place(name: Name, power: u32) -> u32 {
+    (name.wrapping_mul(SPREAD) >> (64 - power)) as u32
 }
 
 /// Four values with their names, as large as a line of the processor's cache.
@@ -104,6 +148,22 @@ fn places(mut bits: u64, base: u32, places: &mut [u32]) -> usize {
         bits &= bits.wrapping_sub(1);
     }
     n
+}
+
+#[inline(always)]
+fn names_of_eight(cuts: &[u32; 9], apart: u64, power: u32, names: &mut [Name; 8], places: &mut [u32; 8]) -> u8 {
+    let mut without = 0;
+    for (i, cut) in cuts.windows(2).enumerate() {
+        let length = cut[1].wrapping_sub(cut[0]) as usize;
+        let word = names[i];
+        // In two halves, for a shift by all bits at once would be none.
+        let half = 4 * (length as u32 % 16);
+        let beyond = (u64::MAX << half) << half;
+        names[i] = word & !beyond | (length as u64 % 8) << 56 | apart;
+        places[i] = place(names[i], power);
+        without |= u8::from((length > BRIEF) | ((length == BRIEF) & (word as i64 <= EIGHT))) << i;
+    }
+    without
 }
 
 #[inline(always)]
@@ -213,6 +273,17 @@ impl Cpu for Any {
         self::places(bits, base, places)
     }
 
+    fn names_of_eight(
+        self,
+        cuts: &[u32; 9],
+        apart: u64,
+        power: u32,
+        names: &mut [Name; 8],
+        places: &mut [u32; 8],
+    ) -> u8 {
+        self::names_of_eight(cuts, apart, power, names, places)
+    }
+
     fn select(self, line: &NamedValues, name: u64) -> u64 {
         let each = line.names.iter().zip(&line.values);
         each.fold(0, |all, (&own, &value)| all | u64::from(own == name).wrapping_neg() & value)
@@ -260,7 +331,9 @@ mod tests {
     /// [`Cpu`], as an object.
     trait Ask {
         fn classify(&self, bytes: &[u8; BYTES]) -> Block;
+        fn classify_rest(&self, rest: &[u8]) -> Block;
         fn places(&self, bits: u64, base: u32) -> Vec<u32>;
+        fn names_of_eight(&self, cuts: &[u32; 9], apart: u64, words: [u64; 8]) -> ([Name; 8], [u32; 8], u8);
         fn select(&self, line: &NamedValues, name: u64) -> u64;
         fn rank(&self, line: &Pairs, pair: u64) -> u32;
         fn rare(&self, values: &[u64; 64]) -> u64;
@@ -277,6 +350,16 @@ mod tests {
             let n = Cpu::places(*self, bits, base, &mut places);
             places.truncate(n);
             places
+        }
+
+        fn classify_rest(&self, rest: &[u8]) -> Block {
+            Cpu::classify_rest(*self, rest)
+        }
+
+        fn names_of_eight(&self, cuts: &[u32; 9], apart: u64, mut words: [u64; 8]) -> ([Name; 8], [u32; 8], u8) {
+            let mut places = [0; 8];
+            let without = Cpu::names_of_eight(*self, cuts, apart, 14, &mut words, &mut places);
+            (words, places, without)
         }
 
         fn select(&self, line: &NamedValues, name: u64) -> u64 {
@@ -296,6 +379,48 @@ mod tests {
             let n = Cpu::ids_of_eight(*self, values, &mut ids);
             ids[..n].to_vec()
         }
+    }
+
+    #[test]
+    fn what_a_block_lacks_is_not_read() {
+        let bytes: Vec<u8> = (0..63).map(|i| b"a1 \n'!\xc3"[i % 7]).collect();
+        for length in 0..bytes.len() {
+            let expected = Any.classify_rest(&bytes[..length]);
+            assert!(all(|cpu| cpu.classify_rest(&bytes[..length])).iter().all(|&block| block == expected), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_piece() {
+        let texts =
+            ["", "a", "ab", "a\0", "abcdefg", "abcdefg\0", "abcdefgh", "abcdefg\x08", "中文a", "abcde中", "abcdefgé"];
+        let texts = texts.iter().map(|text| text.as_bytes()).chain([&[0; 7][..], &[0; 8], &[0xff; 7], b"abcdefghi"]);
+        let mut seen = std::collections::HashMap::new();
+        for text in texts {
+            let mut bytes = [b'x'; 16];
+            bytes[..text.len()].copy_from_slice(text);
+            let word = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+            let expected = name(word, text.len());
+            for apart in [0, 1 << 63] {
+                for (at, word_before) in [(0, 0), (3, u64::MAX), (7, 1)] {
+                    let mut cuts = [40; 9];
+                    cuts[at + 1..].fill(40 + text.len() as u32);
+                    let mut words = [word_before; 8];
+                    words[at] = word;
+                    for (names, places, without) in all(|cpu| cpu.names_of_eight(&cuts, apart, words)) {
+                        assert_eq!(without >> at & 1 != 0, expected.is_none(), "{text:?}");
+                        if let Some(expected) = expected {
+                            assert_eq!((names[at], places[at]), (expected | apart, place(expected | apart, 14)));
+                            assert_eq!(
+                                *seen.entry(names[at]).or_insert((text.to_vec(), apart)),
+                                (text.to_vec(), apart)
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        assert!(seen.len() >= 18, "most have a name");
     }
 
     #[test]

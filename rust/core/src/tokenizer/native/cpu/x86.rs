@@ -1,15 +1,18 @@
 //! The processors of the x86-64 family: what all of them have, and AVX-512.
 
 use super::super::tables::{Pairs, RANK, RANK_BITS};
-use super::{BYTES, Block, Cpu, NamedValues, SECOND};
+use super::{BRIEF, BYTES, Block, Cpu, EIGHT, Name, NamedValues, SECOND, SPREAD};
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_and_si128, _mm_cmpeq_epi8, _mm_cmpeq_epi32, _mm_cmpgt_epi8, _mm_cvtsi128_si64,
-    _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi64x, _mm_shuffle_epi32,
-    _mm_unpackhi_epi64, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi512_si128, _mm512_cmpeq_epi8_mask,
-    _mm512_cmpeq_epi64_mask, _mm512_cmplt_epu8_mask, _mm512_loadu_si512, _mm512_maskz_compress_epi32,
-    _mm512_maskz_compress_epi64, _mm512_movepi8_mask, _mm512_movepi64_mask, _mm512_or_si512, _mm512_set_epi32,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_slli_epi64, _mm512_srli_epi64, _mm512_storeu_si512,
-    _mm512_sub_epi8, _mm512_xor_si512, _pdep_u32,
+    __m128i, __m512i, _mm_and_si128, _mm_cmpeq_epi8, _mm_cmpeq_epi32, _mm_cmpgt_epi8, _mm_cvtsi64_si128,
+    _mm_cvtsi128_si64, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi64x,
+    _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_sub_epi32, _mm512_add_epi32,
+    _mm512_and_si512, _mm512_andnot_si512, _mm512_castsi512_si128, _mm512_cmpeq_epi8_mask, _mm512_cmpeq_epi64_mask,
+    _mm512_cmpeq_epu64_mask, _mm512_cmpgt_epu64_mask, _mm512_cmple_epi64_mask, _mm512_cmplt_epu8_mask,
+    _mm512_cvtepi64_epi32, _mm512_cvtepu32_epi64, _mm512_loadu_si512, _mm512_maskz_compress_epi32,
+    _mm512_maskz_compress_epi64, _mm512_maskz_loadu_epi8, _mm512_movepi8_mask, _mm512_movepi64_mask,
+    _mm512_mullo_epi64, _mm512_or_si512, _mm512_set_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_epi64,
+    _mm512_slli_epi64, _mm512_sllv_epi64, _mm512_srl_epi64, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi8,
+    _mm512_xor_si512, _pdep_u32,
 };
 use std::sync::LazyLock;
 
@@ -52,6 +55,18 @@ impl Cpu for Sse2 {
     #[inline(always)]
     fn places(self, bits: u64, base: u32, places: &mut [u32]) -> usize {
         super::places(bits, base, places)
+    }
+
+    #[inline(always)]
+    fn names_of_eight(
+        self,
+        cuts: &[u32; 9],
+        apart: u64,
+        power: u32,
+        names: &mut [Name; 8],
+        places: &mut [u32; 8],
+    ) -> u8 {
+        super::names_of_eight(cuts, apart, power, names, places)
     }
 
     #[inline(always)]
@@ -114,30 +129,43 @@ pub(super) static KIND: LazyLock<Kind> = LazyLock::new(|| {
     }
 });
 
+/// The classes of a block's bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn classes(x: __m512i) -> Block {
+    let is = |byte: u8| _mm512_cmpeq_epi8_mask(x, _mm512_set1_epi8(byte as i8));
+    let between = |x: __m512i, low: u8, high: u8| {
+        let from_low = _mm512_sub_epi8(x, _mm512_set1_epi8(low as i8));
+        _mm512_cmplt_epu8_mask(from_low, _mm512_set1_epi8((high - low + 1) as i8))
+    };
+    Block {
+        letters: between(_mm512_or_si512(x, _mm512_set1_epi8(0x20)), b'a', b'z'),
+        digits: between(x, b'0', b'9'),
+        blanks: is(b' '),
+        controls: between(x, b'\t', b'\r'),
+        line_breaks: is(b'\n') | is(b'\r'),
+        apostrophes: is(b'\''),
+        wide: _mm512_movepi8_mask(x),
+        ..Block::default()
+    }
+}
+
 impl Cpu for Avx512 {
     #[inline(always)]
     #[allow(unsafe_code, reason = "the value is the proof that the processor has what it needs")]
     fn classify(self, bytes: &[u8; BYTES]) -> Block {
         // SAFETY: there is no value of this type on a processor without these instructions; the one that reads memory reads
         // the block.
-        unsafe {
-            let x = _mm512_loadu_si512(bytes.as_ptr().cast());
-            let is = |byte: u8| _mm512_cmpeq_epi8_mask(x, _mm512_set1_epi8(byte as i8));
-            let between = |x: __m512i, low: u8, high: u8| {
-                let from_low = _mm512_sub_epi8(x, _mm512_set1_epi8(low as i8));
-                _mm512_cmplt_epu8_mask(from_low, _mm512_set1_epi8((high - low + 1) as i8))
-            };
-            Block {
-                letters: between(_mm512_or_si512(x, _mm512_set1_epi8(0x20)), b'a', b'z'),
-                digits: between(x, b'0', b'9'),
-                blanks: is(b' '),
-                controls: between(x, b'\t', b'\r'),
-                line_breaks: is(b'\n') | is(b'\r'),
-                apostrophes: is(b'\''),
-                wide: _mm512_movepi8_mask(x),
-                ..Block::default()
-            }
-        }
+        unsafe { classes(_mm512_loadu_si512(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "the value is the proof that the processor has what it needs")]
+    fn classify_rest(self, rest: &[u8]) -> Block {
+        let inside = (1_u64 << rest.len()) - 1;
+        // SAFETY: there is no value of this type on a processor without these instructions; the one that reads memory reads
+        // the bytes of the mask, which are those of the slice, and no others.
+        unsafe { classes(_mm512_maskz_loadu_epi8(inside, rest.as_ptr().cast())) }
     }
 
     #[inline(always)]
@@ -158,6 +186,38 @@ impl Cpu for Avx512 {
             n += some.count_ones() as usize;
         }
         n
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "the value is the proof that the processor has what it needs")]
+    fn names_of_eight(
+        self,
+        cuts: &[u32; 9],
+        apart: u64,
+        power: u32,
+        names: &mut [Name; 8],
+        places: &mut [u32; 8],
+    ) -> u8 {
+        // SAFETY: there is no value of this type on a processor without these instructions; those that touch memory touch eight
+        // of the nine cuts, and the two arrays of eight.
+        unsafe {
+            let words = _mm512_loadu_si512(names.as_ptr().cast());
+            let from = _mm256_loadu_si256(cuts.as_ptr().cast());
+            let to = _mm256_loadu_si256(cuts[1..].as_ptr().cast());
+            let lengths = _mm512_cvtepu32_epi64(_mm256_sub_epi32(to, from));
+            let beyond = _mm512_sllv_epi64(_mm512_set1_epi64(-1), _mm512_slli_epi64::<3>(lengths));
+            let bytes = _mm512_andnot_si512(beyond, words);
+            let eight = _mm512_set1_epi64(BRIEF as i64);
+            let number = _mm512_slli_epi64::<56>(_mm512_andnot_si512(eight, lengths));
+            let marks = _mm512_or_si512(number, _mm512_set1_epi64(apart as i64));
+            let all = _mm512_or_si512(bytes, marks);
+            let spread = _mm512_mullo_epi64(all, _mm512_set1_epi64(SPREAD as i64));
+            let found = _mm512_srl_epi64(spread, _mm_cvtsi64_si128(i64::from(64 - power)));
+            _mm512_storeu_si512(names.as_mut_ptr().cast(), all);
+            _mm256_storeu_si256(places.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(found));
+            let low = _mm512_cmple_epi64_mask(words, _mm512_set1_epi64(EIGHT));
+            _mm512_cmpgt_epu64_mask(lengths, eight) | (_mm512_cmpeq_epu64_mask(lengths, eight) & low)
+        }
     }
 
     #[inline(always)]
