@@ -5,6 +5,7 @@
 //! Control tokens are looked up by name, by the template.
 
 mod fast;
+mod lanes;
 pub(crate) mod native;
 mod reference;
 
@@ -128,20 +129,19 @@ impl Tokenizer {
             .num_threads(threads)
             .build()
             .map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
-        // Each thread goes through neighbouring texts, as long as it has any: they are alike.
-        let encode = |some: &&[T]| {
+        let parts: Vec<Part> = lanes::each(&pool, &shares(texts), |some| {
             let mut part = Part::default();
             self.encode_some(some, &mut part).map(|()| part)
-        };
-        let parts: Vec<Part> = pool.install(|| shares(texts).par_iter().map(encode).collect::<Result<_>>())?;
-        let mut all = Part::default();
-        all.ids.reserve_exact(parts.iter().map(|part| part.ids.len()).sum());
-        all.lengths.reserve_exact(texts.len());
-        for mut part in parts {
-            all.ids.append(&mut part.ids);
-            all.lengths.append(&mut part.lengths);
-        }
-        Ok((all.ids, all.lengths))
+        })
+        .into_iter()
+        .collect::<Result<_>>()?;
+        let lengths = parts.iter().flat_map(|part| &part.lengths).copied().collect();
+        // All threads copy, for memory that is new costs as much as the encoding of what comes into it.
+        let mut ids = vec![0; parts.iter().map(|part| part.ids.len()).sum()];
+        let mut rest = ids.as_mut_slice();
+        let rooms: Vec<_> = parts.iter().filter_map(|part| rest.split_off_mut(..part.ids.len())).collect();
+        pool.install(|| parts.par_iter().zip(rooms).for_each(|(part, room)| room.copy_from_slice(&part.ids)));
+        Ok((ids, lengths))
     }
 
     fn encode_some<T: AsRef<str>>(&self, texts: &[T], to: &mut Part) -> Result<()> {

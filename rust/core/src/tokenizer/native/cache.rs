@@ -5,6 +5,7 @@
 //! of their own where each takes sixteen bytes; longer ones of up to [`super::tables::SHORT`] in one of twenty-four.
 
 use super::cpu::{self, Cpu, Name, NamedValues};
+use super::fresh;
 use super::long::LongPieces;
 use super::merge::Scratch;
 use super::tables::{Key, hash};
@@ -78,8 +79,8 @@ pub(super) struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            brief: zeroed(),
-            lines: zeroed(),
+            brief: zeros(),
+            lines: zeros(),
             overflow: Vec::new(),
             turn: 0,
             long: LongPieces::default(),
@@ -90,9 +91,9 @@ impl Default for Cache {
     }
 }
 
-/// An array that never stood on the stack, and whose memory is not touched before it is used: a small text needs little of it.
-fn zeroed<T: bytemuck::Zeroable, const N: usize>() -> Box<[T; N]> {
-    bytemuck::zeroed_slice_box(N).try_into().unwrap_or_else(|_| unreachable!("it has just been made so long"))
+/// An array that never stood on the stack.
+fn zeros<T: bytemuck::Zeroable + Copy, const N: usize>() -> Box<[T; N]> {
+    fresh::zeros(N).try_into().unwrap_or_else(|_| unreachable!("it has just been made so long"))
 }
 
 impl Cache {

@@ -14,6 +14,7 @@ pub(crate) mod classes;
 mod compile;
 mod cpu;
 mod file;
+mod fresh;
 mod long;
 mod merge;
 mod pieces;
