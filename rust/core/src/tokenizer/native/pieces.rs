@@ -7,7 +7,7 @@ use super::long;
 use super::merge;
 use super::scan;
 use super::shared::Shared;
-use super::tables::{Head, Key, NONE, Pattern, SHORT, Tables, WHOLE_ONLY, key, key_of};
+use super::tables::{Head, Key, NONE, Pattern, SHORT, Tables, WHOLE_ONLY, key};
 use std::ops::Range;
 
 /// Second half of the key of a piece that is too long for one; the first is its hash. No line has such a key.
@@ -23,6 +23,14 @@ pub(super) struct Cut<'t> {
     /// The highest bit of what they are looked for by: a stretch is not a whole piece, and where the two may differ they
     /// are kept apart.
     apart: u64,
+}
+
+impl Cut<'_> {
+    /// The key of a piece of at most [`SHORT`] bytes. Taken from the text: of a piece on its own there would be too few bytes to load.
+    #[inline(always)]
+    fn key(self, range: Range<usize>) -> Key {
+        key(scan::load(self.text, range.start), range.len())
+    }
 }
 
 /// The tables with what is derived from their head.
@@ -82,7 +90,7 @@ impl<'t> Encoder<'t> {
     #[inline(always)]
     fn prefetch(&self, cut: Cut<'_>, range: Range<usize>) {
         if range.len() <= SHORT {
-            let key = key(scan::load(cut.text, range.start), range.len());
+            let key = cut.key(range);
             self.tables.prefetch(key);
             if let Some(shared) = self.shared {
                 shared.prefetch([key[0], key[1] | cut.apart]);
@@ -92,34 +100,35 @@ impl<'t> Encoder<'t> {
 
     /// A piece that is new, or of more than two ids.
     #[inline(never)]
-    fn rare_piece(&self, cut: Cut<'_>, range: Range<usize>, key: Key, cache: &mut Cache, ids: &mut Vec<u32>) {
-        let piece = &cut.text[range.clone()];
+    fn rare_piece(&self, cut: Cut<'_>, range: Range<usize>, hash: u64, cache: &mut Cache, ids: &mut Vec<u32>) {
         let before = ids.len();
         // Those before it in the batch may have brought it in, or have put everything out.
-        if let Some(name) = cpu::name(scan::load_half(cut.text, range.start), piece.len()) {
+        if let Some(name) = cpu::name(scan::load_half(cut.text, range.start), range.len()) {
             let name = name | cut.apart;
             match cache.find_brief_beside(name) {
                 found if found.count() == 0 => {
-                    self.short_piece(piece, cut, cache, ids);
+                    self.short_piece(cut, range, cache, ids);
                     cache.put_brief(name, &ids[before..]);
                 }
                 found => cache.write(found, ids),
             }
-        } else if piece.len() <= SHORT {
+        } else if range.len() <= SHORT {
+            let [first, second] = cut.key(range.clone());
+            let key = [first, second | cut.apart];
             match cache.find_beside(key) {
                 found if found.count() == 0 => {
-                    self.short_piece(piece, cut, cache, ids);
+                    self.short_piece(cut, range, cache, ids);
                     cache.put(key, &ids[before..]);
                 }
                 found => cache.write(found, ids),
             }
         } else {
-            self.long_piece(piece, key[0], cut.stretches, cache, ids);
+            self.long_piece(&cut.text[range], hash, cut.stretches, cache, ids);
         }
     }
 
-    fn short_piece(&self, piece: &[u8], cut: Cut<'_>, cache: &mut Cache, ids: &mut Vec<u32>) {
-        let [first, second] = key_of(piece);
+    fn short_piece(&self, cut: Cut<'_>, range: Range<usize>, cache: &mut Cache, ids: &mut Vec<u32>) {
+        let [first, second] = cut.key(range.clone());
         if let Some(id) = self.tables.short([first, second]).filter(|id| !cut.stretches || id & WHOLE_ONLY == 0) {
             return ids.push(id & !WHOLE_ONLY);
         }
@@ -128,6 +137,7 @@ impl<'t> Encoder<'t> {
             return;
         }
         let before = ids.len();
+        let piece = &cut.text[range];
         if cut.stretches {
             self.merge(piece, cache, ids);
         } else {
@@ -260,7 +270,7 @@ impl cpu::Work for Encoding<'_> {
                 } else {
                     // By way of a buffer: `ids` would else have to be made longer again behind every rare piece.
                     rare_ids.clear();
-                    encoder.rare_piece(cut, batch.piece(i), batch.keys[i], cache, &mut rare_ids);
+                    encoder.rare_piece(cut, batch.piece(i), batch.keys[i][0], cache, &mut rare_ids);
                     let end = filled + rare_ids.len();
                     if end + room(cut.n - i) > ids.len() {
                         ids.resize(end + room(cut.n - i), 0);
@@ -301,7 +311,7 @@ fn look_up(cpu: impl Cpu, cut: Cut<'_>, batch: &mut Batch, cache: &Cache) {
     for i in bits(longer) {
         let piece = batch.piece(i);
         let (key, place) = if piece.len() <= SHORT {
-            let mut key = key(scan::load(cut.text, piece.start), piece.len());
+            let mut key = cut.key(piece);
             key[1] |= cut.apart;
             let line = Cache::line(key);
             cpu::prefetch(&cache.lines[line]);

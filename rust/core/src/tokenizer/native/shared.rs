@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Slots, 32 bytes each.
 const SLOTS: usize = 1 << 16;
-/// Slots in which a piece may stand.
+/// Slots in a line.
 const WAYS: usize = 2;
 /// Ids that a slot holds, and the bits of each.
 const MOST: usize = 3;
@@ -26,7 +26,7 @@ struct Slot {
     ids: AtomicU64,
 }
 
-/// Both places of a piece, in one line of the processor's cache.
+/// One line of the processor's cache.
 #[derive(Default)]
 #[repr(align(64))]
 struct Ways([Slot; WAYS]);
@@ -41,23 +41,30 @@ impl Default for Shared {
 }
 
 impl Shared {
-    fn ways(&self, key: Key) -> &Ways {
+    fn line(key: Key) -> usize {
         // From the highest bits, as every bit of the key reaches only those.
-        &self.0[(hash(key) >> (64 - (SLOTS / WAYS).ilog2())) as usize]
+        (hash(key) >> (64 - (SLOTS / WAYS).ilog2())) as usize
+    }
+
+    /// Where a piece may stand: in its own line, or in the one beside it.
+    fn slots(&self, key: Key) -> impl Iterator<Item = &Slot> {
+        let own = Self::line(key);
+        [own, own ^ 1].into_iter().flat_map(|line| &self.0[line].0)
     }
 
     /// Asks for the memory that [`Self::write`] will look at.
     pub(super) fn prefetch(&self, key: Key) {
-        cpu::prefetch(self.ways(key));
+        cpu::prefetch(&self.0[Self::line(key)]);
     }
 
     /// Appends the ids of a piece, if somebody has merged it; whether it is so.
     pub(super) fn write(&self, key: Key, ids: &mut Vec<u32>) -> bool {
-        let found = self.ways(key).0.iter().find(|slot| {
-            // Acquire: what was written before the second half is there.
+        // Acquire: what was written before the second half is there. Behind a free slot there is nothing.
+        let taken = |slot: &&Slot| slot.second.load(Ordering::Acquire) != 0;
+        let same = |slot: &&Slot| {
             slot.second.load(Ordering::Acquire) == key[1] && slot.first.load(Ordering::Relaxed) == key[0]
-        });
-        let Some(slot) = found else { return false };
+        };
+        let Some(slot) = self.slots(key).take_while(taken).find(same) else { return false };
         let packed = slot.ids.load(Ordering::Relaxed);
         ids.extend((0..(packed >> 62) as u32).map(|i| (packed >> (i * BITS)) as u32 & ((1 << BITS) - 1)));
         true
@@ -68,7 +75,7 @@ impl Shared {
         if ids.len() > MOST || ids.iter().any(|id| id >> BITS != 0) {
             return;
         }
-        for slot in &self.ways(key).0 {
+        for slot in self.slots(key) {
             match slot.second.compare_exchange(0, BUSY, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     let packed = ids.iter().rev().fold(0, |packed, &id| packed << BITS | u64::from(id));
