@@ -109,25 +109,34 @@ impl cpu::Work for Turns<'_> {
 /// Goes on behind `start`, where `tokens` end, to `goal` or somewhat further, one window behind the other; says to where.
 ///
 /// The tokens of a window stand, but for its last ones, if the first goes with the token before it; if not, that one is taken
-/// back, and the window grows.
+/// back, and the window grows. Text that cannot be joined is mostly one that repeats itself, so a window that reads as the one before
+/// it is not merged again, nor are two tokens that were seen to go together.
 fn settle_alone(text: &Text<'_>, mut start: usize, goal: usize, tokens: &mut Vec<Placed>, heap: &mut Heap) -> usize {
     let Text { tables, ids, ranks } = *text;
     let mut width = FEW;
     let (mut window, mut two) = (Vec::with_capacity(FEW), Vec::new());
+    let (mut merged, mut together) = (0..0, None);
     while start < goal {
         let end = (start + width).min(ids.len());
-        window.clear();
-        settle_part(tables, &ids[start..end], &ranks[start..end - 1], &mut window, heap);
-        let first_end = window.get(1).map_or(end, |&(_, at)| start + at as usize);
+        if ids[merged.clone()] != ids[start..end] {
+            window.clear();
+            settle_part(tables, &ids[start..end], &ranks[start..end - 1], &mut window, heap);
+            merged = start..end;
+        }
         if let Some(&(last, from)) = tokens.last() {
-            let from = from as usize;
-            two.clear();
-            settle_part(tables, &ids[from..first_end], &ranks[from..first_end - 1], &mut two, heap);
-            if two != [(last, 0), (window[0].0, (start - from) as u32)] {
-                tokens.pop();
-                start = from;
-                width *= 2;
-                continue;
+            let pair = (last, window[0].0);
+            if together != Some(pair) {
+                let first_end = window.get(1).map_or(end, |&(_, at)| start + at as usize);
+                let from = from as usize;
+                two.clear();
+                settle_part(tables, &ids[from..first_end], &ranks[from..first_end - 1], &mut two, heap);
+                if two != [(pair.0, 0), (pair.1, (start - from) as u32)] {
+                    tokens.pop();
+                    start = from;
+                    width *= 2;
+                    continue;
+                }
+                together = Some(pair);
             }
         }
         // What lies in the last quarter may still change, unless nothing follows.
