@@ -5,9 +5,11 @@ use super::fresh;
 use super::scan;
 use super::tables::hash;
 
-/// Slots at first, and at most; a newer piece takes an older one's.
+/// Slots at first, and at most.
 const FEWEST_SLOTS: usize = 1 << 11;
 const SLOTS: usize = 1 << 17;
+/// Slots in which a piece may stand, one behind the other; where all are taken a newer piece takes an older one's.
+const WAYS: usize = 8;
 /// Bytes and ids that are kept; beyond that the store begins anew.
 const BYTES: usize = 4 << 20;
 const IDS: usize = 1 << 20;
@@ -45,15 +47,21 @@ pub(super) fn hash_of(piece: &[u8], kind: bool) -> u64 {
 }
 
 impl LongPieces {
-    /// Where a piece may stand, there or beside it; the number of slots is a power of two.
+    /// The first place where a piece may stand. The number of slots is a power of two.
     fn place(&self, hash: u64) -> usize {
         (hash >> 40) as usize & self.slots.len().wrapping_sub(1)
     }
 
+    fn places(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
+        let (own, mask) = (self.place(hash), self.slots.len().wrapping_sub(1));
+        (own..own + WAYS).map(move |at| at & mask)
+    }
+
     /// The ids of a piece seen before.
     pub(super) fn get(&self, piece: &[u8], hash: u64) -> Option<&[u32]> {
-        let own = self.place(hash);
-        let slot = [own, own ^ 1].into_iter().filter_map(|at| self.slots.get(at)).find(|slot| slot.hash == hash)?;
+        let slots = self.places(hash).map_while(|at| self.slots.get(at));
+        // Behind a free slot there is nothing.
+        let slot = slots.take_while(|slot| slot.hash != 0).find(|slot| slot.hash == hash)?;
         let bytes = self.bytes.get(slot.start as usize..(slot.start + slot.length) as usize)?;
         let ids = self.ids.get(slot.first_id as usize..(slot.first_id + slot.ids) as usize)?;
         (bytes == piece).then_some(ids)
@@ -101,8 +109,39 @@ impl LongPieces {
     }
 
     fn keep(&mut self, slot: Slot) {
-        let own = self.place(slot.hash);
-        let at = if self.slots[own].hash != 0 && self.slots[own ^ 1].hash == 0 { own ^ 1 } else { own };
+        let free = self.places(slot.hash).find(|&at| self.slots[at].hash == 0);
+        let at = free.unwrap_or(self.place(slot.hash));
         self.slots[at] = slot;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found_while_the_table_grows_and_after_it_began_anew() {
+        let mut long = LongPieces::default();
+        let piece = |i: usize| format!("a piece with the number {i}");
+        let found = |long: &LongPieces, i: usize| {
+            let piece = piece(i);
+            let ids = long.get(piece.as_bytes(), hash_of(piece.as_bytes(), false)).map(<[u32]>::to_vec);
+            assert!(ids.as_deref().is_none_or(|ids| ids == [i as u32; 3]), "{ids:?}");
+            ids.is_some()
+        };
+        assert!(!found(&long, 0));
+        for i in 0..90_000 {
+            let piece = piece(i);
+            long.put(piece.as_bytes(), hash_of(piece.as_bytes(), false), &[i as u32; 3]);
+            assert!(found(&long, i));
+            assert!(!found(&long, i + 1));
+        }
+        let kept = (0..90_000).filter(|&i| found(&long, i)).count();
+        assert!(kept > 89_900, "{kept}");
+        for i in 90_000..200_000 {
+            let piece = piece(i);
+            long.put(piece.as_bytes(), hash_of(piece.as_bytes(), false), &[i as u32; 3]);
+        }
+        assert!(found(&long, 199_999) && !found(&long, 0), "it began anew");
     }
 }
