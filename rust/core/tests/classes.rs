@@ -8,15 +8,17 @@ use unicode_normalization_alignments::char::canonical_combining_class;
 use unicode_normalization_alignments::{IsNormalized, is_nfc_quick};
 
 /// Bit and pattern of each class that a regular expression defines, as in `tokenizer/native/classes.rs`.
-const PATTERNS: [(u8, &str); 5] = [
+const PATTERNS: [(u16, &str); 7] = [
     (1, r"^\p{L}$"),
     (2, r"^\p{N}$"),
     (4, r"^\s$"),
     (16, r"^[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]$"),
     (32, r"^[\p{Ll}\p{Lm}\p{Lo}\p{M}]$"),
+    (256, r"^\p{P}$"),
+    (512, r"^\p{S}$"),
 ];
 
-fn reference() -> Vec<u8> {
+fn reference() -> Vec<u16> {
     let patterns = PATTERNS.map(|(bit, pattern)| (bit, Regex::new(pattern).unwrap()));
     let class = |c: char| {
         let mut text = [0; 4];
@@ -42,7 +44,7 @@ fn every_code_point_has_the_class_that_the_reference_gives_it() {
     for (code, class) in reference().into_iter().enumerate() {
         if last != Some(class) {
             bytes.extend(&(code as u32).to_le_bytes()[..3]);
-            bytes.push(class);
+            bytes.extend(class.to_le_bytes());
             last = Some(class);
         }
     }

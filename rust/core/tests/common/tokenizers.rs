@@ -49,11 +49,72 @@ pub(crate) fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
             (name.to_owned(), save(folder, name, &file))
         })
         .collect();
-    files.push(("metaspace".to_owned(), save(folder, "metaspace", &metaspace())));
+    for (name, pre_tokenizer) in published() {
+        let mut file = base.clone();
+        file["pre_tokenizer"] = pre_tokenizer;
+        file["normalizer"] = json!({"type": "Sequence", "normalizers": []});
+        join_characters(&mut file["model"]);
+        let path = save(folder, &name, &file);
+        files.push((name, path));
+    }
+    for (name, normalizer, pre_tokenizer) in blanks() {
+        let mut file = metaspace();
+        file["normalizer"] = normalizer;
+        file["pre_tokenizer"] = pre_tokenizer;
+        files.push((name.to_owned(), save(folder, name, &file)));
+    }
     files
 }
 
-/// A SentencePiece-like tokenizer with byte fallback, its merges made up here.
+/// The pre-tokenizers of DeepSeek, as published.
+fn published() -> Vec<(String, Value)> {
+    let file: Value = serde_json::from_slice(&std::fs::read(repo("tests/data/deepseek.json")).unwrap()).unwrap();
+    file.as_object().unwrap().clone().into_iter().collect()
+}
+
+/// Adds merges of the last byte of any character with the first of any, so that the ids show where a piece ends.
+fn join_characters(model: &mut Value) {
+    let mut others = (256..).filter_map(char::from_u32);
+    let letters: Vec<char> = (0..=255_u8)
+        .map(|byte| match byte {
+            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+            _ => others.next().unwrap(),
+        })
+        .collect();
+    let mut merges = Vec::new();
+    for last in &letters[..0xc0] {
+        merges.extend(letters[..0x80].iter().chain(&letters[0xc2..0xf5]).map(|first| (last, first)));
+    }
+    for (last, first) in merges {
+        let vocab = model["vocab"].as_object_mut().unwrap();
+        let id = vocab.len() + 10_000;
+        if !vocab.contains_key(&format!("{last}{first}")) {
+            vocab.insert(format!("{last}{first}"), json!(id));
+            model["merges"].as_array_mut().unwrap().push(json!([last, first]));
+        }
+    }
+}
+
+/// What tokenizers from SentencePiece do with blanks: `(name, normalizer, pre-tokenizer)`.
+fn blanks() -> [(&'static str, Value, Value); 6] {
+    let prepend = json!({"type": "Prepend", "prepend": "▁"});
+    let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
+    let metaspace = |scheme: &str, split: bool| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split});
+    [
+        ("llama", json!({"type": "Sequence", "normalizers": [prepend, replace]}), Value::Null),
+        ("metaspace-first", Value::Null, metaspace("first", false)),
+        ("metaspace-never", Value::Null, metaspace("never", false)),
+        ("metaspace-split", Value::Null, json!({"type": "Metaspace", "replacement": "▁", "add_prefix_space": true})),
+        ("metaspace-never-split", Value::Null, metaspace("never", true)),
+        (
+            "gemma",
+            replace.clone(),
+            json!({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false}),
+        ),
+    ]
+}
+
+/// A SentencePiece-like tokenizer with byte fallback, its merges made up here. Some go across blanks.
 fn metaspace() -> Value {
     let mut vocab: Vec<String> = vec!["<unk>".into(), "<s>".into(), "</s>".into()];
     vocab.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
@@ -71,6 +132,9 @@ fn metaspace() -> Value {
         "▁a nd",
         "▁ ▁",
         "▁▁ ▁▁",
+        "e ▁",
+        "▁a ▁",
+        "' ▁",
         "e r",
         "中 文",
         "的 一",
@@ -84,8 +148,7 @@ fn metaspace() -> Value {
     vocab.dedup();
     let vocab: serde_json::Map<String, Value> = vocab.into_iter().enumerate().map(|(i, t)| (t, json!(i))).collect();
     json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "post_processor": null, "decoder": null,
-        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
-        "pre_tokenizer": null,
+        "normalizer": null, "pre_tokenizer": null,
         "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null, "end_of_word_suffix": null,
             "fuse_unk": true, "byte_fallback": true, "vocab": vocab, "merges": merges}})
 }

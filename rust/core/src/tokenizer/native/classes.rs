@@ -21,26 +21,33 @@ pub(crate) const UPPER: u8 = 16;
 pub(crate) const LOWER: u8 = 32;
 /// Rust's own `char::is_numeric`, by which `tokenizers` cuts digits apart.
 pub(crate) const DIGIT: u8 = 64;
+/// `\p{P}`; this and the next are in [`all`] alone, for most patterns do without them.
+pub(crate) const PUNCTUATION: u16 = 256;
+/// `\p{S}`
+pub(crate) const SYMBOL: u16 = 512;
 
 const CODE_POINTS: usize = 0x11_0000;
 
 /// The classes of all code points.
-static CLASSES: LazyLock<Box<[u8]>> = LazyLock::new(|| {
+static CLASSES: LazyLock<Box<[u8]>> = LazyLock::new(|| all().iter().map(|&class| class as u8).collect());
+
+/// One class a code point; indices are code points.
+pub(crate) fn table() -> &'static [u8] {
+    &CLASSES
+}
+
+/// The same with the classes that no byte has room for, made anew.
+pub(crate) fn all() -> Box<[u16]> {
     let mut classes = vec![0; CODE_POINTS].into_boxed_slice();
-    let changes: Vec<(usize, u8)> = include_bytes!("classes.bin")
-        .chunks_exact(4)
-        .map(|c| (u32::from_le_bytes([c[0], c[1], c[2], 0]) as usize, c[3]))
+    let changes: Vec<(usize, u16)> = include_bytes!("classes.bin")
+        .chunks_exact(5)
+        .map(|c| (u32::from_le_bytes([c[0], c[1], c[2], 0]) as usize, u16::from_le_bytes([c[3], c[4]])))
         .collect();
     for (i, &(start, class)) in changes.iter().enumerate() {
         let end = changes.get(i + 1).map_or(CODE_POINTS, |next| next.0);
         classes[start..end].fill(class);
     }
     classes
-});
-
-/// One class a code point; indices are code points.
-pub(crate) fn table() -> &'static [u8] {
-    &CLASSES
 }
 
 /// The code point that begins at `at`, and its length in bytes. `text` is UTF-8 and `at` a border in it.

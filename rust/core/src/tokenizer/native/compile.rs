@@ -4,7 +4,7 @@ use super::border;
 use super::cpu;
 use super::merge::{self, Scratch};
 use super::source::{Source, byte_of};
-use super::tables::{Head, MOST_IDS, MOST_MERGES, NONE, Pattern, Tables, WHOLE_ONLY};
+use super::tables::{Head, MOST_IDS, MOST_MERGES, NONE, Tables, WHOLE_ONLY};
 use std::collections::HashMap;
 
 /// Reads and compiles.
@@ -20,7 +20,7 @@ pub(super) fn compile(json: &[u8]) -> Result<(Head, Tables), String> {
     if ids.values().any(|&id| id as usize >= MOST_IDS) || model.merges.len() >= MOST_MERGES {
         return Err("its vocabulary is too large".to_owned());
     }
-    let contents = Contents { metaspace: pattern == Pattern::Metaspace, bytes: byte_of() };
+    let contents = Contents { metaspace: pattern.is_metaspace(), bytes: byte_of() };
 
     let mut tables = Tables { byte_ids: byte_ids(&ids, contents.metaspace)?, ..Tables::default() };
     let mut merges = Vec::with_capacity(model.merges.len());

@@ -13,23 +13,26 @@ mod cache;
 pub(crate) mod classes;
 mod compile;
 mod cpu;
+mod deepseek;
 mod file;
 mod fresh;
 mod long;
 mod merge;
+mod metaspace;
 mod pieces;
 mod rules;
 mod scan;
 mod shared;
 mod source;
 mod starts;
+mod steps;
 mod tables;
 mod windows;
 
 pub(super) use tables::AddedToken;
 
 use super::Engine;
-use cache::Cache;
+use cache::{Cache, Cuts, TOGETHER};
 use pieces::Encoder;
 use rules::{Gpt2, Llama3, O200k, Qwen, Rules, Smol};
 use scan::{Filled, Scanner};
@@ -38,6 +41,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use steps::Cutter;
 use tables::{Head, Pattern, Tables};
 use thread_local::ThreadLocal;
 use unicode_normalization_alignments::UnicodeNormalization;
@@ -97,12 +101,20 @@ impl Native {
     fn encode_unless(&self, refused: impl Fn() -> bool, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) -> bool {
         let encoder = Encoder::new(&self.head, &self.tables, self.shared.get());
         match self.head.pattern {
-            Pattern::Qwen => encode::<Qwen>(&encoder, refused, text, cache, ids),
-            Pattern::Llama3 => encode::<Llama3>(&encoder, refused, text, cache, ids),
-            Pattern::Gpt2 => encode::<Gpt2>(&encoder, refused, text, cache, ids),
-            Pattern::Smol => encode::<Smol>(&encoder, refused, text, cache, ids),
-            Pattern::O200k => encode::<O200k>(&encoder, refused, text, cache, ids),
-            Pattern::Metaspace => {
+            Pattern::Qwen => encode(&encoder, scan::<Qwen>(text), refused, text, cache, ids),
+            Pattern::Llama3 => encode(&encoder, scan::<Llama3>(text), refused, text, cache, ids),
+            Pattern::Gpt2 => encode(&encoder, scan::<Gpt2>(text), refused, text, cache, ids),
+            Pattern::Smol => encode(&encoder, scan::<Smol>(text), refused, text, cache, ids),
+            Pattern::O200k => encode(&encoder, scan::<O200k>(text), refused, text, cache, ids),
+            Pattern::DeepSeek(deepseek) => {
+                let mut cutter = Cutter::new(text, deepseek.steps());
+                encode(&encoder, one_by_one(text, |at| cutter.end(at)), refused, text, cache, ids)
+            }
+            Pattern::Metaspace(metaspace) if metaspace.split => {
+                let pieces = one_by_one(text, |at| metaspace::piece_end(text, at));
+                encode(&encoder, pieces, refused, text, cache, ids)
+            }
+            Pattern::Metaspace(_) => {
                 encoder.stretches(text, cache, ids);
                 true
             }
@@ -110,18 +122,38 @@ impl Native {
     }
 }
 
-fn encode<R: Rules>(
+/// The pieces of a pattern that has masks.
+fn scan<R: Rules>(text: &[u8]) -> impl FnMut(usize, &mut Cuts) -> Filled {
+    let scanner = Scanner::<R>::new(text);
+    move |at, cuts| scanner.fill(at, cuts)
+}
+
+/// The pieces of a pattern that goes from the end of one to the end of the next.
+fn one_by_one(text: &[u8], mut end: impl FnMut(usize) -> usize) -> impl FnMut(usize, &mut Cuts) -> Filled {
+    move |mut at, cuts| {
+        let mut n = 0;
+        cuts[0] = at as u32;
+        while n < TOGETHER && at < text.len() {
+            at = end(at);
+            n += 1;
+            cuts[n] = at as u32;
+        }
+        Filled { n, ascii: false }
+    }
+}
+
+fn encode(
     encoder: &Encoder<'_>,
+    mut fill: impl FnMut(usize, &mut Cuts) -> Filled,
     refused: impl Fn() -> bool,
     text: &[u8],
     cache: &mut Cache,
     ids: &mut Vec<u32>,
 ) -> bool {
-    let scanner = Scanner::<R>::new(text);
     let mut batch = cache.spare.pop().unwrap_or_default();
     let (before, mut at, mut asked) = (ids.len(), 0, false);
     while at < text.len() {
-        let Filled { n, ascii } = scanner.fill(at, &mut batch.cuts);
+        let Filled { n, ascii } = fill(at, &mut batch.cuts);
         if !ascii && !asked && refused() {
             ids.truncate(before);
             break;
@@ -141,16 +173,12 @@ impl Engine for Native {
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
         let cache = &mut *self.caches.get_or(|| self.new_cache()).borrow_mut();
-        if self.head.pattern == Pattern::Metaspace {
-            if text.is_empty() {
-                return Ok(());
-            }
-            let mut spaced = std::mem::take(&mut cache.text);
-            spaced.clear();
-            spaced.push('▁');
-            push_with_marks(text, &mut spaced);
-            self.encode_normal(spaced.as_bytes(), cache, ids);
-            cache.text = spaced;
+        if let Pattern::Metaspace(metaspace) = self.head.pattern {
+            let mut marked = std::mem::take(&mut cache.text);
+            marked.clear();
+            metaspace.mark(text, &mut marked);
+            self.encode_normal(marked.as_bytes(), cache, ids);
+            cache.text = marked;
         } else if !self.encode_unless(|| self.head.nfc && composes(text), text.as_bytes(), cache, ids) {
             let mut normal = std::mem::take(&mut cache.text);
             normal.clear();
@@ -167,17 +195,6 @@ pub(super) fn prefetch(text: &str) {
     for line in text.as_bytes().iter().step_by(64).take(8) {
         cpu::prefetch(line);
     }
-}
-
-/// Appends `text` with a `▁` for each blank.
-fn push_with_marks(text: &str, spaced: &mut String) {
-    let mut from = 0;
-    for at in memchr::memchr_iter(b' ', text.as_bytes()) {
-        spaced.push_str(&text[from..at]);
-        spaced.push('▁');
-        from = at + 1;
-    }
-    spaced.push_str(&text[from..]);
 }
 
 /// Whether NFC might change the text.
@@ -270,6 +287,8 @@ mod tests {
         for (pointer, value, word) in [
             ("/normalizer", serde_json::json!({"type": "NFKC"}), "normalizer"),
             ("/pre_tokenizer", serde_json::json!({"type": "Whitespace"}), "pre-tokenizer"),
+            ("/pre_tokenizer/pretokenizers/0/behavior", serde_json::json!("Removed"), "pre-tokenizer"),
+            ("/model/byte_fallback", serde_json::json!(true), "bytes"),
             ("/model/dropout", serde_json::json!(0.1), "dropout"),
             ("/model/type", serde_json::json!("Unigram"), "Unigram"),
         ] {

@@ -7,7 +7,7 @@ use super::long;
 use super::merge;
 use super::scan;
 use super::shared::Shared;
-use super::tables::{Head, Key, NONE, Pattern, SHORT, Tables, WHOLE_ONLY, key};
+use super::tables::{Head, Key, NONE, SHORT, Tables, WHOLE_ONLY, key};
 use std::ops::Range;
 
 /// Second half of the key of a piece that is too long for one; the first is its hash. No line has such a key.
@@ -50,7 +50,7 @@ impl<'t> Encoder<'t> {
         Self {
             tables,
             shared,
-            metaspace: head.pattern == Pattern::Metaspace,
+            metaspace: head.pattern.is_metaspace(),
             whole_only: head.whole_only,
             by_characters: head.monotone,
         }

@@ -1,5 +1,7 @@
 //! What is read of a `tokenizer.json`, and whether its parts are all known.
 
+use super::deepseek::DeepSeek;
+use super::metaspace::Metaspace;
 use super::tables::{AddedToken, Pattern};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -131,18 +133,17 @@ impl Source<'_> {
         {
             return Err("its model has dropout or affixes".to_owned());
         }
-        if self.is_metaspace() {
+        if model.byte_fallback {
+            let metaspace = Metaspace::of(&self.normalizer, &self.pre_tokenizer)
+                .ok_or("it falls back to bytes in a way that is not known")?;
             return if model.ignore_merges {
-                Err("it ignores merges without splitting".to_owned())
+                Err("it falls back to bytes and ignores merges".to_owned())
             } else {
-                Ok((Pattern::Metaspace, false))
+                Ok((Pattern::Metaspace(metaspace), false))
             };
         }
-        if model.byte_fallback {
-            return Err("it falls back to bytes in a way that is not known".to_owned());
-        }
         let nfc = match self.normalizer["type"].as_str() {
-            None if self.normalizer.is_null() => false,
+            _ if is_empty(&self.normalizer) => false,
             Some("NFC") => true,
             _ => return Err(format!("its normalizer is not known: {}", self.normalizer)),
         };
@@ -150,15 +151,11 @@ impl Source<'_> {
             .ok_or_else(|| format!("its pre-tokenizer is not known: {}", self.pre_tokenizer))?;
         Ok((pattern, nfc))
     }
+}
 
-    /// SentencePiece as Llama-2 and Mistral convert it: `▁` in front, blanks to `▁`, no splitting, bytes for the unknown.
-    fn is_metaspace(&self) -> bool {
-        let steps = serde_json::json!({ "type": "Sequence", "normalizers": [
-            { "type": "Prepend", "prepend": "▁" },
-            { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
-        ]});
-        self.model.byte_fallback && self.normalizer == steps && self.pre_tokenizer.is_null()
-    }
+/// Whether a normalizer does nothing.
+pub(super) fn is_empty(normalizer: &Value) -> bool {
+    normalizer.is_null() || *normalizer == serde_json::json!({ "type": "Sequence", "normalizers": [] })
 }
 
 /// The pattern of a pre-tokenizer: a byte-level one with its own pattern, or a known pattern before it.
@@ -171,10 +168,17 @@ fn pattern(step: &Value) -> Option<Pattern> {
     if byte_level(step, true) {
         return Some(Pattern::Gpt2);
     }
-    let [first, second] = step["pretokenizers"].as_array()?.as_slice() else { return None };
     if step["type"] != "Sequence" {
         return None;
     }
+    let steps = step["pretokenizers"].as_array()?.as_slice();
+    if let Some((last, steps)) = steps.split_last()
+        && byte_level(last, false)
+        && let Some(deepseek) = DeepSeek::of(steps)
+    {
+        return Some(Pattern::DeepSeek(deepseek));
+    }
+    let [first, second] = steps else { return None };
     if first["type"] == "Digits" && first["individual_digits"] == true && byte_level(second, true) {
         return Some(Pattern::Smol);
     }

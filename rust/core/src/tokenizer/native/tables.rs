@@ -1,6 +1,8 @@
 //! A tokenizer as flat arrays: what encoding looks things up in, and what the compiled file holds.
 
 use super::cpu::{self, Cpu};
+use super::deepseek::DeepSeek;
+use super::metaspace::Metaspace;
 use serde::{Deserialize, Serialize};
 
 /// Bytes that fit into a key; the sixteenth holds their number, so no two texts share a key.
@@ -19,8 +21,15 @@ pub(super) enum Pattern {
     Gpt2,
     Smol,
     O200k,
-    /// SentencePiece: no pieces at all; characters are the first symbols, bytes stand in for unknown ones.
-    Metaspace,
+    DeepSeek(DeepSeek),
+    /// SentencePiece: characters are the first symbols, bytes stand in for unknown ones.
+    Metaspace(Metaspace),
+}
+
+impl Pattern {
+    pub(super) fn is_metaspace(self) -> bool {
+        matches!(self, Self::Metaspace(_))
+    }
 }
 
 /// A control token.
