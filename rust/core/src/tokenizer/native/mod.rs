@@ -14,6 +14,7 @@ pub(crate) mod classes;
 mod compile;
 mod cpu;
 mod deepseek;
+mod deepseek_v3;
 mod file;
 mod fresh;
 mod long;
@@ -33,6 +34,7 @@ pub(super) use tables::AddedToken;
 
 use super::Engine;
 use cache::{Cache, Cuts, TOGETHER};
+use deepseek::DeepSeek;
 use pieces::Encoder;
 use rules::{Gpt2, Llama3, O200k, Qwen, Rules, Smol};
 use scan::{Filled, Scanner};
@@ -106,6 +108,10 @@ impl Native {
             Pattern::Gpt2 => encode(&encoder, scan::<Gpt2>(text), refused, text, cache, ids),
             Pattern::Smol => encode(&encoder, scan::<Smol>(text), refused, text, cache, ids),
             Pattern::O200k => encode(&encoder, scan::<O200k>(text), refused, text, cache, ids),
+            Pattern::DeepSeek(DeepSeek::V3) => {
+                let mut scanner = deepseek_v3::Scanner::new(text);
+                encode(&encoder, |at, cuts| scanner.fill(at, cuts), refused, text, cache, ids)
+            }
             Pattern::DeepSeek(deepseek) => {
                 let mut cutter = Cutter::new(text, deepseek.steps());
                 encode(&encoder, one_by_one(text, |at| cutter.end(at)), refused, text, cache, ids)

@@ -16,7 +16,7 @@ pub(super) trait Rules {
     const LINE_BREAKS: bool;
     /// Runs of letters are cut where lower case turns into upper case, and contractions belong to the word before.
     const CASED: bool;
-    /// Digits were cut out beforehand, so that each is a piece and the text ends before it.
+    /// Digits were cut out beforehand, so that the text ends before them. Each is a piece, unless [`Self::DIGITS`] has a bound.
     const DIGITS_APART: bool;
 }
 
@@ -43,6 +43,8 @@ rules! {
     Gpt2: false, false, usize::MAX, false, false, false;
     /// SmolLM and StarCoder: every digit apart, then GPT-2.
     Smol: false, false, usize::MAX, false, false, true;
+    /// What DeepSeek-V3 makes of ASCII without control characters: digits apart in threes, no contractions.
+    DeepSeekV3: false, true, 3, true, false, true;
     /// GPT-4o.
     O200k: true, true, 3, true, true, false;
 }

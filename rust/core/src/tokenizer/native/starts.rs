@@ -72,11 +72,14 @@ pub(super) fn starts<R: Rules>(block: &Block, contraction: impl Fn(usize) -> Opt
 /// `\p{N}`, `\p{N}{1,3}` or ` ?\p{N}+`.
 #[inline(always)]
 fn numbers<R: Rules>(digits: u64, blanks: u64) -> u64 {
-    if R::DIGITS == 1 || R::DIGITS_APART {
+    if R::DIGITS == 1 {
         return digits;
     }
     let first = digits & !(digits << 1);
     if R::DIGITS == usize::MAX {
+        if R::DIGITS_APART {
+            return digits;
+        }
         let blank = blanks & digits >> 1;
         return blank | (first & !(blank << 1));
     }

@@ -282,11 +282,11 @@ impl<'t> Cutter<'t> {
         Self { text: Text { bytes: text, classes: &CLASSES }, steps, ends }
     }
 
-    /// The end of the piece at `at`, which is the beginning of the text or the end of the piece before.
+    /// The end of the piece at `at`, where one begins. Pieces may be left out, but not gone back to.
     pub(super) fn end(&mut self, at: usize) -> usize {
         let mut end = self.ends[0];
         for (step, known) in self.steps.iter().zip(&mut self.ends[1..]) {
-            if *known == at {
+            if *known <= at {
                 *known = step.end(&Text { bytes: &self.text.bytes[..end], ..self.text }, at);
             }
             end = *known;
