@@ -1,13 +1,14 @@
 //! Rows that say the same as an earlier row, found in file order whatever the number of threads.
 //!
-//! Conversations are hashed on all cores; one table, 16 bytes a row, then says in file order which of them were seen
-//! before. A chance hit among a thousand million rows is less likely than 10⁻¹¹ (96 bits).
+//! Conversations are hashed on several threads; one table, 16 bytes a row, then says in file order which of them were
+//! seen before. A chance hit among a thousand million rows is less likely than 10⁻¹¹ (96 bits).
 
 use super::rows;
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
-use crate::record::{self, Layout, Variables, reader::Chunk};
+use crate::record::{self, Layout, Variables, reader::Chunk, reader::Span};
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -43,8 +44,10 @@ pub struct First {
 }
 
 /// The conversations seen so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Duplicates {
+    /// Its own: the pool of the whole process has as many threads as there are cores, whatever was asked for.
+    pool: ThreadPool,
     seen: HashMap<[u32; 3], u32>,
     /// Rows up to and with the last chunk.
     rows: u64,
@@ -53,6 +56,17 @@ pub struct Duplicates {
 }
 
 impl Duplicates {
+    /// None yet; they will be hashed on so many threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if they cannot be started.
+    pub fn new(threads: usize) -> Result<Self> {
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
+        Ok(Self { pool, seen: HashMap::new(), rows: 0, files: Vec::new() })
+    }
+
     /// The next file begins. Every file does, also one of which nothing is wanted.
     pub fn next_file(&mut self) {
         self.files.push(self.rows);
@@ -64,15 +78,12 @@ impl Duplicates {
     ///
     /// [`Error::Option`] when there are more rows than the table can number. Broken JSON is left for who encodes it.
     pub fn mark(&mut self, chunk: &Chunk, path: &Path, layout: &Layout, variables: &Variables) -> Result<Vec<Mark>> {
-        let hashed: Vec<Option<Hashed>> = chunk
-            .records
-            .par_iter()
-            .map(|span| {
-                let text = rows::text_of(path, &chunk.bytes, span).ok()?;
-                let conversation = record::parse_as(text, layout, variables).ok()?.conversation.ok()?;
-                Some(hash(&conversation))
-            })
-            .collect();
+        let hash_one = |span: &Span| {
+            let text = rows::text_of(path, &chunk.bytes, span).ok()?;
+            let conversation = record::parse_as(text, layout, variables).ok()?.conversation.ok()?;
+            Some(hash(&conversation))
+        };
+        let hashed: Vec<Option<Hashed>> = self.pool.install(|| chunk.records.par_iter().map(hash_one).collect());
         let mut marks = Vec::with_capacity(hashed.len());
         let before = self.files.last().copied().unwrap_or(0);
         self.rows += hashed.len() as u64;
@@ -136,5 +147,17 @@ fn hash(conversation: &Conversation<'_>) -> Hashed {
     Hashed {
         whole: [0, 4, 8].map(|at| word(whole.as_bytes(), at)),
         question: (u64::from(low) | u64::from(high) << 32).cast_signed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_threads_as_asked_for() {
+        for threads in [1, 3] {
+            assert_eq!(Duplicates::new(threads).unwrap().pool.current_num_threads(), threads);
+        }
     }
 }

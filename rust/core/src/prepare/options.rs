@@ -114,6 +114,14 @@ impl Options {
         }
     }
 
+    /// On how many threads rows are made: as many as asked for, or one a core.
+    pub(super) fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+
     /// Whether what becomes of a row depends on the files before its own: all of them are read then, whoever made
     /// which part of them.
     pub(super) fn rows_depend_on_files_before(&self) -> bool {

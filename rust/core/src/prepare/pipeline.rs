@@ -87,10 +87,7 @@ pub(super) fn run(
     mut sink: impl FnMut(Event<'_>) -> Result<()>,
     mut progress: impl FnMut(u64) -> bool,
 ) -> Result<()> {
-    let threads = match maker.options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        n => n,
-    };
+    let threads = maker.options.thread_count();
     let (free, empty) = channel();
     for _ in 0..threads * BATCHES_EACH {
         // The receiver is right here.
@@ -229,7 +226,11 @@ struct Before<'a> {
 /// The reader: every wanted file, from its beginning.
 fn read(maker: &RowMaker<'_>, wanted: &Wanted<'_>, feed: &mut Feed) -> std::result::Result<(), Stopped> {
     let options = maker.options;
-    let duplicates = (options.deduplicate == Deduplicate::Exact).then(Duplicates::default);
+    let duplicates = (options.deduplicate == Deduplicate::Exact).then(|| Duplicates::new(options.thread_count()));
+    let duplicates = match duplicates.transpose() {
+        Ok(duplicates) => duplicates,
+        Err(error) => return feed.answer(Err(error)),
+    };
     let mut before = Before { bytes: 0, dataset: None, left: 0, duplicates };
     for (file, (source, input)) in wanted.sources.iter().zip(&options.data).enumerate() {
         if before.dataset != Some(&source.dataset) {
