@@ -12,6 +12,7 @@ mod options;
 mod parts;
 mod pipeline;
 mod reasons;
+mod records;
 mod rejected;
 mod remember;
 mod report;

@@ -9,11 +9,11 @@
 //! There is a fixed number of batches. They bound the memory, keep their buffers from one round to the next, and hold
 //! the reader back when the sink is slow or one record takes long.
 
-use super::make::detect;
+use super::records::{Portion, Records};
 use super::rows::{Batch, RowMaker, Workspace};
 use super::{Deduplicate, Duplicates, Mark, Source};
 use crate::error::{Error, Result};
-use crate::record::reader::{Chunk, Reader};
+use crate::record::reader::Chunk;
 use crate::record::{Format, Layout};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -258,15 +258,13 @@ fn read_file(
     before: &mut Before<'_>,
     feed: &mut Feed,
 ) -> std::result::Result<Result<FileEnd>, Stopped> {
-    let (path, options) = (&wanted.sources[file].path, maker.options);
-    let opened = options.layout(&options.data[file]);
-    let opened = opened.and_then(|layout| Ok((layout, Reader::open_as(&options.data[file].path, path)?)));
-    let (mut layout, mut reader) = match opened {
-        Ok((layout, reader)) => (Arc::new(layout), reader),
+    let mut records = match Records::open(maker.options, file) {
+        Ok(records) => records,
         Err(error) => return Ok(Err(error)),
     };
     let unwanted = before.left == 0;
-    let mut end = FileEnd { file: file as u32, rows: 0, unwanted, parts: 0, format: layout.format, digest: None };
+    let format = records.layout.format;
+    let mut end = FileEnd { file: file as u32, rows: 0, unwanted, parts: 0, format, digest: None };
     if let Some(duplicates) = &mut before.duplicates {
         duplicates.next_file();
     }
@@ -274,46 +272,32 @@ fn read_file(
         return Ok(Ok(end));
     }
     let mut cut = Cutter { part_bytes: wanted.part_bytes, part: 0, filled: 0 };
-    while let Some(chunk) = reader.next() {
-        let mut chunk = match chunk {
-            Ok(chunk) => chunk,
+    loop {
+        let Portion { chunk, marks, is_cut } = match records.next(before.left, before.duplicates.as_mut()) {
+            Ok(Some(portion)) => portion,
+            Ok(None) => break,
             Err(error) => return Ok(Err(error)),
         };
-        let whole = chunk.records.len();
-        let records = chunk.records.partition_point(|r| r.row < before.left);
-        chunk.records.truncate(records);
+        end.format = records.layout.format;
         let chunk = Arc::new(chunk);
-        if layout.format.is_none() {
-            match detect(path, &chunk, &layout) {
-                Ok(format) => layout = Arc::new(Layout { format: Some(format), ..(*layout).clone() }),
-                Err(error) => return Ok(Err(error)),
-            }
-            end.format = layout.format;
-        }
-        let marks = match &mut before.duplicates {
-            None => Vec::new(),
-            Some(duplicates) => match duplicates.mark(&chunk, path, &layout, &options.variables) {
-                Ok(marks) => marks,
-                Err(error) => return Ok(Err(error)),
-            },
-        };
-        let bytes_read = before.bytes + reader.bytes_read();
+        let all = chunk.records.len();
+        let bytes_read = before.bytes + records.bytes_read();
         let mut first = 0;
-        while first < records {
+        while first < all {
             let (part, count) = cut.batch(chunk.records[first..].iter().map(|r| (r.end - r.start) as u64));
             if (wanted.part)(file, part) {
                 let some = (first..first + count, &marks[..]);
-                feed.job((file as u32, part), bytes_read, &chunk, some, &layout)?;
+                feed.job((file as u32, part), bytes_read, &chunk, some, &records.layout)?;
             }
             first += count;
         }
-        end.rows += records as u64;
+        end.rows += all as u64;
         end.parts = if end.rows == 0 { 0 } else { cut.part + 1 };
-        if records < whole {
+        if is_cut {
             return Ok(Ok(end));
         }
     }
-    end.digest = Some(reader.digest());
+    end.digest = Some(records.digest());
     Ok(Ok(end))
 }
 

@@ -1,0 +1,64 @@
+//! One file in the reading: its records, chunk after chunk, with what has to be known of them before they are made.
+
+use super::make::detect;
+use super::{Duplicates, Mark, Options};
+use crate::error::Result;
+use crate::record::Layout;
+use crate::record::reader::{Chunk, Reader};
+use std::path::Path;
+use std::sync::Arc;
+
+/// See the module.
+pub(super) struct Records<'a> {
+    options: &'a Options,
+    path: &'a Path,
+    reader: Reader,
+    /// How the records are laid out; its format is known once there was a record.
+    pub(super) layout: Arc<Layout>,
+}
+
+/// Some records that follow each other.
+pub(super) struct Portion {
+    pub(super) chunk: Chunk,
+    /// Of each record, if rows are compared.
+    pub(super) marks: Vec<Mark>,
+    /// Whether the file goes on with rows that are not wanted.
+    pub(super) is_cut: bool,
+}
+
+impl<'a> Records<'a> {
+    /// Opens an input of the options.
+    pub(super) fn open(options: &'a Options, file: usize) -> Result<Self> {
+        let input = &options.data[file];
+        let (path, layout) = (input.shown(), Arc::new(options.layout(input)?));
+        Ok(Self { options, path, reader: Reader::open_as(&input.path, path)?, layout })
+    }
+
+    /// The next records, of those before row `end`; `None` at the end of the file.
+    pub(super) fn next(&mut self, end: u64, duplicates: Option<&mut Duplicates>) -> Result<Option<Portion>> {
+        let Some(chunk) = self.reader.next() else { return Ok(None) };
+        let mut chunk = chunk?;
+        let whole = chunk.records.len();
+        chunk.records.truncate(chunk.records.partition_point(|r| r.row < end));
+        if self.layout.format.is_none() {
+            let format = Some(detect(self.path, &chunk, &self.layout)?);
+            self.layout = Arc::new(Layout { format, ..(*self.layout).clone() });
+        }
+        let marks = match duplicates {
+            None => Vec::new(),
+            Some(duplicates) => duplicates.mark(&chunk, self.path, &self.layout, &self.options.variables)?,
+        };
+        let is_cut = chunk.records.len() < whole;
+        Ok(Some(Portion { chunk, marks, is_cut }))
+    }
+
+    /// About how far the file is read.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.reader.bytes_read()
+    }
+
+    /// Hash of the file, once its last records were handed over.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        self.reader.digest()
+    }
+}
