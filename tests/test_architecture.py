@@ -34,7 +34,7 @@ PYTHON_LAYERS = [
     },
     {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
     | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"}
-    | {"inputs", "dataset_info", "mixture"},
+    | {"inputs", "dataset_info", "mixture", "rows"},
     {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"}
     | {"sweep", "runs", "comparison", "update", "tensor_files", "serving"},
     {"outputs", "doctor", "parts", "resume"}

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, row_view, token_view
 from qlora_fast.cli.words import complete_settings, sort_words
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
+    from qlora_fast.config import Config
     from qlora_fast.data import PreparedDataset
-
-_LEGEND = "[bold green]learned[/]  [dim]context[/]  [yellow]template[/]  [red]│[/] token border"
 
 
 @click.command("inspect", short_help="See samples as the model will.")
 @click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
 @click.option("--sample", "samples", type=int, multiple=True, help="Which sample, from 0; may be given again.")
+@click.option("--row", "rows", metavar="[FILE:]N", multiple=True, help="Which row of the data; may be given again.")
 @click.option("--update", type=int, help="Show the rows of this update of the first epoch, from 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print ids, labels and tokens as JSON.")
 def command(
     words: tuple[str, ...],
     config_file: str | None,
     samples: tuple[int, ...],
+    rows: tuple[str, ...],
     update: int | None,
     as_json: bool,
 ) -> None:
     """Show every token of a sample: what is learned (green), what is only context (dim), what the template adds
     (yellow). With --update, show how samples are packed into the rows of an update.
 
+    Samples are the rows that are kept. With --row, show a row as it stands in the file, before anything is prepared:
+    the dialogue that it is read as, what the template makes of it, what cutoff_len would take, or why it would be
+    dropped. Rows count from 0, as in the report of `prep`; the file is read up to the row and no further.
+
     \b
     qlora-fast inspect data.json
     qlora-fast inspect data.json --sample 7 --sample 12 template=qwen3_nothink
+    qlora-fast inspect data.json --row 520
+    qlora-fast inspect a.json b.jsonl --row b.jsonl:7 --row a.json:0
     qlora-fast inspect --config configs/base.yaml --update 1
     """
     from tokenizers import Tokenizer
@@ -50,7 +56,12 @@ def command(
     files, settings = sort_words(words)
     if not files and config_file is None and not any(s.startswith("dataset=") for s in settings):
         raise click.UsageError("give a data file, or a config with --config")
+    if rows and (samples or update is not None):
+        raise click.UsageError("--row is about data that is not prepared: give it without --sample and --update")
     config = load(config_file, settings).config
+    if rows:
+        _show_rows(config, files, rows, as_json=as_json)
+        return
     tokenizer = tokenizer_of(config)
     with console.progress() as tick:
         prepared = prepare_config(config, files or None, tokenizer=tokenizer, progress=tick)
@@ -70,7 +81,7 @@ def command(
     elif as_json:
         console.out_json([_as_json(dataset, decoder, s) for s in chosen])
     else:
-        console.out_markup(_LEGEND)
+        console.out_markup(token_view.LEGEND)
         for sample in chosen:
             _show_sample(dataset, decoder, sample)
 
@@ -90,34 +101,29 @@ def _show_sample(dataset: PreparedDataset, decoder: Tokenizer, sample: int) -> N
     from rich.markup import escape
 
     ids = dataset.ids(sample).tolist()
-    learned = np.zeros(len(ids), dtype=bool)
-    for start, end in dataset.spans(sample):
-        learned[start:end] = True
-    added = decoder.get_added_tokens_decoder()
     console.out_markup(
         f"\n[bold]sample {sample}[/]  {escape(str(dataset.origin(sample)))}  "
-        f"{len(ids):,} tokens, {int(learned.sum()):,} learned"
+        f"{len(ids):,} tokens, {int(dataset.supervised[sample]):,} learned"
     )
-    pieces = []
-    for text, first, last in _pieces(decoder, ids):
-        style = "bold green" if learned[first] else "yellow" if ids[first] in added else "dim"
-        if ids[first] in added and learned[first]:
-            style = "bold yellow"
-        shown = escape(text).replace("\n", "↵\n")
-        pieces.append(f"[{style}]{shown}[/]" + ("[red]│[/]" if last < len(ids) else ""))
-    console.out_markup("".join(pieces))
+    console.out_markup(token_view.tokens(decoder, ids, dataset.spans(sample).tolist()))
 
 
-def _pieces(decoder: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-    """(text, first, end) of the shortest runs of tokens that are whole characters: one token, most of the time."""
-    pieces, first = [], 0
-    for end in range(1, len(ids) + 1):
-        text = decoder.decode(list(ids[first:end]), skip_special_tokens=False)
-        if "�" in text and end < len(ids) and end - first < 8:
-            continue  # a character spread over several tokens
-        pieces.append((text, first, end))
-        first = end
-    return pieces
+def _show_rows(config: Config, files: list[str], places: tuple[str, ...], *, as_json: bool) -> None:
+    from tokenizers import Tokenizer
+
+    from qlora_fast.preparation import tokenizer_of
+    from qlora_fast.rows import look
+
+    tokenizer = tokenizer_of(config)
+    with console.progress() as tick:
+        looks = look(config, files or None, places, tokenizer=tokenizer, progress=tick)
+    decoder = Tokenizer.from_file(tokenizer.file)
+    if as_json:
+        console.out_json([row_view.as_json(row, decoder) for row in looks])
+        return
+    console.out_markup(token_view.LEGEND)
+    for row in looks:
+        row_view.show(row, decoder, config.cutoff_len)
 
 
 def _show_update(

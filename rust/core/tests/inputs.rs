@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use qlora_fast_core::error::Error;
-use qlora_fast_core::prepare::{Options, Report, merge, prepare, prepare_share};
+use qlora_fast_core::prepare::{FirstRow, Options, Report, look, merge, prepare, prepare_share};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -117,6 +117,31 @@ fn max_samples_counts_a_dataset_of_several_files_as_one() {
     let uncut = json!([{"path": files[0], "max_samples": false}, files[1]]);
     let report = world.prepare(&uncut, &json!({"max_samples": 1})).unwrap();
     assert_eq!(report.manifest.sources.iter().map(|s| s.rows).collect::<Vec<_>>(), [3, 1]);
+}
+
+#[test]
+fn a_row_is_looked_at_as_it_would_be_prepared_and_also_with_files_before_it() {
+    let world = World::new();
+    let files = [
+        world.file("a.jsonl", [row("q1", "a"), row("q2", "a")].join("\n")),
+        world.file("b.json", format!("[{}, {{\"text\": 1}}, {}]", row("q3", "a"), row("q2", "a"))),
+    ];
+    let looked = |file, rows: &[u64], more: Value| {
+        look(&world.options(&json!(files), &more), file, rows, &mut |_, _, _| true).map_err(|e| e.to_string())
+    };
+    let reasons = |more| {
+        let looks = looked(1, &[2, 1, 0, 2], more).unwrap();
+        looks.into_iter().map(|l| (l.row, l.dropped.map(|d| (d.reason, d.first)))).collect::<Vec<_>>()
+    };
+    let unknown = || (1, Some(("unknown_format".to_owned(), None)));
+    assert_eq!(reasons(json!({})), [(2, None), unknown(), (0, None), (2, None)]);
+    let first = Some(FirstRow { file: files[0].clone(), row: 1 });
+    let equal = || (2, Some(("duplicate".to_owned(), first.clone())));
+    assert_eq!(reasons(json!({"deduplicate": "exact"})), [equal(), unknown(), (0, None), equal()]);
+    // A first row of no known format does not hide what its file is.
+    assert_eq!(looked(1, &[1], json!({})).unwrap()[0].format, "alpaca");
+    assert!(looked(0, &[1, 2], json!({})).unwrap_err().contains("has no row 2: it has 2, from 0 to 1"));
+    assert!(looked(2, &[0], json!({})).is_err());
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod _core {
     #[pymodule_export]
     use crate::plan::{EpochPlan, mix, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]
-    use crate::prepare::{fingerprint, merge, prepare, prepare_share};
+    use crate::prepare::{fingerprint, look, merge, prepare, prepare_share};
     #[pymodule_export]
     use crate::review::{padding, report_names, review};
     #[pymodule_export]

@@ -1,4 +1,4 @@
-//! `prepare`, its shares, and `fingerprint`: JSON options in, a JSON report out.
+//! `prepare`, its shares, `look` and `fingerprint`: JSON options in, a JSON report out.
 
 use crate::error;
 use pyo3::exceptions::PyKeyboardInterrupt;
@@ -32,6 +32,19 @@ pub(crate) fn prepare_share(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
     with_progress(py, options, progress, |options, tick| core::prepare_share(options, number, count, tick))
+}
+
+/// What a preparation would make of some rows of one of its files.
+#[pyfunction]
+#[pyo3(signature = (options, file, rows, progress=None))]
+pub(crate) fn look(
+    py: Python<'_>,
+    options: &str,
+    file: usize,
+    rows: Vec<u64>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
+    with_progress(py, options, progress, |options, tick| core::look(options, file, &rows, tick))
 }
 
 /// Runs `work` without the GIL; what `progress`, or a signal handler, raises ends it.

@@ -7,6 +7,7 @@
 
 mod duplicates;
 mod input;
+mod look;
 mod make;
 mod options;
 mod parts;
@@ -20,6 +21,7 @@ mod rows;
 
 pub use duplicates::{Deduplicate, Duplicates, First, Mark};
 pub use input::Input;
+pub use look::{Look, Refusal, Written, look};
 pub use options::{DATA_PATH_VERSION, Identity, Options, Source};
 pub use reasons::{NOTICES, REASONS, REPAIRS};
 pub use report::{DroppedRow, EngineReport, FirstRow, Manifest, Report, ShareReport, Tally, TruncatedRow};

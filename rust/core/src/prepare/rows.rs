@@ -68,7 +68,8 @@ impl Batch {
 #[derive(Debug, Default)]
 pub struct Workspace {
     scratch: Scratch,
-    encoded: Encoded,
+    /// The last row that was kept.
+    pub(super) encoded: Encoded,
 }
 
 /// What truncation took from a sample.
