@@ -73,3 +73,37 @@ impl DeepSeek {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::path::Path;
+
+    #[test]
+    fn what_differs_in_a_step_is_not_taken() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/deepseek.json");
+        let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let names = ["deepseek-llm", "deepseek-coder", "deepseek-v3"];
+        for (name, known) in names.into_iter().zip(DeepSeek::ALL) {
+            let (_, steps) = file[name]["pretokenizers"].as_array().unwrap().split_last().unwrap();
+            assert_eq!(DeepSeek::of(steps), Some(known));
+            assert_eq!(DeepSeek::of(&steps[1..]), None);
+            for i in 0..steps.len() {
+                for (field, value) in [
+                    ("pattern", json!({ "Regex": r"\p{L}" })),
+                    ("pattern", json!({ "String": "[\r\n]" })),
+                    ("behavior", json!("Removed")),
+                    ("invert", json!(true)),
+                    ("individual_digits", json!(false)),
+                ] {
+                    let mut changed = steps.to_vec();
+                    if changed[i].get(field).is_some() {
+                        changed[i][field] = value;
+                        assert_eq!(DeepSeek::of(&changed), None, "{name}: {i}, {field}");
+                    }
+                }
+            }
+        }
+    }
+}
