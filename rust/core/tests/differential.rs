@@ -306,6 +306,10 @@ fn long_words_have_the_ids_of_the_reference() {
         "7".repeat(50_000),
         "'s".repeat(20_000),
     ];
+    // Texts that repeat themselves, until they do not.
+    let repeating = ["a", "ab", "abc", "the", "acgt", "=-"].into_iter().zip(["b", "c", "x", "q", "t", "/"]);
+    texts
+        .extend(repeating.flat_map(|(part, other)| [61, 211, 1400].map(|n| (part.repeat(n) + other).repeat(9000 / n))));
     // About as long as the windows that long words are merged by, and some of them together.
     texts.extend((50..700).step_by(13).map(|n| joined(&["a", "c", "g", "t"], n)));
     texts.extend((10..200).step_by(7).map(|n| joined(&english, n)));
