@@ -189,6 +189,56 @@ def test_a_tokenizer_that_begins_texts_with_a_blank_gives_the_whole_texts_ids(tm
     assert sum(p["tokens"] > 0 for p in ran.json["probes"]) >= 6
 
 
+def sentencepiece(path: Path, scheme: str) -> Path:
+    """A small tokenizer with a mark for each blank, of which some merge with what follows."""
+    words = ["▁hi", "hi", "▁[", "▁t", "there", "▁hello", "hello", "▁you", "]▁"]
+    letters = sorted({c for word in words for c in word} | set("INST/[]. \n"))
+    vocab = ["<unk>", BOS, EOS, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    merges: list[tuple[str, str]] = []
+    for word in words:
+        for end in range(2, len(word) + 1):
+            pair = (word[: end - 1], word[end - 1])
+            if pair not in merges:
+                merges.append(pair)
+                vocab.append(word[:end])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    file = {
+        "version": "1.0",
+        "added_tokens": [{"id": i, "content": token, "special": True, **flags} for i, token in ((1, BOS), (2, EOS))],
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False},
+        "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False},
+        "model": {
+            "type": "BPE",
+            "vocab": {token: i for i, token in enumerate(dict.fromkeys(vocab))},
+            "merges": merges,
+            "unk_token": "<unk>",
+            "byte_fallback": True,
+            "fuse_unk": True,
+        },
+    }
+    path.write_text(json.dumps(file), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("engine", ["native", "tokenizers"])
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_a_mark_in_front_of_a_text_stands_where_the_tokenizer_puts_it(
+    scheme: str, engine: str, tmp_path: Path
+) -> None:
+    """With `first`, text behind a control token gets none: the whole dialogue has the ids of its text."""
+    from tokenizers import Tokenizer
+
+    path = sentencepiece(tmp_path / "tokenizer.json", scheme)
+    encoder = _core.ChatEncoder(str(path), "llama2", engine=engine, bos_token=BOS, eos_token=EOS)
+    assert encoder.engine == engine
+    turns = [("user", "hi there"), ("assistant", "hello you"), ("user", "there"), ("assistant", "hi.")]
+    talk = json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]})
+    text = "".join(text for _, text, _ in encoder.segments(talk))
+    assert text.startswith(f"{BOS}[INST] hi there [/INST]")
+    whole = Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False)
+    assert encoder.encode(talk)[0].tolist() == whole.ids, whole.tokens
+
+
 # --- written ones
 
 

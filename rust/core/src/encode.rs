@@ -63,8 +63,8 @@ pub struct Piece {
 pub struct Scratch {
     ids: Vec<u32>,
     joined: String,
-    /// What stands before the next text is text too.
-    behind_text: bool,
+    /// The next text goes on: a blank in front of it would be one too many.
+    goes_on: bool,
 }
 
 /// A template bound to a tokenizer.
@@ -193,7 +193,7 @@ impl<'t> Encoder<'t> {
     ) -> std::result::Result<(), String> {
         encoded.ids.clear();
         encoded.spans.clear();
-        scratch.behind_text = false;
+        scratch.goes_on = false;
         for turn in turns {
             self.runs(&turn.segments, false, scratch, &mut |ids, learned, _| {
                 let start = encoded.ids.len();
@@ -213,7 +213,7 @@ impl<'t> Encoder<'t> {
     /// A message, should the tokenizer refuse a text.
     pub fn encode_apart(&self, turn: &Turn<'_>) -> std::result::Result<Vec<Piece>, String> {
         let mut pieces = Vec::with_capacity(turn.segments.len());
-        let mut scratch = Scratch { behind_text: true, ..Scratch::default() };
+        let mut scratch = Scratch { goes_on: true, ..Scratch::default() };
         self.runs(&turn.segments, true, &mut scratch, &mut |ids, learned, content| {
             pieces.push(Piece { ids: ids.to_vec(), learned, content });
         })?;
@@ -225,7 +225,7 @@ impl<'t> Encoder<'t> {
         &self,
         segments: &[Segment<'_>],
         apart: bool,
-        Scratch { ids, joined, behind_text }: &mut Scratch,
+        Scratch { ids, joined, goes_on }: &mut Scratch,
         emit: &mut dyn FnMut(&[u32], bool, bool),
     ) -> std::result::Result<(), String> {
         let mut rest = segments;
@@ -237,7 +237,7 @@ impl<'t> Encoder<'t> {
             };
             if let Some(token) = token {
                 emit(&[token], first.learned, false);
-                *behind_text = false;
+                *goes_on = self.tokenizer.blank_is_first_only();
                 rest = behind;
                 continue;
             }
@@ -252,18 +252,18 @@ impl<'t> Encoder<'t> {
                 segments_text(&rest[..run], joined);
                 joined.as_str()
             };
-            match self.line_break.as_deref().filter(|_| *behind_text) {
+            match self.line_break.as_deref().filter(|_| *goes_on) {
                 Some(line_break) => self.encode_behind(line_break, text, ids)?,
                 None => self.tokenizer.engine().encode(text, ids)?,
             }
-            *behind_text = true;
+            *goes_on = true;
             emit(ids, first.learned, first.content);
             rest = &rest[run..];
         }
         Ok(())
     }
 
-    /// Encodes text that stands behind other text, for a tokenizer that would put a blank before it.
+    /// Encodes text that goes on, for a tokenizer that would put a blank before it.
     fn encode_behind(&self, line_break: &[u32], text: &str, ids: &mut Vec<u32>) -> std::result::Result<(), String> {
         self.tokenizer.engine().encode(&format!("\n{text}"), ids)?;
         if ids.starts_with(line_break) {
@@ -285,8 +285,8 @@ impl<'t> Encoder<'t> {
 }
 
 /// The ids of a line break, for a tokenizer that begins every text with a blank (SentencePiece's dummy prefix). A text
-/// that only goes on, where learning begins or ends within a line, must not get one: it is encoded behind a line break,
-/// which merges with nothing, and that is taken away again.
+/// that only goes on, where learning begins or ends within a line, must not get one, nor must with some tokenizers a text
+/// behind a control token: it is encoded behind a line break, which merges with nothing, and that is taken away again.
 fn line_break(tokenizer: &Tokenizer) -> Option<Vec<u32>> {
     let encode = |text: &str| {
         let mut ids = Vec::new();

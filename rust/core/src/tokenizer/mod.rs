@@ -55,6 +55,7 @@ pub struct Tokenizer {
     /// Why it is not the fast one.
     reason: Option<String>,
     added: HashMap<String, u32>,
+    blank_is_first_only: bool,
     lookalikes: Option<AhoCorasick>,
 }
 
@@ -74,27 +75,26 @@ impl Tokenizer {
         let fast = || fast::Fast::load(path);
         let reference = || reference::Reference::load(path).map_err(fault);
         let mut reason = None;
-        let (engine, added): (Box<dyn Engine>, _) = match choice {
+        let outside = || Outside::of(&bytes).map_err(fault);
+        let (engine, outside): (Box<dyn Engine>, _) = match choice {
             Choice::Native => of_native(native().map_err(fault)?),
-            Choice::Fastokens => (Box::new(fast().map_err(fault)?), added_tokens(&bytes).map_err(fault)?),
-            Choice::Tokenizers => (Box::new(reference()?), added_tokens(&bytes).map_err(fault)?),
+            Choice::Fastokens => (Box::new(fast().map_err(fault)?), outside()?),
+            Choice::Tokenizers => (Box::new(reference()?), outside()?),
             Choice::Auto => match native() {
                 Ok(engine) => of_native(engine),
-                Err(own) => {
-                    let added = added_tokens(&bytes).map_err(fault)?;
-                    match fast() {
-                        Ok(engine) => {
-                            reason = Some(own);
-                            (Box::new(engine), added)
-                        }
-                        Err(why) => {
-                            reason = Some(format!("{own}; fastokens: {why}"));
-                            (Box::new(reference()?), added)
-                        }
+                Err(own) => match fast() {
+                    Ok(engine) => {
+                        reason = Some(own);
+                        (Box::new(engine), outside()?)
                     }
-                }
+                    Err(why) => {
+                        reason = Some(format!("{own}; fastokens: {why}"));
+                        (Box::new(reference()?), outside()?)
+                    }
+                },
             },
         };
+        let Outside { added, blank_is_first_only } = outside;
         let blanks = added.iter().find(|t| !t.special && t.content.trim().is_empty());
         if let Some(blank) = blanks {
             // Such tokens are part of how ordinary text is cut; without them the ids would be other ones.
@@ -105,7 +105,7 @@ impl Tokenizer {
         }
         let added: HashMap<String, u32> = added.into_iter().map(|t| (t.content, t.id)).collect();
         let lookalikes = AhoCorasick::new(added.keys()).ok().filter(|_| !added.is_empty());
-        Ok(Self { engine, reason, added, lookalikes })
+        Ok(Self { engine, reason, added, blank_is_first_only, lookalikes })
     }
 
     /// The engine that runs.
@@ -182,11 +182,18 @@ impl Tokenizer {
     /// [`Error::Io`] and [`Error::Tokenizer`].
     pub fn added_of(path: &Path) -> Result<Vec<String>> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let added = added_tokens(&bytes).map_err(|problem| Error::Tokenizer {
+        let outside = Outside::of(&bytes).map_err(|problem| Error::Tokenizer {
             problem: format!("`{}` is not a tokenizer that can be used: {problem}", path.display()),
             hint: "it must be the tokenizer.json that transformers' `save_pretrained` writes".to_owned(),
         })?;
-        Ok(added.into_iter().map(|t| t.content).collect())
+        Ok(outside.added.into_iter().map(|t| t.content).collect())
+    }
+
+    /// Whether an engine's blank in front of a text belongs only to one that nothing stands before, not even a control token: then
+    /// text behind one has to be encoded as text that goes on.
+    #[must_use]
+    pub fn blank_is_first_only(&self) -> bool {
+        self.blank_is_first_only
     }
 
     /// All control tokens.
@@ -221,20 +228,35 @@ fn shares<T: AsRef<str>>(texts: &[T]) -> Vec<&[T]> {
     shares
 }
 
-fn of_native(engine: native::Native) -> (Box<dyn Engine>, Vec<AddedToken>) {
-    let added = engine.added().to_vec();
-    (Box::new(engine), added)
+fn of_native(engine: native::Native) -> (Box<dyn Engine>, Outside) {
+    let outside = Outside { added: engine.added().to_vec(), blank_is_first_only: engine.blank_is_first_only() };
+    (Box::new(engine), outside)
 }
 
-/// The control tokens of a `tokenizer.json`.
-fn added_tokens(json: &[u8]) -> std::result::Result<Vec<AddedToken>, String> {
-    #[derive(Deserialize)]
-    struct Shape {
-        added_tokens: Vec<AddedToken>,
-        #[serde(rename = "model")]
-        _model: IgnoredAny,
+/// What of a `tokenizer.json` is no engine's.
+struct Outside {
+    /// The control tokens.
+    added: Vec<AddedToken>,
+    blank_is_first_only: bool,
+}
+
+impl Outside {
+    fn of(json: &[u8]) -> std::result::Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Shape {
+            added_tokens: Vec<AddedToken>,
+            #[serde(default)]
+            pre_tokenizer: serde_json::Value,
+            #[serde(rename = "model")]
+            _model: IgnoredAny,
+        }
+        let file: Shape = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        let steps = file.pre_tokenizer["pretokenizers"].as_array().into_iter().flatten();
+        let blank_is_first_only = std::iter::once(&file.pre_tokenizer)
+            .chain(steps)
+            .any(|step| step["type"] == "Metaspace" && step["prepend_scheme"] == "first");
+        Ok(Self { added: file.added_tokens, blank_is_first_only })
     }
-    serde_json::from_slice::<Shape>(json).map(|file| file.added_tokens).map_err(|e| e.to_string())
 }
 
 /// Where compiled tokenizers are kept: beside the converted models of the Python side.

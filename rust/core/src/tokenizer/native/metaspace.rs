@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Metaspace {
     front: Front,
+    /// Text behind a control token gets none in front.
+    pub(super) first_only: bool,
     /// A piece begins at each `▁`; else a text is one piece.
     pub(super) split: bool,
 }
@@ -33,28 +35,32 @@ impl Metaspace {
         }
         // Llama-2, TinyLlama, Mistral.
         if *normalizer == json!({ "type": "Sequence", "normalizers": [prepend, replace] }) {
-            return pre_tokenizer.is_null().then_some(Self { front: Front::Always, split: false });
+            return pre_tokenizer.is_null().then_some(Self { front: Front::Always, first_only: false, split: false });
         }
         // Gemma. It splits at blanks when there are none any more.
         let idle = json!({
             "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious", "invert": false
         });
-        (*normalizer == replace && (pre_tokenizer.is_null() || *pre_tokenizer == idle))
-            .then_some(Self { front: Front::Never, split: false })
+        (*normalizer == replace && (pre_tokenizer.is_null() || *pre_tokenizer == idle)).then_some(Self {
+            front: Front::Never,
+            first_only: false,
+            split: false,
+        })
     }
 
-    /// As newer conversions of Llama-2 and Mistral have it. A text is encoded on its own, so it is the first.
+    /// As newer conversions of Llama-2 and Mistral have it.
     fn of_pre_tokenizer(step: &Value) -> Option<Self> {
         if step["type"] != "Metaspace" || step["replacement"] != MARK {
             return None;
         }
-        let front = match step.get("prepend_scheme").map_or(Some("always"), Value::as_str)? {
+        let scheme = step.get("prepend_scheme").map_or(Some("always"), Value::as_str)?;
+        let front = match scheme {
             "always" | "first" if step["add_prefix_space"] != false => Front::Missing,
             "never" => Front::Never,
             _ => return None,
         };
         let split = step.get("split").filter(|split| !split.is_null()).map_or(Some(true), Value::as_bool)?;
-        Some(Self { front, split })
+        Some(Self { front, first_only: scheme == "first", split })
     }
 
     /// Appends a text as it is encoded.
@@ -100,9 +106,9 @@ mod tests {
     fn what_is_not_quite_known_is_not_taken() {
         let step = |fields: &str| format!(r#"{{"type": "Metaspace", {fields}}}"#);
         let first = step(r#""replacement": "▁", "prepend_scheme": "first", "split": false"#);
-        assert_eq!(known("null", &first), Some(Metaspace { front: Front::Missing, split: false }));
+        assert_eq!(known("null", &first), Some(Metaspace { front: Front::Missing, first_only: true, split: false }));
         let short = step(r#""replacement": "▁""#);
-        assert_eq!(known("null", &short), Some(Metaspace { front: Front::Missing, split: true }));
+        assert_eq!(known("null", &short), Some(Metaspace { front: Front::Missing, first_only: false, split: true }));
         for fields in [
             r#""replacement": "_", "prepend_scheme": "first""#,
             r#""replacement": "▁", "prepend_scheme": "last""#,
@@ -112,7 +118,7 @@ mod tests {
             assert_eq!(known("null", &step(fields)), None, "{fields}");
         }
         let replace = r#"{"type": "Replace", "pattern": {"String": " "}, "content": "▁"}"#;
-        assert_eq!(known(replace, "null"), Some(Metaspace { front: Front::Never, split: false }));
+        assert_eq!(known(replace, "null"), Some(Metaspace { front: Front::Never, first_only: false, split: false }));
         assert_eq!(known(replace, &first), None);
         assert_eq!(known(r#"{"type": "NFKC"}"#, &first), None);
     }
@@ -121,7 +127,7 @@ mod tests {
     fn a_text_gets_one_mark_in_front() {
         let marked = |front, text| {
             let mut marked = String::new();
-            Metaspace { front, split: false }.mark(text, &mut marked);
+            Metaspace { front, first_only: false, split: false }.mark(text, &mut marked);
             marked
         };
         for (text, always, missing, never) in

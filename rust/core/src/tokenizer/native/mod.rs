@@ -87,6 +87,11 @@ impl Native {
         &self.head.added
     }
 
+    /// Whether only a text that nothing stands before gets a blank in front.
+    pub(super) fn blank_is_first_only(&self) -> bool {
+        matches!(self.head.pattern, Pattern::Metaspace(metaspace) if metaspace.first_only)
+    }
+
     /// Called once a thread.
     fn new_cache(&self) -> RefCell<Cache> {
         if self.threads.fetch_add(1, Ordering::Relaxed) > 0 {
