@@ -139,6 +139,8 @@ def run(engine: str, tokenizer: str, data: str, threads: int) -> dict[str, Any] 
         **os.environ,
         "RAYON_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+        # A thread of NumPy's would spin on the second core for a tenth of a second after its import.
+        "OPENBLAS_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "benches.rivals_tokenize", "--one", engine, str(threads), tokenizer, data]
     # One thread is one core: some engines take all cores whatever they are told.
