@@ -4,6 +4,7 @@
 //! breaks. What lies inside a record is somebody else's business, so a broken record is reported there, with its place.
 
 use super::container::{Stream, refuse};
+use super::nesting::Nesting;
 use super::reader::{Chunk, Span};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -49,8 +50,7 @@ pub(super) struct Cutter {
 #[derive(Debug, Clone, Copy)]
 struct Element {
     start: usize,
-    depth: u32,
-    in_string: bool,
+    nesting: Nesting,
 }
 
 impl Cutter {
@@ -171,7 +171,7 @@ impl Cutter {
                     return Err(self.syntax("a record is missing here", "remove the comma too many"));
                 }
                 (State::Element(_), _) => {
-                    self.element = Some(Element { start: self.scanned, depth: 0, in_string: false });
+                    self.element = Some(Element { start: self.scanned, nesting: Nesting::default() });
                     continue;
                 }
                 (State::Comma, b',') => State::Element(false),
@@ -192,52 +192,15 @@ impl Cutter {
         }
     }
 
-    /// Follows strings and nesting from `scanned` on; the end of the element, if it lies in `pending`.
+    /// Goes on inside the element; its end, if it lies in `pending`.
     fn end_of_element(&mut self) -> Option<usize> {
         let element = self.element.as_mut()?;
-        let bytes = &self.pending;
-        let mut at = self.scanned;
-        while at < bytes.len() {
-            if element.in_string {
-                match memchr::memchr2(b'"', b'\\', &bytes[at..]) {
-                    None => at = bytes.len(),
-                    Some(found) if bytes[at + found] == b'\\' => {
-                        if at + found + 1 >= bytes.len() {
-                            // The escaped byte is not there yet: come back to the backslash.
-                            self.scanned = at + found;
-                            return None;
-                        }
-                        at += found + 2;
-                    }
-                    Some(found) => {
-                        at += found + 1;
-                        element.in_string = false;
-                        if element.depth == 0 {
-                            return Some(at);
-                        }
-                    }
-                }
-                continue;
-            }
-            match bytes[at] {
-                b'"' => element.in_string = true,
-                b'{' | b'[' => element.depth += 1,
-                // At depth 0 this is the end of a bare number or word: it belongs to the array.
-                b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t' if element.depth == 0 => {
-                    return Some(at);
-                }
-                b'}' | b']' => {
-                    element.depth -= 1;
-                    if element.depth == 0 {
-                        return Some(at + 1);
-                    }
-                }
-                _ => {}
-            }
-            at += 1;
+        if !matches!(self.pending[element.start], b'{' | b'[') {
+            return end_of_scalar(&self.pending[element.start..]).map(|length| element.start + length);
         }
-        self.scanned = at;
-        None
+        let (passed, closed) = element.nesting.follow(&self.pending[self.scanned..], self.at_end);
+        self.scanned += passed;
+        closed.then_some(self.scanned)
     }
 
     /// The end of the file: is everything closed?
@@ -312,6 +275,22 @@ impl Cutter {
             &format!("a record larger than {} MiB begins here", LARGEST_RECORD >> 20),
             "is a quote or a bracket missing?",
         )
+    }
+}
+
+/// Length of a text, number or word, which no array of records should have: it is not followed but begun anew.
+fn end_of_scalar(bytes: &[u8]) -> Option<usize> {
+    if bytes.first() != Some(&b'"') {
+        // What ends it belongs to the array.
+        return bytes.iter().position(|b| matches!(b, b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t'));
+    }
+    let mut at = 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)? + 1;
+        if bytes[at - 1] == b'"' {
+            return Some(at);
+        }
+        at += 1;
     }
 }
 

@@ -4,6 +4,7 @@ mod container;
 mod cut;
 mod format;
 mod layout;
+mod nesting;
 mod parquet;
 pub(crate) mod pyjson;
 mod raw;
