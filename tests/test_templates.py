@@ -222,9 +222,7 @@ def sentencepiece(path: Path, scheme: str) -> Path:
 
 @pytest.mark.parametrize("engine", ["native", "tokenizers"])
 @pytest.mark.parametrize("scheme", ["first", "always", "never"])
-def test_a_mark_in_front_of_a_text_stands_where_the_tokenizer_puts_it(
-    scheme: str, engine: str, tmp_path: Path
-) -> None:
+def test_a_mark_in_front_of_a_text_stands_where_the_tokenizer_puts_it(scheme: str, engine: str, tmp_path: Path) -> None:
     """With `first`, text behind a control token gets none: the whole dialogue has the ids of its text."""
     from tokenizers import Tokenizer
 
