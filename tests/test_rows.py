@@ -94,6 +94,7 @@ def test_only_what_stands_before_a_row_is_read(settings: dict[str, Any], tmp_pat
         (["x.json:0"], "no file `x.json` in the data"),
         (["-1"], "`-1` is no row"),
         (["seven"], "`seven` is no row"),
+        (["9" * 30], "` is no row"),
     ],
 )
 def test_a_row_that_is_not_there(places: list[str], message: str, settings: dict[str, Any], tmp_path: Path) -> None:

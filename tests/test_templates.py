@@ -191,7 +191,7 @@ def test_a_tokenizer_that_begins_texts_with_a_blank_gives_the_whole_texts_ids(tm
 
 def sentencepiece(path: Path, scheme: str) -> Path:
     """A small tokenizer with a mark for each blank, of which some merge with what follows."""
-    words = ["▁hi", "hi", "▁[", "▁t", "there", "▁hello", "hello", "▁you", "]▁"]
+    words = ["▁hi", "hi", "▁[", "▁t", "there", "▁hello", "hello", "▁you", "]▁", "\n\n", "\n\nth"]
     letters = sorted({c for word in words for c in word} | set("INST/[]. \n"))
     vocab = ["<unk>", BOS, EOS, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
     merges: list[tuple[str, str]] = []
@@ -229,7 +229,7 @@ def test_a_mark_in_front_of_a_text_stands_where_the_tokenizer_puts_it(scheme: st
     path = sentencepiece(tmp_path / "tokenizer.json", scheme)
     encoder = _core.ChatEncoder(str(path), "llama2", engine=engine, bos_token=BOS, eos_token=EOS)
     assert encoder.engine == engine
-    turns = [("user", "hi there"), ("assistant", "hello you"), ("user", "there"), ("assistant", "hi.")]
+    turns = [("user", "hi there"), ("assistant", "hello you"), ("user", "\n\nthere"), ("assistant", "\nhi.\n")]
     talk = json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]})
     text = "".join(text for _, text, _ in encoder.segments(talk))
     assert text.startswith(f"{BOS}[INST] hi there [/INST]")

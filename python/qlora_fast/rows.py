@@ -13,6 +13,10 @@ from qlora_fast.errors import ConfigError, DataError
 from qlora_fast.preparation import Progress, Tokenizer, core_options
 
 
+_MOST_DIGITS = 18
+"""Of a row that the core can count."""
+
+
 def look(
     config: Config,
     data: Sequence[str] | None,
@@ -44,7 +48,7 @@ def look(
 def _place(place: str, files: Sequence[str]) -> tuple[int, int]:
     """Index of the file, and row."""
     name, _, row = place.rpartition(":")
-    if not row.isdecimal():
+    if not row.isdecimal() or len(row) > _MOST_DIGITS:
         raise ConfigError(f"`{place}` is no row", hint="rows count from 0: --row 7, or --row data.json:7")
     if not name:
         if len(files) > 1:

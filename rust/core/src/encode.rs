@@ -75,8 +75,7 @@ pub struct Encoder<'t> {
     pub tokenizer: &'t Tokenizer,
     eos: Option<u32>,
     controls: Controls,
-    /// See [`line_break`].
-    line_break: Option<Vec<u32>>,
+    edge: Option<Edge>,
 }
 
 impl<'t> Encoder<'t> {
@@ -114,8 +113,7 @@ impl<'t> Encoder<'t> {
             Template::Frames(_) => Controls::default(),
             Template::Jinja(_) => Controls::new(tokenizer.added()),
         };
-        let line_break = line_break(tokenizer);
-        Ok(Self { template, tokenizer, eos, controls, line_break })
+        Ok(Self { template, tokenizer, eos, controls, edge: Edge::of(tokenizer) })
     }
 
     /// Renders a repaired conversation; `system` is the system prompt of rows that have none.
@@ -245,32 +243,27 @@ impl<'t> Encoder<'t> {
                 .iter()
                 .take_while(|s| s.learned == first.learned && (!apart || s.content == first.content) && self.is_text(s))
                 .count();
-            let text = if run == 1 {
+            let edge = self.edge.as_ref().filter(|_| *goes_on);
+            let text = if run == 1 && edge.is_none() {
                 first.text.as_ref()
             } else {
                 joined.clear();
+                joined.extend(edge.map(|edge| edge.text));
                 segments_text(&rest[..run], joined);
                 joined.as_str()
             };
-            match self.line_break.as_deref().filter(|_| *goes_on) {
-                Some(line_break) => self.encode_behind(line_break, text, ids)?,
-                None => self.tokenizer.engine().encode(text, ids)?,
+            self.tokenizer.engine().encode(text, ids)?;
+            if let Some(edge) = edge {
+                if ids.starts_with(&edge.ids) {
+                    ids.drain(..edge.ids.len());
+                } else {
+                    ids.clear();
+                    self.tokenizer.engine().encode(&text[edge.text.len_utf8()..], ids)?;
+                }
             }
             *goes_on = true;
             emit(ids, first.learned, first.content);
             rest = &rest[run..];
-        }
-        Ok(())
-    }
-
-    /// Encodes text that goes on, for a tokenizer that would put a blank before it.
-    fn encode_behind(&self, line_break: &[u32], text: &str, ids: &mut Vec<u32>) -> std::result::Result<(), String> {
-        self.tokenizer.engine().encode(&format!("\n{text}"), ids)?;
-        if ids.starts_with(line_break) {
-            ids.drain(..line_break.len());
-        } else {
-            ids.clear();
-            self.tokenizer.engine().encode(text, ids)?;
         }
         Ok(())
     }
@@ -284,17 +277,31 @@ impl<'t> Encoder<'t> {
     }
 }
 
-/// The ids of a line break, for a tokenizer that begins every text with a blank (SentencePiece's dummy prefix). A text
-/// that only goes on, where learning begins or ends within a line, must not get one, nor must with some tokenizers a text
-/// behind a control token: it is encoded behind a line break, which merges with nothing, and that is taken away again.
-fn line_break(tokenizer: &Tokenizer) -> Option<Vec<u32>> {
-    let encode = |text: &str| {
-        let mut ids = Vec::new();
-        tokenizer.engine().encode(text, &mut ids).ok().map(|()| ids)
-    };
-    let (alone, break_only, behind) = (encode("a")?, encode("\n")?, encode("\na")?);
-    let rest = behind.strip_prefix(break_only.as_slice())?;
-    (rest != alone).then_some(break_only)
+/// What can be put in front of a text and taken away again.
+struct Edge {
+    text: char,
+    ids: Vec<u32>,
+}
+
+impl Edge {
+    /// For a tokenizer that begins every text with a blank (SentencePiece's dummy prefix). A text that only goes on, where learning
+    /// begins or ends within a line, must not get one, nor must with some tokenizers a text behind a control token: it is
+    /// encoded behind an edge, which merges with nothing, and that is taken away again.
+    fn of(tokenizer: &Tokenizer) -> Option<Self> {
+        let encode = |text: &str| {
+            let mut ids = Vec::new();
+            tokenizer.engine().encode(text, &mut ids).ok().map(|()| ids)
+        };
+        let alone = encode("a")?;
+        // Line breaks stand in some tokens, zeros in none; but some normalizers drop those.
+        ['\0', '\n'].into_iter().find_map(|text| {
+            let (ids, behind) = (encode(&text.to_string())?, encode(&format!("{text}a"))?);
+            // Two would be one if they merged, or if they were unknown, as which all neighbours are one.
+            let two = [ids.as_slice(), &ids[ids.len().checked_sub(1)?..]].concat();
+            let apart = encode(&format!("{text}{text}"))? == two;
+            (apart && behind.strip_prefix(ids.as_slice())? != alone).then_some(Self { text, ids })
+        })
+    }
 }
 
 fn segments_text(segments: &[Segment<'_>], text: &mut String) {

@@ -22,5 +22,6 @@ pub mod record;
 pub mod review;
 pub mod stats;
 pub mod template;
+mod threads;
 pub mod tokenizer;
 pub mod truncate;

@@ -7,8 +7,9 @@ use super::rows;
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::record::{self, Layout, Variables, reader::Chunk, reader::Span};
+use crate::threads;
+use rayon::ThreadPool;
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -46,7 +47,6 @@ pub struct First {
 /// The conversations seen so far.
 #[derive(Debug)]
 pub struct Duplicates {
-    /// Its own: the pool of the whole process has as many threads as there are cores, whatever was asked for.
     pool: ThreadPool,
     seen: HashMap<[u32; 3], u32>,
     /// Rows up to and with the last chunk.
@@ -62,9 +62,7 @@ impl Duplicates {
     ///
     /// [`Error::Option`] if they cannot be started.
     pub fn new(threads: usize) -> Result<Self> {
-        let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
-        Ok(Self { pool, seen: HashMap::new(), rows: 0, files: Vec::new() })
+        Ok(Self { pool: threads::pool(threads)?, seen: HashMap::new(), rows: 0, files: Vec::new() })
     }
 
     /// The next file begins. Every file does, also one of which nothing is wanted.

@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn all_is_done_once_and_stays_in_order() {
         for threads in [1, 2, 5] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = crate::threads::pool(threads).unwrap();
             for n in [0, 1, 4, 1000] {
                 let items: Vec<usize> = (0..n).collect();
                 let calls = AtomicUsize::new(0);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn who_has_nothing_left_helps() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let pool = crate::threads::pool(2).unwrap();
         let items: Vec<usize> = (0..40).collect();
         let caller = std::thread::current().id();
         let own = each(&pool, &items, |&i| {

@@ -10,6 +10,7 @@ pub(crate) mod native;
 mod reference;
 
 use crate::error::{Error, Result};
+use crate::threads;
 use aho_corasick::AhoCorasick;
 use native::AddedToken;
 use rayon::prelude::*;
@@ -125,10 +126,7 @@ impl Tokenizer {
             self.encode_some(texts, &mut all)?;
             return Ok((all.ids, all.lengths));
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|e| Error::Option { problem: format!("cannot start threads: {e}") })?;
+        let pool = threads::pool(threads)?;
         let parts: Vec<Part> = lanes::each(&pool, &shares(texts), |some| {
             let mut part = Part::default();
             self.encode_some(some, &mut part).map(|()| part)

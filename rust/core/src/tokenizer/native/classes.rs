@@ -29,23 +29,23 @@ pub(crate) const SYMBOL: u16 = 512;
 const CODE_POINTS: usize = 0x11_0000;
 
 /// The classes of all code points.
-static CLASSES: LazyLock<Box<[u8]>> = LazyLock::new(|| all().iter().map(|&class| class as u8).collect());
+static CLASSES: LazyLock<Box<[u8]>> = LazyLock::new(|| all(|class| class as u8));
 
 /// One class a code point; indices are code points.
 pub(crate) fn table() -> &'static [u8] {
     &CLASSES
 }
 
-/// The same with the classes that no byte has room for, made anew.
-pub(crate) fn all() -> Box<[u16]> {
-    let mut classes = vec![0; CODE_POINTS].into_boxed_slice();
+/// What `of` makes of each code point's classes, those included that no byte has room for.
+pub(crate) fn all<T: Copy + Default>(of: impl Fn(u16) -> T) -> Box<[T]> {
+    let mut classes = vec![T::default(); CODE_POINTS].into_boxed_slice();
     let changes: Vec<(usize, u16)> = include_bytes!("classes.bin")
         .chunks_exact(5)
         .map(|c| (u32::from_le_bytes([c[0], c[1], c[2], 0]) as usize, u16::from_le_bytes([c[3], c[4]])))
         .collect();
     for (i, &(start, class)) in changes.iter().enumerate() {
         let end = changes.get(i + 1).map_or(CODE_POINTS, |next| next.0);
-        classes[start..end].fill(class);
+        classes[start..end].fill(of(class));
     }
     classes
 }

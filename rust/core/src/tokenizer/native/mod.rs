@@ -16,6 +16,7 @@ mod cpu;
 mod deepseek;
 mod deepseek_v3;
 mod file;
+mod fill;
 mod fresh;
 mod long;
 mod merge;
@@ -33,11 +34,12 @@ mod windows;
 pub(super) use tables::AddedToken;
 
 use super::Engine;
-use cache::{Cache, Cuts, TOGETHER};
+use cache::{Cache, Cuts};
 use deepseek::DeepSeek;
+use fill::{Filled, by_blocks, one_by_one};
 use pieces::Encoder;
-use rules::{Gpt2, Llama3, O200k, Qwen, Rules, Smol};
-use scan::{Filled, Scanner};
+use rules::{Gpt2, Llama3, O200k, Qwen, Smol};
+use scan::Scanner;
 use shared::Shared;
 use std::cell::RefCell;
 use std::path::Path;
@@ -108,48 +110,26 @@ impl Native {
     fn encode_unless(&self, refused: impl Fn() -> bool, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) -> bool {
         let encoder = Encoder::new(&self.head, &self.tables, self.shared.get());
         match self.head.pattern {
-            Pattern::Qwen => encode(&encoder, scan::<Qwen>(text), refused, text, cache, ids),
-            Pattern::Llama3 => encode(&encoder, scan::<Llama3>(text), refused, text, cache, ids),
-            Pattern::Gpt2 => encode(&encoder, scan::<Gpt2>(text), refused, text, cache, ids),
-            Pattern::Smol => encode(&encoder, scan::<Smol>(text), refused, text, cache, ids),
-            Pattern::O200k => encode(&encoder, scan::<O200k>(text), refused, text, cache, ids),
+            Pattern::Qwen => encode(&encoder, by_blocks(Scanner::<Qwen>::new(text)), refused, text, cache, ids),
+            Pattern::Llama3 => encode(&encoder, by_blocks(Scanner::<Llama3>::new(text)), refused, text, cache, ids),
+            Pattern::Gpt2 => encode(&encoder, by_blocks(Scanner::<Gpt2>::new(text)), refused, text, cache, ids),
+            Pattern::Smol => encode(&encoder, by_blocks(Scanner::<Smol>::new(text)), refused, text, cache, ids),
+            Pattern::O200k => encode(&encoder, by_blocks(Scanner::<O200k>::new(text)), refused, text, cache, ids),
             Pattern::DeepSeek(DeepSeek::V3) => {
-                let mut scanner = deepseek_v3::Scanner::new(text);
-                encode(&encoder, |at, cuts| scanner.fill(at, cuts), refused, text, cache, ids)
+                encode(&encoder, by_blocks(deepseek_v3::Scanner::new(text)), refused, text, cache, ids)
             }
             Pattern::DeepSeek(deepseek) => {
                 let mut cutter = Cutter::new(text, deepseek.steps());
                 encode(&encoder, one_by_one(text, |at| cutter.end(at)), refused, text, cache, ids)
             }
             Pattern::Metaspace(metaspace) if metaspace.split => {
-                let pieces = one_by_one(text, |at| metaspace::piece_end(text, at));
-                encode(&encoder, pieces, refused, text, cache, ids)
+                encode(&encoder, one_by_one(text, |at| metaspace::piece_end(text, at)), refused, text, cache, ids)
             }
             Pattern::Metaspace(_) => {
                 encoder.stretches(text, cache, ids);
                 true
             }
         }
-    }
-}
-
-/// The pieces of a pattern that has masks.
-fn scan<R: Rules>(text: &[u8]) -> impl FnMut(usize, &mut Cuts) -> Filled {
-    let scanner = Scanner::<R>::new(text);
-    move |at, cuts| scanner.fill(at, cuts)
-}
-
-/// The pieces of a pattern that goes from the end of one to the end of the next.
-fn one_by_one(text: &[u8], mut end: impl FnMut(usize) -> usize) -> impl FnMut(usize, &mut Cuts) -> Filled {
-    move |mut at, cuts| {
-        let mut n = 0;
-        cuts[0] = at as u32;
-        while n < TOGETHER && at < text.len() {
-            at = end(at);
-            n += 1;
-            cuts[n] = at as u32;
-        }
-        Filled { n, ascii: false }
     }
 }
 
@@ -183,6 +163,10 @@ impl Engine for Native {
     }
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
+        // Places in a text are kept in four bytes, and marks for blanks, or NFC, make it three times as long at most.
+        if text.len() > u32::MAX as usize / 4 {
+            return Err("a text of more than 1 GiB".to_owned());
+        }
         let cache = &mut *self.caches.get_or(|| self.new_cache()).borrow_mut();
         if let Pattern::Metaspace(metaspace) = self.head.pattern {
             let mut marked = std::mem::take(&mut cache.text);

@@ -3,6 +3,7 @@
 use super::border::Borders;
 use super::cache::{BRIEF_LINES, Batch, Cache, Found, TOGETHER};
 use super::cpu::{self, Cpu};
+use super::fill::one_by_one;
 use super::long;
 use super::merge;
 use super::scan;
@@ -66,17 +67,12 @@ impl<'t> Encoder<'t> {
     pub(super) fn stretches(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
         let borders = Borders(&self.tables.borders);
         let mut batch = cache.spare.pop().unwrap_or_default();
-        let mut start = 0;
-        while start < text.len() {
-            let (mut n, mut at) = (0, start);
-            batch.cuts[0] = at as u32;
-            while n < TOGETHER && at < text.len() {
-                at = borders.end(text, at);
-                n += 1;
-                batch.cuts[n] = at as u32;
-            }
+        let mut fill = one_by_one(text, |at| borders.end(text, at));
+        let mut at = 0;
+        while at < text.len() {
+            let n = fill(at, &mut batch.cuts).n;
             self.encode(self.cut(text, n, true), &mut batch, cache, ids);
-            start = at;
+            at = batch.cuts[n] as usize;
         }
         cache.spare.push(batch);
     }

@@ -3,9 +3,9 @@
 //! The pieces of plain ASCII are found a block at a time, by [`starts`]; what that leaves open is looked at piece by piece, and
 //! characters beyond ASCII one by one, by [`classes`].
 
-use super::cache::{Cuts, TOGETHER};
 use super::classes::{self, DIGIT, LETTER, LOWER, NUMBER, SPACE, UPPER, decode};
-use super::cpu::{self, Block, Cpu};
+use super::cpu::{self, Block};
+use super::fill::Pieces;
 use super::rules::Rules;
 use super::starts::starts;
 
@@ -70,7 +70,7 @@ fn letters_of(word: u128) -> usize {
 }
 
 /// Where pieces of plain ASCII begin and end, in a block: one bit a byte.
-struct Masks {
+pub(super) struct Masks {
     /// A run of letters begins here, or what leads one.
     word: u64,
     /// A run of other characters begins here, or the blank before one.
@@ -129,26 +129,32 @@ pub(super) struct Scanner<'t, R> {
     rules: std::marker::PhantomData<R>,
 }
 
-/// What [`Scanner::fill`] has found.
-pub(super) struct Filled {
-    /// Pieces.
-    pub(super) n: usize,
-    /// Whether all of them are known to be ASCII.
-    pub(super) ascii: bool,
-}
+impl<R: Rules> Pieces for Scanner<'_, R> {
+    type Masks = Masks;
 
-struct Fill<'f, R> {
-    scanner: &'f Scanner<'f, R>,
-    at: usize,
-    cuts: &'f mut Cuts,
-}
-
-impl<R: Rules> cpu::Work for Fill<'_, R> {
-    type Done = Filled;
+    const HAS_STARTS: bool = !R::CASED;
 
     #[inline(always)]
-    fn run(self, cpu: impl Cpu) -> Filled {
-        self.scanner.fill_with(cpu, self.at, self.cuts)
+    fn text(&self) -> &[u8] {
+        self.text
+    }
+
+    #[inline(always)]
+    fn starts(&self, block: &Block, base: usize) -> u64 {
+        starts::<R>(block, |apostrophe| Some(self.contraction(base + apostrophe)? - base))
+    }
+
+    #[inline(always)]
+    fn masks(&self, block: &Block) -> Masks {
+        Masks::of::<R>(block)
+    }
+
+    #[inline(always)]
+    fn end(&mut self, masks: &Masks, base: usize, at: usize) -> usize {
+        match masks.end(at - base) {
+            Some(end) => base + end,
+            None => self.any_end(at, self.text[at]),
+        }
     }
 }
 
@@ -171,46 +177,6 @@ impl<'t, R: Rules> Scanner<'t, R> {
                 class => (class, 1),
             },
         }
-    }
-
-    /// Finds the pieces from `at` on, up to [`TOGETHER`] of them.
-    pub(super) fn fill(&self, at: usize, cuts: &mut Cuts) -> Filled {
-        cpu::fastest(Fill { scanner: self, at, cuts })
-    }
-
-    #[inline(always)]
-    fn fill_with(&self, cpu: impl Cpu, mut at: usize, cuts: &mut Cuts) -> Filled {
-        let [start, ends @ ..] = cuts;
-        *start = at as u32;
-        let (mut n, mut ascii) = (0, true);
-        while n < TOGETHER && at < self.text.len() {
-            let base = at;
-            let block = Block::of(cpu, self.text, base);
-            let starts = starts::<R>(&block, |apostrophe| Some(self.contraction(base + apostrophe)? - base));
-            if starts != 0 {
-                n += cpu.places(starts, base as u32, &mut ends[n..]);
-                // Not read from `ends`: the next block would wait until it is written.
-                at = base + starts.ilog2() as usize;
-                continue;
-            }
-            ascii = false;
-            let masks = Masks::of::<R>(&block);
-            // Towards the end of the block words would seldom be whole: a new one begins there.
-            while n < TOGETHER && at < self.text.len() && at - base < cpu::BYTES - 12 {
-                let end = match masks.end(at - base) {
-                    Some(end) => base + end,
-                    None => self.any_end(at, self.text[at]),
-                };
-                ends[n] = end as u32;
-                n += 1;
-                at = end;
-                if block.wide == 0 && !R::CASED {
-                    break;
-                }
-            }
-        }
-        // Those of the last block that are too many are found again.
-        Filled { n: n.min(TOGETHER), ascii }
     }
 
     #[inline(never)]
@@ -417,7 +383,7 @@ impl<'t, R: Rules> Scanner<'t, R> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::Batch;
+    use super::super::fill::tests::{Texts, ends_of, single_ends};
     use super::super::rules::{Gpt2, Llama3, O200k, Qwen, Smol};
     use super::*;
 
@@ -428,30 +394,14 @@ mod tests {
             "a", "B", "s", "re", "'", "'s", "'ll", "'x", "''", "!", "/", " ", " ", "  ", "\n", "\r\n", " \n", "\t",
             "1", "23", "4567", "word", "\u{b}", "\0", "é", "，", "中文", "\u{301}",
         ];
-        let mut state = 1_u64;
-        let mut below = |n: usize| {
-            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            (state >> 33) as usize % n
-        };
-        let mut batch = Batch::default();
+        let mut texts = Texts::default();
         for round in 0..60_000 {
             // Most are ASCII alone: elsewhere the masks have no say.
             let kinds = if round % 4 == 0 { PARTS.len() } else { PARTS.len() - 4 };
-            let text: String = (0..1 + below(90)).map(|_| PARTS[below(kinds)]).collect();
+            let text = texts.next(&PARTS[..kinds]);
             let scanner = Scanner::<R>::new(text.as_bytes());
-            let (mut at, mut found) = (0, Vec::new());
-            while at < text.len() {
-                let n = scanner.fill(at, &mut batch.cuts).n;
-                assert_eq!(batch.cuts[0], at as u32);
-                found.extend(batch.cuts[1..=n].iter().map(|&end| end as usize));
-                at = batch.cuts[n] as usize;
-            }
-            let (mut at, mut expected) = (0, Vec::new());
-            while at < text.len() {
-                at = scanner.any_end(at, text.as_bytes()[at]);
-                expected.push(at);
-            }
-            assert_eq!(found, expected, "{text:?}");
+            let expected = single_ends(&text, |at| scanner.any_end(at, text.as_bytes()[at]));
+            assert_eq!(ends_of(scanner), expected, "{text:?}");
         }
     }
 

@@ -48,7 +48,7 @@ const WHITE: u16 = SPACE as u16;
 
 /// The classes of every code point, those of the listed sets among them.
 static CLASSES: LazyLock<Box<[u16]>> = LazyLock::new(|| {
-    let mut classes = classes::all();
+    let mut classes = classes::all(|class| class);
     for set in super::deepseek::LISTED {
         for range in ranges(set.spelled) {
             classes[range].iter_mut().for_each(|class| *class |= set.bit);
@@ -267,25 +267,27 @@ impl Text<'_> {
     }
 }
 
+/// The most steps that a tokenizer has.
+const MOST: usize = 6;
+
 /// A text on its way through the steps.
 pub(super) struct Cutter<'t> {
     text: Text<'t>,
     steps: &'static [Step],
-    /// Where the string ends that the next piece is in: the whole text, and what each step has made of it.
-    ends: Vec<usize>,
+    /// Where the string ends that the next piece is in, as each step has made it.
+    ends: [usize; MOST],
 }
 
 impl<'t> Cutter<'t> {
     pub(super) fn new(text: &'t [u8], steps: &'static [Step]) -> Self {
-        let mut ends = vec![0; steps.len() + 1];
-        ends[0] = text.len();
-        Self { text: Text { bytes: text, classes: &CLASSES }, steps, ends }
+        debug_assert!(steps.len() <= MOST, "each step has a place");
+        Self { text: Text { bytes: text, classes: &CLASSES }, steps, ends: [0; MOST] }
     }
 
     /// The end of the piece at `at`, where one begins. Pieces may be left out, but not gone back to.
     pub(super) fn end(&mut self, at: usize) -> usize {
-        let mut end = self.ends[0];
-        for (step, known) in self.steps.iter().zip(&mut self.ends[1..]) {
+        let mut end = self.text.bytes.len();
+        for (step, known) in self.steps.iter().zip(&mut self.ends) {
             if *known <= at {
                 *known = step.end(&Text { bytes: &self.text.bytes[..end], ..self.text }, at);
             }
@@ -298,6 +300,7 @@ impl<'t> Cutter<'t> {
 #[cfg(test)]
 mod tests {
     use super::super::deepseek::DeepSeek;
+    use super::super::fill::tests::{Texts, single_ends};
     use super::*;
     use std::path::Path;
     use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -331,12 +334,11 @@ mod tests {
             let expected: Vec<&str> =
                 reference.get_splits(OffsetReferential::Original, OffsetType::Byte).iter().map(|s| s.0).collect();
             let mut cutter = Cutter::new(text.as_bytes(), self.own.steps());
-            let (mut at, mut found) = (0, Vec::new());
-            while at < text.len() {
-                let end = cutter.end(at);
-                found.push(&text[at..end]);
-                at = end;
-            }
+            let mut from = 0;
+            let found: Vec<&str> = single_ends(text, |at| cutter.end(at))
+                .into_iter()
+                .map(|end| &text[std::mem::replace(&mut from, end)..end])
+                .collect();
             assert_eq!(found, expected, "{}: {text:?}", self.name);
         }
     }
@@ -403,18 +405,14 @@ mod tests {
             "\u{e000}",
             "\u{378}",
         ];
-        let mut state = 1_u64;
-        let mut below = |n: usize| {
-            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            (state >> 33) as usize % n
-        };
+        let mut texts = Texts::default();
         for pair in pairs() {
             for _ in 0..20_000 {
                 let mut text = String::new();
-                for _ in 0..below(24) {
-                    match below(8) {
-                        0 => text.extend(char::from_u32(below(0x11_0000) as u32)),
-                        _ => text.push_str(PARTS[below(PARTS.len())]),
+                for _ in 0..texts.below(24) {
+                    match texts.below(8) {
+                        0 => text.extend(char::from_u32(texts.below(0x11_0000) as u32)),
+                        _ => text.push_str(PARTS[texts.below(PARTS.len())]),
                     }
                 }
                 pair.check(&text);

@@ -49,7 +49,7 @@ impl Block {
     }
 }
 
-/// A processor, as far as it matters here.
+/// A processor, as far as it matters here: what is written out is for any of them.
 pub(super) trait Cpu: Copy {
     /// Everything of a block but `others` and `inside`.
     fn classify(self, bytes: &[u8; BYTES]) -> Block;
@@ -67,10 +67,20 @@ pub(super) trait Cpu: Copy {
     /// # Panics
     ///
     /// If there is no room for sixteen more than are set.
-    fn places(self, bits: u64, base: u32, places: &mut [u32]) -> usize;
+    #[inline(always)]
+    fn places(self, mut bits: u64, base: u32, places: &mut [u32]) -> usize {
+        let n = bits.count_ones() as usize;
+        // Four at a time, for their number cannot be guessed.
+        for place in &mut places[..n.next_multiple_of(4)] {
+            *place = base + bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+        }
+        n
+    }
 
     /// Makes the [`name`] of each of eight pieces, given where they are cut, from the eight bytes at its beginning, and its place
     /// among a power of two; says which of them have none, one bit each.
+    #[inline(always)]
     fn names_of_eight(
         self,
         cuts: &[u32; 9],
@@ -78,20 +88,50 @@ pub(super) trait Cpu: Copy {
         power: u32,
         names: &mut [Name; 8],
         places: &mut [u32; 8],
-    ) -> u8;
+    ) -> u8 {
+        let mut without = 0;
+        for (i, cut) in cuts.windows(2).enumerate() {
+            let length = cut[1].wrapping_sub(cut[0]) as usize;
+            let word = names[i];
+            // In two halves, for a shift by all bits at once would be none.
+            let half = 4 * (length as u32 % 16);
+            let beyond = (u64::MAX << half) << half;
+            names[i] = word & !beyond | (length as u64 % 8) << 56 | apart;
+            places[i] = place(names[i], power);
+            without |= u8::from((length > BRIEF) | ((length == BRIEF) & (word as i64 <= EIGHT))) << i;
+        }
+        without
+    }
 
     /// The value whose name is `name`, or 0. A compiler makes branches of comparisons in plain code, which cannot be guessed.
     fn select(self, line: &NamedValues, name: u64) -> u64;
 
     /// The rank of a pair of symbols in a line of them, or [`NONE`].
-    fn rank(self, line: &Pairs, pair: u64) -> u32;
+    #[inline(always)]
+    fn rank(self, line: &Pairs, pair: u64) -> u32 {
+        line.0
+            .iter()
+            .fold(NONE, |rank, &slot| select_unpredictable(slot >> RANK_BITS == pair, (slot & RANK) as u32, rank))
+    }
 
     /// Which of the values are not [`is_plain`], one bit each.
-    fn rare(self, values: &[u64; 64]) -> u64;
+    #[inline(always)]
+    fn rare(self, values: &[u64; 64]) -> u64 {
+        values.iter().rev().fold(0, |rare, &value| rare << 1 | u64::from(!is_plain(value)))
+    }
 
     /// Writes the ids of eight values that are [`is_plain`], one behind the other, and what is of no meaning behind them; how many
     /// they are.
-    fn ids_of_eight(self, values: &[u64; 8], ids: &mut [u32; 16]) -> usize;
+    #[inline(always)]
+    fn ids_of_eight(self, values: &[u64; 8], ids: &mut [u32; 16]) -> usize {
+        let mut n = 0;
+        for &value in values {
+            ids[n % 16] = value as u32;
+            ids[(n + 1) % 16] = (value >> 32) as u32 & SECOND;
+            n += (value >> 62) as usize;
+        }
+        n
+    }
 }
 
 /// A brief piece: its bytes if they are eight, or else their number behind them, in the highest. No eighth byte is so low.
@@ -138,54 +178,6 @@ pub(super) fn is_plain(value: u64) -> bool {
 
 /// The bits of the second id.
 pub(super) const SECOND: u32 = u32::MAX >> 2;
-
-#[inline(always)]
-fn places(mut bits: u64, base: u32, places: &mut [u32]) -> usize {
-    let n = bits.count_ones() as usize;
-    // Four at a time, for their number cannot be guessed.
-    for place in &mut places[..n.next_multiple_of(4)] {
-        *place = base + bits.trailing_zeros();
-        bits &= bits.wrapping_sub(1);
-    }
-    n
-}
-
-#[inline(always)]
-fn names_of_eight(cuts: &[u32; 9], apart: u64, power: u32, names: &mut [Name; 8], places: &mut [u32; 8]) -> u8 {
-    let mut without = 0;
-    for (i, cut) in cuts.windows(2).enumerate() {
-        let length = cut[1].wrapping_sub(cut[0]) as usize;
-        let word = names[i];
-        // In two halves, for a shift by all bits at once would be none.
-        let half = 4 * (length as u32 % 16);
-        let beyond = (u64::MAX << half) << half;
-        names[i] = word & !beyond | (length as u64 % 8) << 56 | apart;
-        places[i] = place(names[i], power);
-        without |= u8::from((length > BRIEF) | ((length == BRIEF) & (word as i64 <= EIGHT))) << i;
-    }
-    without
-}
-
-#[inline(always)]
-fn rank(line: &Pairs, pair: u64) -> u32 {
-    line.0.iter().fold(NONE, |rank, &slot| select_unpredictable(slot >> RANK_BITS == pair, (slot & RANK) as u32, rank))
-}
-
-#[inline(always)]
-fn rare(values: &[u64; 64]) -> u64 {
-    values.iter().rev().fold(0, |rare, &value| rare << 1 | u64::from(!is_plain(value)))
-}
-
-#[inline(always)]
-fn ids_of_eight(values: &[u64; 8], ids: &mut [u32; 16]) -> usize {
-    let mut n = 0;
-    for &value in values {
-        ids[n % 16] = value as u32;
-        ids[(n + 1) % 16] = (value >> 32) as u32 & SECOND;
-        n += (value >> 62) as usize;
-    }
-    n
-}
 
 /// What needs no asking.
 #[cfg(target_arch = "x86_64")]
@@ -269,36 +261,9 @@ impl Cpu for Any {
         block
     }
 
-    fn places(self, bits: u64, base: u32, places: &mut [u32]) -> usize {
-        self::places(bits, base, places)
-    }
-
-    fn names_of_eight(
-        self,
-        cuts: &[u32; 9],
-        apart: u64,
-        power: u32,
-        names: &mut [Name; 8],
-        places: &mut [u32; 8],
-    ) -> u8 {
-        self::names_of_eight(cuts, apart, power, names, places)
-    }
-
     fn select(self, line: &NamedValues, name: u64) -> u64 {
         let each = line.names.iter().zip(&line.values);
         each.fold(0, |all, (&own, &value)| all | u64::from(own == name).wrapping_neg() & value)
-    }
-
-    fn rank(self, line: &Pairs, pair: u64) -> u32 {
-        rank(line, pair)
-    }
-
-    fn rare(self, values: &[u64; 64]) -> u64 {
-        rare(values)
-    }
-
-    fn ids_of_eight(self, values: &[u64; 8], ids: &mut [u32; 16]) -> usize {
-        ids_of_eight(values, ids)
     }
 }
 

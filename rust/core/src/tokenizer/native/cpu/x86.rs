@@ -53,23 +53,6 @@ impl Cpu for Sse2 {
     }
 
     #[inline(always)]
-    fn places(self, bits: u64, base: u32, places: &mut [u32]) -> usize {
-        super::places(bits, base, places)
-    }
-
-    #[inline(always)]
-    fn names_of_eight(
-        self,
-        cuts: &[u32; 9],
-        apart: u64,
-        power: u32,
-        names: &mut [Name; 8],
-        places: &mut [u32; 8],
-    ) -> u8 {
-        super::names_of_eight(cuts, apart, power, names, places)
-    }
-
-    #[inline(always)]
     #[allow(unsafe_code, reason = "instructions that every processor of the architecture has")]
     fn select(self, line: &NamedValues, name: u64) -> u64 {
         // SAFETY: SSE2 is part of x86-64 itself, and none of these touches memory.
@@ -84,21 +67,6 @@ impl Cpu for Sse2 {
             let both = _mm_or_si128(two(0), two(2));
             _mm_cvtsi128_si64(_mm_or_si128(both, _mm_unpackhi_epi64(both, both))) as u64
         }
-    }
-
-    #[inline(always)]
-    fn rank(self, line: &Pairs, pair: u64) -> u32 {
-        super::rank(line, pair)
-    }
-
-    #[inline(always)]
-    fn rare(self, values: &[u64; 64]) -> u64 {
-        super::rare(values)
-    }
-
-    #[inline(always)]
-    fn ids_of_eight(self, values: &[u64; 8], ids: &mut [u32; 16]) -> usize {
-        super::ids_of_eight(values, ids)
     }
 }
 
