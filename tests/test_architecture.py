@@ -45,7 +45,7 @@ PYTHON_LAYERS = [
     {"cli"},
 ]
 RUST_LAYERS = [
-    {"error", "conversation"},
+    {"error", "conversation", "threads"},
     {"record", "template", "tokenizer"},
     {"encode", "truncate"},
     {"durable", "dataset", "pack", "stats"},

@@ -12,7 +12,6 @@ from qlora_fast.config import Config
 from qlora_fast.errors import ConfigError, DataError
 from qlora_fast.preparation import Progress, Tokenizer, core_options
 
-
 _MOST_DIGITS = 18
 """Of a row that the core can count."""
 
