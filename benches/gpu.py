@@ -19,14 +19,16 @@ import numpy as np
 import torch
 
 from benches import rival
-from qlora_fast.adapter import Adapter
-from qlora_fast.data import PreparedDataset
-from qlora_fast.forward import Forward
-from qlora_fast.model import LoraSpec, add_lora, load_base, quiet_libraries
-from qlora_fast.optim import AdamW, AdamWOptions
-from qlora_fast.planning import PlanOptions, epoch_plan
-from qlora_fast.schedule import Schedule
-from qlora_fast.trainer import Hooks, Log, Trainer, TrainOptions
+from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.data.plan import PlanOptions, epoch_plan
+from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.load import load_base, quiet_libraries
+from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.train.forward import Forward
+from qlora_fast.train.optimizer import AdamW, AdamWOptions
+from qlora_fast.train.progress import Log
+from qlora_fast.train.schedule import Schedule
+from qlora_fast.train.trainer import Hooks, Trainer, TrainOptions
 
 ROOT = Path(__file__).parent.parent
 SPEC = LoraSpec(rank=16, alpha=32)
@@ -79,7 +81,7 @@ def make_data(folder: Path, rows: int) -> PreparedDataset:
     """Samples with Alpaca-like lengths (median ~75 tokens) of random ids; the last two thirds are learned."""
     sys.path.insert(0, str(ROOT / "tests"))
     from prepared import write_prepared
-    from qlora_fast.data import open_prepared
+    from qlora_fast.data.dataset import open_prepared
 
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(75), 0.6, rows), 12, 1024).astype(int)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from qlora_fast.data import PreparedDataset
+from qlora_fast.data.dataset import PreparedDataset
 
 
 @dataclass

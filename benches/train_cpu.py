@@ -17,17 +17,19 @@ import numpy as np
 import torch
 
 from benches import rival
-from qlora_fast import base_model
-from qlora_fast.adapter import Adapter
 from qlora_fast.config import load
-from qlora_fast.data import PreparedDataset
-from qlora_fast.forward import Forward
-from qlora_fast.model import LoraSpec, add_lora, load_base, quiet_libraries
-from qlora_fast.optim import AdamW, AdamWOptions
-from qlora_fast.planning import PlanOptions, epoch_plan
-from qlora_fast.preparation import prepare_config
-from qlora_fast.schedule import Schedule
-from qlora_fast.trainer import Hooks, Log, Trainer, TrainOptions
+from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.data.plan import PlanOptions, epoch_plan
+from qlora_fast.data.prepare import prepare_config
+from qlora_fast.hub import resolve
+from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.load import load_base, quiet_libraries
+from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.train.forward import Forward
+from qlora_fast.train.optimizer import AdamW, AdamWOptions
+from qlora_fast.train.progress import Log
+from qlora_fast.train.schedule import Schedule
+from qlora_fast.train.trainer import Hooks, Trainer, TrainOptions
 
 SAMPLES_PER_UPDATE = 8
 LEARNING_RATE = 1e-4
@@ -91,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"dataset={words.data}", f"max_samples={words.rows}", f"prepared_dir={folder}"]
         dataset = prepare_config(load(None, settings).config).open()
-        path = base_model.model_path(base_model.EMBEDDED)
+        path = resolve.model_path(resolve.EMBEDDED)
         curves = {"ours, packing: exact": ours(path, dataset, "exact", words.budget)}
         for batch in words.batch:
             curves[f"Trainer + PEFT, padded batches of {batch}"] = theirs(path, dataset, batch)

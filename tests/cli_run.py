@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-DATA = ROOT / "tests" / "data"
+from paths import ROOT
+
+DATA = ROOT / "tests" / "fixtures"
 
 
 @dataclass(frozen=True)

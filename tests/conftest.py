@@ -1,4 +1,4 @@
-"""Shared fixtures. Everything is made at test time or lies in tests/data; nothing is fetched."""
+"""Shared fixtures. Everything is made at test time or lies in tests/fixtures; nothing is fetched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-DATA = Path(__file__).parent / "data"
+from paths import FIXTURES
 
 # Two threads at most: the suite shares two cores with whatever else runs there.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -28,11 +28,11 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
     folder = tmp_path_factory.mktemp("model")
-    tokenizer = DATA / "tokenizer" / "tokenizer.json"
+    tokenizer = FIXTURES / "tokenizer" / "tokenizer.json"
     vocabulary = 1 + max(Tokenizer.from_file(str(tokenizer)).get_vocab().values())
     tiny.save(tiny.qwen3(vocab_size=vocabulary, max_position_embeddings=2048), folder)
     shutil.copy(tokenizer, folder)
-    template = (DATA / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
+    template = (FIXTURES / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
     settings = {"eos_token": "<|im_end|>", "chat_template": template, "tokenizer_class": "PreTrainedTokenizerFast"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder

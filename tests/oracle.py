@@ -16,7 +16,9 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-DATA = Path(__file__).parent / "data"
+from paths import FIXTURES
+
+DATA = FIXTURES
 TOKENIZER = DATA / "tokenizer" / "tokenizer.json"
 DEMO = DATA / "demo"
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qlora_fast.config import load
-from qlora_fast.data import open_prepared
-from qlora_fast.run import train
+from qlora_fast.data.dataset import open_prepared
+from qlora_fast.train.run import train
 from tiny_folder import config_file
 
 

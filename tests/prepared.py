@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from qlora_fast.data import FORMAT_VERSION, PreparedDataset, open_prepared
+from qlora_fast.data.dataset import FORMAT_VERSION, PreparedDataset, open_prepared
 
 Span = tuple[int, int]
 

@@ -52,25 +52,27 @@ def launch(world: int, *words: str | Path, limit_s: float = LIMIT_S, expected: i
     env |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
     command = [sys.executable, __file__, *map(str, words)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    ranks = [
+    distributed = [
         subprocess.Popen(command, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}, **pipes) for r in range(world)
     ]
     until = time.monotonic() + limit_s
     try:
         # A stopped process never ends: whoever is left behind is judged by the others' end.
-        outputs = [rank.communicate(timeout=max(until - time.monotonic(), 1)) for rank in ranks[: expected or world]]
+        outputs = [
+            rank.communicate(timeout=max(until - time.monotonic(), 1)) for rank in distributed[: expected or world]
+        ]
     finally:
-        for rank in ranks:
+        for rank in distributed:
             rank.kill()
-    return [Ended(rank.returncode, *output) for rank, output in zip(ranks, outputs, strict=False)]
+    return [Ended(rank.returncode, *output) for rank, output in zip(distributed, outputs, strict=False)]
 
 
 def train(prepared: Path, output: Path) -> None:
     from safetensors.torch import save_file
 
-    from qlora_fast.data import open_prepared
+    from qlora_fast.data.dataset import open_prepared
     from qlora_fast.errors import Interrupted
-    from qlora_fast.ranks import joined
+    from qlora_fast.train.distributed import joined
     from tiny_run import tiny_run
 
     data = open_prepared(prepared)
@@ -121,15 +123,15 @@ def stop_at_7(trainer: Any) -> None:
 def fail(how: str) -> None:
     import torch
 
-    from qlora_fast import ranks
     from qlora_fast.cli.console import fail as show
     from qlora_fast.errors import DataError, PeerError, QloraFastError
+    from qlora_fast.train import distributed
 
-    ranks.SILENT_S = 3.0
+    distributed.SILENT_S = 3.0
 
     who = 0 if how == "first" else 1
     try:
-        with ranks.joined() as me:
+        with distributed.joined() as me:
             if how == "first":
                 with me.in_turn():
                     raise DataError("rank 0 found no data", hint="look for it")
@@ -138,7 +140,7 @@ def fail(how: str) -> None:
                     if how == "raise":
                         raise DataError("rank 1 has read a bad row", hint="mend it")
                     os.kill(os.getpid(), signal.SIGKILL if how == "die" else signal.SIGSTOP)
-                ranks.all_reduce(torch.ones(8))
+                distributed.all_reduce(torch.ones(8))
                 time.sleep(0.01)
     except PeerError:
         sys.exit(1)

@@ -1,4 +1,7 @@
-"""The borders of docs/architecture.md, as assertions: who may import whom, who may print, what stays light."""
+"""The borders of the Python package, derived from its folders: who imports whom, who prints, what stays light.
+
+A room is a folder of ``python/qlora_fast``. Its ``__init__`` names what it may import and whether it needs torch.
+"""
 
 from __future__ import annotations
 
@@ -6,114 +9,100 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from paths import ROOT
+
 PACKAGE = ROOT / "python" / "qlora_fast"
-CORE = ROOT / "rust" / "core" / "src"
-
-# A module may import from its own layer and the layers before it.
-PYTHON_LAYERS = [
-    {"errors", "_core", "reasons"},
-    {"config"},
-    {
-        "durable",
-        "gguf_tokenizer",
-        "hub",
-        "templates",
-        "ranks",
-        "data",
-        "schedule",
-        "planning",
-        "loss",
-        "attention",
-        "lora",
-        "pissa",
-    },
-    {"base_model", "preparation", "stats", "model", "adapter", "forward", "optim", "optim_bnb", "loss_scale", "signals"}
-    | {"samples", "trackers", "footprint", "memory", "model_shapes", "duration"}
-    | {"inputs", "dataset_info", "mixture", "rows"},
-    {"evaluation", "checkpoint", "trainer", "generate", "plots", "probe"}
-    | {"sweep", "runs", "comparison", "update", "tensor_files", "serving"},
-    {"outputs", "doctor", "parts", "resume"}
-    | {"experiments", "overlay", "merge", "merge_check"}
-    | {"prep_report", "length_plot", "export", "ray", "template_check"},
-    {"run"},
-    {"scoring", "rehearsal", "merged_folder", "chat"},
-    {"cli"},
-]
-RUST_LAYERS = [
-    {"error", "conversation", "threads"},
-    {"record", "template", "tokenizer"},
-    {"encode", "truncate"},
-    {"durable", "dataset", "pack", "stats"},
-    {"prepare"},
-    {"review"},
-]
+ROOMS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FACE = {"__init__", "__main__", "errors", "atomic_io", "plots", "ray"}
+"""The modules beside the rooms: the face of the package and what every room uses."""
 
 
-def layer_of(name: str, layers: list[set[str]]) -> int:
-    found = [i for i, layer in enumerate(layers) if name in layer]
-    assert found, f"module `{name}` stands in no layer: add it to the picture"
-    return found[0]
-
-
-def python_modules() -> list[Path]:
-    return sorted(
-        p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py") or p.parent != PACKAGE
-    )
-
-
-def top_name(path: Path) -> str:
+def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-@pytest.mark.parametrize("path", python_modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_python_imports_go_down_only(path: Path) -> None:
-    own = top_name(path)
+def imported(path: Path) -> Iterator[str]:
+    """The rooms and top modules that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "qlora_fast":
-            parts = node.module.split(".")
-            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            parts = (node.module or "").split(".")
+            if parts[0] == "qlora_fast":
+                yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
-            names = [a.name.split(".")[1] for a in node.names if a.name.startswith("qlora_fast.")]
-        for name in names:
-            if name != own:
-                assert layer_of(name, PYTHON_LAYERS) <= layer_of(own, PYTHON_LAYERS), f"{own} imports {name}"
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("qlora_fast."))
 
 
-@pytest.mark.parametrize("path", sorted(CORE.rglob("*.rs")), ids=lambda p: str(p.relative_to(CORE)))
-def test_rust_imports_go_down_only(path: Path) -> None:
-    own = path.relative_to(CORE).with_suffix("").parts[0]
-    if own == "lib":
-        return
-    code = path.read_text(encoding="utf-8").split("#[cfg(test)]")[0]
-    for name in re.findall(r"crate::([a-z_]+)", code):
-        if (name != own and (CORE / f"{name}.rs").exists()) or (CORE / name).is_dir():
-            assert layer_of(name, RUST_LAYERS) <= layer_of(own, RUST_LAYERS), f"{own} uses {name}"
+@cache
+def arrows() -> dict[str, set[str]]:
+    """What each room and top module imports."""
+    found: dict[str, set[str]] = {}
+    for path in MODULES:
+        found.setdefault(room_of(path), set()).update(set(imported(path)) - {room_of(path)})
+    return found
 
 
-def test_pack_sees_lengths_only() -> None:
-    for path in (CORE / "pack").glob("*.rs"):
-        assert not re.search(r"crate::(record|template|tokenizer|encode|truncate|dataset)", path.read_text())
+def door(room: str) -> str:
+    return ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
 
 
-def test_the_core_knows_nothing_of_python() -> None:
-    assert not re.search(r"^(pyo3|numpy)", (ROOT / "rust/core/Cargo.toml").read_text(), re.MULTILINE)
+def allowed(room: str) -> set[str]:
+    listed = re.search(r"May import: ([^.]+)\.", door(room))
+    assert listed, f"{room}/__init__.py does not say what the room may import"
+    if listed[1] == "every room":
+        return {*ROOMS, *FACE, "_core"}
+    return {name.strip() for name in listed[1].split(",")}
 
 
-def test_unsafe_code_stands_in_one_audited_module() -> None:
-    assert 'unsafe_code = "deny"' in (ROOT / "Cargo.toml").read_text()
-    found = {
-        str(p.relative_to(ROOT / "rust")) for p in (ROOT / "rust").rglob("*.rs") if "allow(unsafe_code" in p.read_text()
-    }
-    assert found == {f"core/src/tokenizer/native/cpu/{file}.rs" for file in ("mod", "x86")}
+def floors() -> list[list[str]]:
+    """Rooms by the longest chain of imports below them, lowest first; fails when imports run in a circle."""
+    height: dict[str, int] = {}
+
+    def climb(room: str, above: tuple[str, ...] = ()) -> int:
+        assert room not in above, " imports ".join([*above, room])
+        if room not in height:
+            below = [name for name in arrows()[room] if name in ROOMS]
+            height[room] = 1 + max((climb(name, (*above, room)) for name in below), default=-1)
+        return height[room]
+
+    for room in ROOMS:
+        climb(room)
+    return [[r for r in ROOMS if height[r] == floor] for floor in range(max(height.values()) + 1)]
 
 
-@pytest.mark.parametrize("path", python_modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_top_holds_only_rooms_and_the_face_of_the_package() -> None:
+    assert {p.stem for p in PACKAGE.glob("*.py")} == FACE
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_what_its_door_says(room: str) -> None:
+    assert "Begin with" in door(room), "the door says where to begin reading"
+    assert arrows()[room] <= allowed(room)
+    if room != "cli":
+        assert allowed(room) <= arrows()[room], "the door lists what is not imported"
+
+
+def test_the_picture_in_the_docs_is_the_code() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = re.search(r"```rooms\n(.*?)```", text, re.DOTALL)
+    assert picture
+    assert [line.split() for line in picture[1].strip().splitlines()] == floors()[::-1]
+
+
+def test_tests_mirror_the_rooms() -> None:
+    support = {"cuda", "fixtures", "nullgpu", "reliability", "snapshots", "__pycache__"}
+    folders = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir()} - support
+    assert folders <= set(ROOMS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_console_prints_and_nothing_pickles(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
@@ -131,13 +120,14 @@ def test_only_the_console_prints_and_nothing_pickles(path: Path) -> None:
 LIGHT = {
     "import": "import qlora_fast",
     "help": "import sys; sys.argv=['qlora-fast','--help']\nfrom qlora_fast.cli import cli\ncli.main(standalone_mode=False)",
-    "prep": "import qlora_fast.cli.prep, qlora_fast.preparation, qlora_fast.data",
-    "plan": "import qlora_fast.cli.plan, qlora_fast.planning, qlora_fast.schedule",
-    "memory": "import qlora_fast.cli.memory, qlora_fast.memory, qlora_fast.model_shapes",
-    "inspect": "import qlora_fast.cli.inspect",
-    "template": "import qlora_fast.cli.template, qlora_fast.template_check",
-    "compare": "import qlora_fast.cli.compare, qlora_fast.experiments, qlora_fast.runs, qlora_fast.overlay",
-    "sweep": "import qlora_fast.cli.sweep, qlora_fast.sweep",
+    "plan": "import qlora_fast.cli.plan, qlora_fast.train.schedule",
+    "memory": "import qlora_fast.cli.memory, qlora_fast.model.memory_estimate, qlora_fast.model.shapes",
+    **{name: f"import qlora_fast.cli.{name}" for name in ("prep", "inspect", "template", "compare", "sweep")},
+    **{
+        room: "import " + ", ".join(f"qlora_fast.{room}.{p.stem}" for p in (PACKAGE / room).glob("*.py"))
+        for room in ROOMS
+        if "No torch at import" in door(room)
+    },
 }
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import click
 import pytest
 
+from paths import ROOT
 from qlora_fast.cli import COMMANDS, cli
 from qlora_fast.config import KEYS, load
 from qlora_fast.config.foreign import RULES, TRANSLATED
-from qlora_fast.memory import variants
-from qlora_fast.model_shapes import gb, guide_table, shape_of
-from qlora_fast.planning import PlanOptions, epoch_plan, split
-from qlora_fast.preparation import prepare_config
-from qlora_fast.schedule import total_updates, updates_per_epoch
+from qlora_fast.data.plan import PlanOptions, epoch_plan, split
+from qlora_fast.data.prepare import prepare_config
+from qlora_fast.model.memory_estimate import variants
+from qlora_fast.model.shapes import gb, guide_table, shape_of
+from qlora_fast.train.schedule import total_updates, updates_per_epoch
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "BENCHMARKS.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -130,7 +130,7 @@ def test_a_recipe_prepares_and_plans_the_data_it_is_for(
     assert f"(../configs/recipes/{recipe}.yaml)" in text(ROOT / "docs" / "recipes.md")
     places = [
         f"model_name_or_path={model_dir}",
-        f"dataset={ROOT / 'tests/data/demo' / data}",
+        f"dataset={ROOT / 'tests/fixtures/demo' / data}",
         f"prepared_dir={tmp_path}",
     ]
     loaded = load(path, places)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import qlora_fast
-from qlora_fast import preparation
+from qlora_fast.data import prepare
 
 
 @pytest.mark.slow
@@ -19,7 +19,7 @@ def test_a_cluster_gives_the_bytes_of_one_process(
     ray = pytest.importorskip("ray")
     from qlora_fast import ray as qlora_ray
 
-    monkeypatch.setattr(preparation, "PART_BYTES", 20_000)
+    monkeypatch.setattr(prepare, "PART_BYTES", 20_000)
     for number in range(5):
         rows = [{"instruction": f"q {number} {i}", "output": f"answer {i} " * (1 + i % 30)} for i in range(300)]
         (tmp_path / f"data{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from qlora_fast.attention import NAME
-from qlora_fast.model import LoraSpec, add_lora, quiet_libraries
+from qlora_fast.model.attention import NAME
+from qlora_fast.model.load import quiet_libraries
+from qlora_fast.model.lora import LoraSpec, add_lora
 
 # Products this small are faster on one thread, and much faster beside another busy process.
 torch.set_num_threads(1)

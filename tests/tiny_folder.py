@@ -11,7 +11,7 @@ import numpy as np
 
 from cli_run import DATA
 from qlora_fast.config import dump, load
-from qlora_fast.run import train
+from qlora_fast.train.run import train
 
 ALPACA = DATA / "demo" / "alpaca_en.json"
 

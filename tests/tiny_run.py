@@ -17,15 +17,16 @@ import torch
 from torch import nn
 
 import tiny
-from qlora_fast import checkpoint
-from qlora_fast.adapter import Adapter
-from qlora_fast.data import PreparedDataset, open_prepared
-from qlora_fast.evaluation import EvalOptions, evaluate
-from qlora_fast.forward import Forward
-from qlora_fast.optim import AdamW, AdamWOptions
-from qlora_fast.planning import PlanOptions, epoch_plan
-from qlora_fast.schedule import Schedule
-from qlora_fast.trainer import Hooks, Log, Trainer, TrainOptions
+from qlora_fast.data.dataset import PreparedDataset, open_prepared
+from qlora_fast.data.plan import PlanOptions, epoch_plan
+from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.train import checkpoint
+from qlora_fast.train.evaluate import EvalOptions, evaluate
+from qlora_fast.train.forward import Forward
+from qlora_fast.train.optimizer import AdamW, AdamWOptions
+from qlora_fast.train.progress import Log
+from qlora_fast.train.schedule import Schedule
+from qlora_fast.train.trainer import Hooks, Trainer, TrainOptions
 
 CPU = torch.device("cpu")
 

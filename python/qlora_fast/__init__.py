@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qlora_fast.config import Config
-    from qlora_fast.data import PreparedDataset, open_prepared
+    from qlora_fast.data.dataset import PreparedDataset, open_prepared
+    from qlora_fast.data.plan import plan
+    from qlora_fast.data.prepare import prepare
     from qlora_fast.errors import QloraFastError
-    from qlora_fast.planning import plan
-    from qlora_fast.preparation import prepare
 
 _HOME = {
     "Config": "config",
-    "PreparedDataset": "data",
+    "PreparedDataset": "data.dataset",
     "QloraFastError": "errors",
-    "open_prepared": "data",
-    "plan": "planning",
-    "prepare": "preparation",
+    "open_prepared": "data.dataset",
+    "plan": "data.plan",
+    "prepare": "data.prepare",
 }
 __all__ = ["Config", "PreparedDataset", "QloraFastError", "open_prepared", "plan", "prepare"]
 

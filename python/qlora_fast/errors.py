@@ -39,7 +39,7 @@ class TrainingError(QloraFastError):
 
 
 class PeerGone(QloraFastError):  # noqa: N818  what it means is found out later
-    """Another process of the run is gone. What to tell the user about it is decided by :mod:`qlora_fast.ranks`."""
+    """Another process of the run is gone. What to tell the user about it is decided by :mod:`qlora_fast.train.distributed`."""
 
     def __init__(self, message: str = "another process of the run is gone") -> None:
         super().__init__(message)

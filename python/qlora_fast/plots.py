@@ -1,35 +1,35 @@
-"""The two pictures of a run: training_loss.png and training_eval_loss.png."""
+"""Every picture that the commands draw: the losses of a run, the losses of several runs, the lengths of the data.
+
+Figures are made without pyplot, which keeps them in a global list and may want a display. Matplotlib is imported when
+something is drawn.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 Log = dict[str, float]
 Points = list[tuple[float, float]]
 _BLUE, _ORANGE, _GREY = "#1f77b4", "#d9730d", "#666666"
-
-
-def plot_losses(log_history: Sequence[Log], folder: Path, title: str) -> list[Path]:
-    """Draw what a run logged; the evaluation's picture only if there was one. Returns the files."""
-    made = []
-    train = [(e["step"], e["loss"]) for e in log_history if "loss" in e]
-    evals = [(e["step"], e["eval_loss"]) for e in log_history if "eval_loss" in e]
-    if train:
-        made.append(_plot_train(train, folder / "training_loss.png", title))
-    if evals:
-        made.append(_plot_eval(evals, train, folder / "training_eval_loss.png", title))
-    return made
+# The palette of Okabe and Ito, which readers with any colour vision can distinguish.
+_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933")
+_LINE_POINTS = 11.0
+"""Height of a label in points: labels closer than this are moved apart."""
+_BARS = 60
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Exponential moving average as LLaMA-Factory draws it: weight 1.8·(sigmoid(0.05·n) − 0.5)."""
+    """Exponential moving average with LLaMA-Factory's weight, 1.8·(sigmoid(0.05·n) − 0.5)."""
     weight = 1.8 * (1 / (1 + math.exp(-0.05 * len(values))) - 0.5)
     smoothed, last = [], values[0]
     for value in values:
@@ -38,14 +38,32 @@ def smooth(values: Sequence[float]) -> list[float]:
     return smoothed
 
 
+# One run: training_loss.png and training_eval_loss.png.
+
+
+def plot_losses(log_history: Sequence[Log], folder: Path, title: str) -> list[Path]:
+    """Draw what a run logged, the evaluation only if there was one.
+
+    Returns:
+        The files that were written.
+    """
+    curve = Curve.of("", log_history)
+    made = []
+    if curve.train:
+        made.append(_plot_train(curve.train, folder / "training_loss.png", title))
+    if curve.evals:
+        made.append(_plot_eval(curve.evals, curve.train, folder / "training_eval_loss.png", title))
+    return made
+
+
 def _plot_train(points: Points, path: Path, title: str) -> Path:
-    figure, axes = _axes(title, "training loss")
+    figure, (axes,) = _figure((8, 4.5), [title], "update", "training loss")
     _draw_train(axes, points)
-    return _save(figure, axes, path)
+    return _save_run(figure, axes, path)
 
 
 def _plot_eval(points: Points, train: Points, path: Path, title: str) -> Path:
-    figure, axes = _axes(title, "loss")
+    figure, (axes,) = _figure((8, 4.5), [title], "update", "loss")
     if train:
         _draw_train(axes, train)
     steps, losses = zip(*points, strict=True)
@@ -56,11 +74,11 @@ def _plot_eval(points: Points, train: Points, path: Path, title: str) -> Path:
     _value(axes, best, _ORANGE, below=False)
     if best != points[-1]:
         _value(axes, points[-1], _ORANGE, below=False)
-    return _save(figure, axes, path)
+    return _save_run(figure, axes, path)
 
 
 def _draw_train(axes: Axes, points: Points) -> None:
-    """The raw losses faintly, the smoothed ones over them, and the value that they end at."""
+    """The raw losses faintly, the smoothed ones over them, and the last smoothed value."""
     steps, losses = zip(*points, strict=True)
     marker = "o" if len(points) == 1 else None
     axes.plot(steps, losses, color=_BLUE, alpha=0.4, marker=marker, label="training, each log step")
@@ -69,36 +87,202 @@ def _draw_train(axes: Axes, points: Points) -> None:
     _value(axes, (steps[-1], smooth(losses)[-1]), _BLUE, below=True)
 
 
-def _axes(title: str, label: str) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    # Not pyplot: that keeps figures in a global list and may want a display.
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11, loc="left", color=_GREY)
-    axes.set_xlabel("update")
-    axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _value(axes: Axes, point: tuple[float, float], color: str, *, below: bool) -> None:
-    """Write a point's value beside it, on a white halo so that no line runs through the figures."""
-    from matplotlib.patheffects import withStroke
-
+    """Write a point's value beside it, on a white halo so that no line crosses the digits."""
     text: dict[str, Any] = {"ha": "center", "va": "top" if below else "bottom", "color": color, "fontweight": "bold"}
-    text["path_effects"] = [withStroke(linewidth=3, foreground="white")]
     offset = (0, -9 if below else 9)
-    axes.annotate(f"{point[1]:.3f}", point, textcoords="offset points", xytext=offset, zorder=4, **text)
+    axes.annotate(
+        f"{point[1]:.3f}", point, textcoords="offset points", xytext=offset, zorder=4, path_effects=_halo(), **text
+    )
 
 
-def _save(figure: Figure, axes: Axes, path: Path) -> Path:
+def _save_run(figure: Figure, axes: Axes, path: Path) -> Path:
     axes.margins(x=0.04, y=0.12)
     axes.legend(frameon=False)
     figure.savefig(path)
     return path
+
+
+# Several runs in one picture: training on the left, evaluation on the right.
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The losses that one run logged, as (update, loss) points."""
+
+    name: str
+    train: Points
+    evals: Points
+
+    @classmethod
+    def of(cls, name: str, log_history: Sequence[Log]) -> Curve:
+        train = [(e["step"], e["loss"]) for e in log_history if "loss" in e]
+        return cls(name, train, [(e["step"], e["eval_loss"]) for e in log_history if "eval_loss" in e])
+
+
+def plot_overlay(curves: Sequence[Curve], path: Path) -> Path:
+    """Draw the curves of all runs; each is labelled at its end with its name and last value."""
+    titles = ["training loss, smoothed (raw behind it)"]
+    if any(curve.evals for curve in curves):
+        titles.append("evaluation loss")
+    figure, panels = _figure((13 if len(titles) > 1 else 8, 5), titles, "update")
+    _draw_curves(panels[0], [(c.name, c.train) for c in curves], smoothed=True)
+    if len(panels) > 1:
+        _draw_curves(panels[1], [(c.name, c.evals) for c in curves], smoothed=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _draw_curves(axes: Axes, series: Sequence[tuple[str, Points]], *, smoothed: bool) -> None:
+    ends: list[tuple[str, float, float, str]] = []
+    for number, (name, points) in enumerate(series):
+        if not points:
+            continue
+        colour = _PALETTE[number % len(_PALETTE)]
+        steps, losses = (list(part) for part in zip(*points, strict=True))
+        if smoothed and len(losses) > 1:
+            axes.plot(steps, losses, color=colour, alpha=0.15, linewidth=1)
+            losses = smooth(losses)
+        marker = None if smoothed and len(losses) > 1 else "o"
+        style = "-" if number < len(_PALETTE) else "--"
+        axes.plot(steps, losses, style, color=colour, linewidth=1.8, marker=marker, markersize=4)
+        ends.append((name, steps[-1], losses[-1], colour))
+    if ends:
+        _label_ends(axes, ends)
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Names and last values in a column on the right, each as close to the height of its curve as there is room."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    gap = _LINE_POINTS * (high - low) / (axes.get_window_extent().height * 72 / axes.figure.dpi)
+    right = max(step for _, step, _, _ in ends)
+    ordered = sorted(ends, key=lambda end: end[2])
+    for (name, step, value, colour), at in zip(ordered, spread([end[2] for end in ordered], gap), strict=True):
+        line = {"arrowstyle": "-", "color": colour, "alpha": 0.35, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(
+            f"{name}  {value:.3f}",
+            xy=(step, value),
+            xytext=(1.03, at),
+            textcoords=axes.get_yaxis_transform(),
+            color=colour,
+            fontsize=9,
+            fontweight="bold",
+            va="center",
+            annotation_clip=False,
+            arrowprops=line,
+        )
+    axes.set_xlim(right=right * 1.01 if right else 1)
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move ascending heights apart until neighbours are ``gap`` apart; each cluster keeps its mean height."""
+    clusters: list[list[float]] = []
+    for height in heights:
+        clusters.append([height])
+        # A cluster is centred on the mean of its members and absorbs the one below while the two overlap.
+        while len(clusters) > 1 and _bottom(clusters[-1], gap) - _top(clusters[-2], gap) < gap:
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    return [_bottom(cluster, gap) + gap * i for cluster in clusters for i in range(len(cluster))]
+
+
+def _bottom(cluster: Sequence[float], gap: float) -> float:
+    return sum(cluster) / len(cluster) - gap * (len(cluster) - 1) / 2
+
+
+def _top(cluster: Sequence[float], gap: float) -> float:
+    return sum(cluster) / len(cluster) + gap * (len(cluster) - 1) / 2
+
+
+# The data: length_histogram.png.
+
+
+def plot_lengths(
+    lengths: NDArray[np.int64], samples: NDArray[np.int64], path: Path, *, cutoff: int, suggested: int, title: str
+) -> Path:
+    """Draw how long the samples are before truncation, and where the cutoffs lie.
+
+    Args:
+        lengths: ascending lengths in tokens, (K,).
+        samples: how many samples have each length, (K,).
+        cutoff: ``cutoff_len`` of the preparation.
+        suggested: the cutoff that the report suggests.
+        title: what was prepared; the totals are appended.
+    """
+    import numpy as np
+
+    figure, (axes,) = _figure((8, 4.5), [""], "tokens of a sample, before truncation", "samples")
+    edges = _edges(int(lengths.min()), max(int(lengths.max()), suggested))
+    counts, _ = np.histogram(lengths, edges, weights=samples)
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_BLUE, linewidth=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, counts.max() * 1.25)
+    if cutoff < edges[-1]:
+        axes.axvspan(cutoff, edges[-1], color=_ORANGE, alpha=0.12, linewidth=0, label=f"beyond cutoff_len {cutoff:,}")
+        figure.legend(frameon=False, loc="outside upper right")  # inside, it could cover bars
+    total, tokens = int(samples.sum()), int((lengths * samples).sum())
+    below = np.cumsum(samples)
+    p50, p95 = (int(lengths[np.searchsorted(below, np.ceil(q * total))]) for q in (0.50, 0.95))
+    _marker(axes, p50, f"half of the samples\nup to {p50:,}", _GREY, left=True)
+    _marker(axes, p95, f"95 %\nup to {p95:,}", _GREY, left=True)
+    _marker(axes, suggested, f"suggested\ncutoff {suggested:,}", _ORANGE, left=False)
+    axes.set_title(f"{title}: {total:,} samples, {tokens:,} tokens", fontsize=11, loc="left", color=_GREY)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_axisbelow(True)
+    figure.savefig(path)
+    return path
+
+
+def _edges(shortest: int, longest: int) -> NDArray[np.int64]:
+    """Edges of the bars in whole tokens, each bar wider by about the same factor."""
+    import numpy as np
+
+    spaced = np.geomspace(max(shortest, 1), longest + 1, _BARS + 1)
+    return np.unique(np.append(np.floor(spaced), longest + 1).astype(np.int64))
+
+
+def _marker(axes: Axes, at: int, text: str, color: str, *, left: bool) -> None:
+    axes.axvline(at, color=color, linewidth=1.2, linestyle="--")
+    axes.annotate(
+        text,
+        (at, 0.97),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        xytext=(-4 if left else 4, 0),
+        ha="right" if left else "left",
+        va="top",
+        fontsize=9,
+        color=color,
+        path_effects=_halo(),
+    )
+
+
+# What all pictures share.
+
+
+def _figure(size: tuple[float, float], titles: Sequence[str], x: str, y: str = "") -> tuple[Figure, list[Axes]]:
+    """A figure with one panel per title, in the style of all pictures."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(1, len(titles), squeeze=False)[0])
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, fontsize=11, loc="left", color=_GREY)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def _halo() -> list[Any]:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground="white")]

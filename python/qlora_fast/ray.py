@@ -18,9 +18,9 @@ from typing import Any
 
 from qlora_fast import _core
 from qlora_fast.config import Config
-from qlora_fast.data import PreparedDataset, open_prepared
+from qlora_fast.data.dataset import PreparedDataset, open_prepared
+from qlora_fast.data.prepare import core_options
 from qlora_fast.errors import ConfigError, DataError
-from qlora_fast.preparation import core_options
 
 SHARES_PER_CPU = 4
 """More shares than processors: the last ones even out what the first ones took."""
@@ -42,7 +42,7 @@ def prepare(
         settings: config keys, as for :func:`qlora_fast.prepare`.
 
     Raises:
-        ConfigError, DataError, TokenizerError, ArtifactError: see :func:`qlora_fast.preparation.prepare_config`.
+        ConfigError, DataError, TokenizerError, ArtifactError: see :func:`qlora_fast.data.prepare.prepare_config`.
     """
     try:
         import ray

@@ -16,14 +16,17 @@ from torch import Tensor, nn
 
 import tiny
 from prepared import random_dataset
-from qlora_fast import attention, checkpoint, probe
-from qlora_fast.adapter import Adapter
 from qlora_fast.config import Config
-from qlora_fast.data import PreparedDataset, Row, packed_row, padded_row
+from qlora_fast.data.batch import Row, packed_row, padded_row
+from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import TrainingError
-from qlora_fast.forward import Forward
-from qlora_fast.model import LoraSpec, Quantization, add_lora, load_base
-from qlora_fast.trainer import Trainer, check_isolation
+from qlora_fast.model import attention
+from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.load import Quantization, load_base
+from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.train import checkpoint, memory_probe
+from qlora_fast.train.forward import Forward
+from qlora_fast.train.trainer import Trainer, check_isolation
 from tiny_run import losses, tiny_run
 
 pytestmark = [
@@ -206,8 +209,8 @@ def test_the_probe_turns_checkpointing_on_where_a_row_does_not_fit(data: Prepare
     model = tiny.adapted(tiny.qwen3().to(GPU, torch.bfloat16))
     forward, adapter, row = Forward(model, GPU), Adapter(model), packed_row(data, range(40))
     state = torch.cuda.get_rng_state()
-    assert not probe.probe(Config(), forward, adapter, data, row)
+    assert not memory_probe.probe(Config(), forward, adapter, data, row)
     assert torch.equal(state, torch.cuda.get_rng_state())
     huge = torch.empty(int(torch.cuda.mem_get_info()[0] * 0.999), dtype=torch.uint8, device=GPU)
-    with pytest.raises(TrainingError, match="out of memory"), probe.explained(Config(), data, row):
+    with pytest.raises(TrainingError, match="out of memory"), memory_probe.explained(Config(), data, row):
         torch.empty_like(huge)

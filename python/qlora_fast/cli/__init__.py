@@ -1,4 +1,6 @@
-"""The command line. A command's module is imported when it is called, so that ``--help`` stays instant.
+"""The command line, one file per command. A command's module is imported when it is called: ``--help`` stays fast.
+
+May import: every room. Begin with any command, for example :mod:`~qlora_fast.cli.prep`; only ``console`` prints.
 
 Exit status: 0 done · 1 data, config or machine · 2 command line · 130 interrupted.
 """

@@ -12,7 +12,7 @@ import click
 from qlora_fast.cli import console
 
 if TYPE_CHECKING:
-    from qlora_fast.chat import Chat
+    from qlora_fast.chat.commands import Chat
 
 
 @click.command("chat", short_help="Talk to an adapter.")
@@ -70,8 +70,8 @@ def command(
         raise click.UsageError("--json needs --prompt, or questions on stdin")
 
     with console.progress(waiting=f"loading {', '.join(names)}"):
-        from qlora_fast.chat import open_chat
-        from qlora_fast.generate import Sampling
+        from qlora_fast.chat.commands import open_chat
+        from qlora_fast.chat.session import Sampling
 
         sampling = Sampling(temperature, top_p, max_new_tokens)
         chat = open_chat(
@@ -88,7 +88,7 @@ def command(
 def _one_by_one(chat: Chat, questions: list[str], as_json: bool) -> None:
     """Each question in a conversation of its own, from the same seed: no answer depends on the others. Of several adapters
     each answers."""
-    from qlora_fast.chat import BASE
+    from qlora_fast.chat.commands import BASE
 
     answers: list[dict[str, Any]] = []
     adapters = [name for name in chat.speakers if name != BASE] or [BASE]

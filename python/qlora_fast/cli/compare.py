@@ -10,8 +10,8 @@ import click
 from qlora_fast.cli import console
 
 if TYPE_CHECKING:
-    from qlora_fast.experiments import Report
-    from qlora_fast.runs import RunRecord
+    from qlora_fast.runs.read import RunRecord
+    from qlora_fast.runs.table import Report
 
 
 @click.command("compare", short_help="Runs side by side.")
@@ -42,8 +42,8 @@ def command(
     for run in runs/a runs/b; do qlora-fast evaluate $run dataset=test.json --name test; done
     qlora-fast compare runs/a runs/b --on test
     """
-    from qlora_fast import experiments
-    from qlora_fast.runs import read_runs
+    from qlora_fast.runs import table
+    from qlora_fast.runs.read import read_runs
 
     folders = list(run_folders)
     if baseline is not None and Path(baseline).resolve() not in [Path(f).resolve() for f in folders]:
@@ -52,24 +52,24 @@ def command(
     base = None
     if baseline is not None:
         base = next(run for run in runs if run.path.resolve() == Path(baseline).resolve())
-    show(experiments.report(runs, base), runs, plot, as_markdown=as_markdown, as_json=as_json)
+    show(table.report(runs, base), runs, plot, as_markdown=as_markdown, as_json=as_json)
 
 
 def show(made: Report, runs: list[RunRecord], plot: str | None, *, as_markdown: bool, as_json: bool) -> None:
     """Print a report in the form that was asked for, and draw its picture."""
-    from qlora_fast import experiments
+    from qlora_fast.runs import table
 
     if plot is not None:
-        from qlora_fast.overlay import Curve, plot_overlay
+        from qlora_fast.plots import Curve, plot_overlay
 
         plot_overlay([Curve.of(run.name, run.log_history) for run in runs], Path(plot))
         made["plot"] = plot
     if as_json:
         console.out_json(made)
     elif as_markdown:
-        console.out(experiments.markdown(made))
+        console.out(table.markdown(made))
     else:
-        console.table_out(experiments.cells(made))
+        console.table_out(table.cells(made))
         for note in made["notes"]:
             console.note(f"note: {note}")
         if plot is not None:

@@ -11,7 +11,7 @@ from qlora_fast.cli import console
 from qlora_fast.cli.words import complete_settings
 
 if TYPE_CHECKING:
-    from qlora_fast.scoring import Evaluated, Subject
+    from qlora_fast.train.evaluate_run import Evaluated, Subject
 
 
 @click.command("evaluate", short_help="Measure an adapter.")
@@ -37,11 +37,11 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
     data = [file for word in settings if word.startswith("dataset=") for file in word[8:].split(",") if file]
 
     with console.progress(waiting=f"loading {subject}"):
-        from qlora_fast import scoring
+        from qlora_fast.train import evaluate_run
 
-        who = scoring.subject_of(subject, base_only=base, settings=tuple(words))
+        who = evaluate_run.subject_of(subject, base_only=base, settings=tuple(words))
     with console.progress() as prepared, console.progress("samples") as tick:
-        done = scoring.score(
+        done = evaluate_run.score(
             who, data=data or None, name=name,
             on_prepare=prepared, on_samples=lambda n, of: tick("evaluating", n, of),
         )  # fmt: skip
@@ -61,8 +61,8 @@ def _against_adapter(who: Subject, done: Evaluated) -> dict[str, float | str] | 
     """What the adapter changes on the same samples, if its own evaluation is there already."""
     from dataclasses import asdict
 
-    from qlora_fast.comparison import Difference, compare
-    from qlora_fast.samples import FILE, read_samples
+    from qlora_fast.runs.eval_samples import FILE, read_samples
+    from qlora_fast.runs.statistics import Difference, compare
 
     if who.run is None or done.folder is None:
         return None

@@ -28,8 +28,8 @@ def command(prepared: str, to: str, packed: int | None, columns: str | None, as_
 
     docs/data.md shows how each of them reads it.
     """
-    from qlora_fast.data import open_prepared
-    from qlora_fast.export import export
+    from qlora_fast.data.dataset import open_prepared
+    from qlora_fast.data.export import export
 
     chosen = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
     with console.progress("rows") as tick:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from qlora_fast.config import Config
-    from qlora_fast.data import PreparedDataset
+    from qlora_fast.data.dataset import PreparedDataset
 
 
 @click.command("inspect", short_help="See samples as the model will.")
@@ -50,8 +50,9 @@ def command(
     from tokenizers import Tokenizer
 
     from qlora_fast.config import load
-    from qlora_fast.planning import PlanOptions
-    from qlora_fast.preparation import prepare_config, prepare_evals, tokenizer_of
+    from qlora_fast.data.plan import PlanOptions
+    from qlora_fast.data.prepare import prepare_config, prepare_evals
+    from qlora_fast.data.tokenizer import tokenizer_of
 
     files, settings = sort_words(words)
     if not files and config_file is None and not any(s.startswith("dataset=") for s in settings):
@@ -73,7 +74,7 @@ def command(
     if outside:
         raise click.BadParameter(f"sample {outside[0]}: there are {len(dataset):,}, from 0", param_hint="--sample")
     if update is not None:
-        from qlora_fast.mixture import select
+        from qlora_fast.data.selection import select
 
         # The rows of a run: what it holds out or does not draw is in none of its updates.
         train_ids = select(prepared, config, [e for _, e in evals]).train_ids
@@ -111,8 +112,8 @@ def _show_sample(dataset: PreparedDataset, decoder: Tokenizer, sample: int) -> N
 def _show_rows(config: Config, files: list[str], places: tuple[str, ...], *, as_json: bool) -> None:
     from tokenizers import Tokenizer
 
-    from qlora_fast.preparation import tokenizer_of
-    from qlora_fast.rows import look
+    from qlora_fast.data.inspect import look
+    from qlora_fast.data.tokenizer import tokenizer_of
 
     tokenizer = tokenizer_of(config)
     with console.progress() as tick:
@@ -129,7 +130,7 @@ def _show_rows(config: Config, files: list[str], places: tuple[str, ...], *, as_
 def _show_update(
     dataset: PreparedDataset, train_ids: NDArray[np.int64], options: Any, update: int, *, as_json: bool
 ) -> None:
-    from qlora_fast.planning import epoch_plan
+    from qlora_fast.data.plan import epoch_plan
 
     epoch = epoch_plan(dataset.lengths[train_ids], dataset.supervised[train_ids], options)
     updates = len(epoch.update_offsets) - 1

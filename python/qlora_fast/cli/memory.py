@@ -52,7 +52,7 @@ def command(config_file: str | None, settings: tuple[str, ...], tokens: int | No
 
 
 def _guide(tokens: int, as_json: bool) -> None:
-    from qlora_fast.model_shapes import gb, guide_table
+    from qlora_fast.model.shapes import gb, guide_table
 
     rows = guide_table(tokens)
     if as_json:
@@ -74,8 +74,8 @@ def _guide(tokens: int, as_json: bool) -> None:
 
 def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
     from qlora_fast.errors import ConfigError
-    from qlora_fast.memory import variants
-    from qlora_fast.model_shapes import gb, shape_of
+    from qlora_fast.model.memory_estimate import variants
+    from qlora_fast.model.shapes import gb, shape_of
 
     shape = shape_of(config.model_name_or_path)
     if shape is None:

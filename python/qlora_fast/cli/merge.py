@@ -10,7 +10,7 @@ import click
 from qlora_fast.cli import console
 
 if TYPE_CHECKING:
-    from qlora_fast.merged_folder import Merged
+    from qlora_fast.merge.merge import Merged
 
 
 @click.command("merge", short_help="Fold an adapter into its base.")
@@ -37,7 +37,7 @@ def command(run: Path, out: Path, base: str | None, dtype: str, check: bool, che
     would be rounded away, nothing is written. The folder has a Modelfile and a README with the commands to serve it.
     """
     with console.progress(waiting=f"loading {run}") as tick:
-        from qlora_fast.merged_folder import Options, merge_run
+        from qlora_fast.merge.merge import Options, merge_run
 
         options = Options(None if dtype == "auto" else dtype, check_dtype if check else None, base)
         merged = merge_run(run, out, options, lambda done, of: tick("merging", done, of))

@@ -12,8 +12,8 @@ from qlora_fast.cli.words import complete_settings
 
 if TYPE_CHECKING:
     from qlora_fast.config import Config
-    from qlora_fast.data import PreparedDataset
-    from qlora_fast.mixture import Selection
+    from qlora_fast.data.dataset import PreparedDataset
+    from qlora_fast.data.selection import Selection
 
 
 @click.command("plan", short_help="What a run will do.")
@@ -31,10 +31,10 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
     qlora-fast plan configs/guide/baseline.yaml --rows 5986 world_size=8 gradient_accumulation_steps=4
     """
     from qlora_fast.config import load
+    from qlora_fast.data.length_stats import padding
+    from qlora_fast.data.plan import PlanOptions, epoch_plan, longest_row_tokens, split
     from qlora_fast.errors import ConfigError
-    from qlora_fast.planning import PlanOptions, epoch_plan, longest_row_tokens, split
-    from qlora_fast.schedule import Schedule, interval, total_updates, updates_per_epoch
-    from qlora_fast.stats import padding
+    from qlora_fast.train.schedule import Schedule, interval, total_updates, updates_per_epoch
 
     config = load(config_file, settings).config
     options = PlanOptions.of(config)
@@ -90,8 +90,8 @@ def _memory(config: Config, tokens: int | None) -> dict[str, Any] | None:
     from dataclasses import asdict
 
     from qlora_fast.errors import ConfigError
-    from qlora_fast.memory import Method, estimate
-    from qlora_fast.model_shapes import shape_of
+    from qlora_fast.model.memory_estimate import Method, estimate
+    from qlora_fast.model.shapes import shape_of
 
     try:
         shape = shape_of(config.model_name_or_path)
@@ -106,8 +106,9 @@ def _memory(config: Config, tokens: int | None) -> dict[str, Any] | None:
 
 def _select(config: Config) -> tuple[PreparedDataset, Selection, int]:
     """The data, what of it is trained on, and how many rows are held out."""
-    from qlora_fast.mixture import eval_rows, select
-    from qlora_fast.preparation import prepare_config, prepare_evals, tokenizer_of
+    from qlora_fast.data.prepare import prepare_config, prepare_evals
+    from qlora_fast.data.selection import eval_rows, select
+    from qlora_fast.data.tokenizer import tokenizer_of
 
     tokenizer = tokenizer_of(config)
     with console.progress() as tick:
@@ -126,7 +127,7 @@ def _sum(report: dict[str, Any], config: Config) -> str:
 
 
 def _show(report: dict[str, Any], config: Config, shares: list[tuple[str, str]]) -> None:
-    from qlora_fast.model_shapes import gb
+    from qlora_fast.model.shapes import gb
 
     updates, warmup = report["updates"], report["warmup_updates"]
     batch = f"{config.per_device_train_batch_size} × {config.gradient_accumulation_steps} × {config.world_size}"

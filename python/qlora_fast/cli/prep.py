@@ -50,11 +50,11 @@ def command(
     qlora-fast prep data/*.jsonl --out prepared/big --shard 1/8     and 2/8, 3/8, ... at the same time
     qlora-fast prep data/*.jsonl --out prepared/big --merge
     """
-    from qlora_fast import prep_report
     from qlora_fast.cli import prep_view
     from qlora_fast.config import load
-    from qlora_fast.planning import PlanOptions
-    from qlora_fast.preparation import merge_shares, prepare_config, prepare_share
+    from qlora_fast.data import report
+    from qlora_fast.data.plan import PlanOptions
+    from qlora_fast.data.prepare import merge_shares, prepare_config, prepare_share
 
     files, settings = sort_words(words)
     if not files and config_file is None and not any(s.startswith("dataset=") for s in settings):
@@ -75,15 +75,15 @@ def command(
         return
     with console.progress() as tick:
         prepared = (merge_shares if merge else prepare_config)(config, files or None, out=out, progress=tick)
-    report = prep_report.build(prepared.report, PlanOptions.of(config))
-    report["model_name_or_path"] = config.model_name_or_path
-    kept = prep_report.keep(report, Path(report["path"]) / prep_report.FOLDER) if keep else []
+    document = report.build(prepared.report, PlanOptions.of(config))
+    document["model_name_or_path"] = config.model_name_or_path
+    kept = report.keep(document, Path(document["path"]) / report.FOLDER) if keep else []
     if as_json:
-        console.out_json(report)
+        console.out_json(document)
         return
     named = "model_name_or_path" in " ".join(settings) or config_file is not None
     model = config.model_name_or_path + ("" if named else " (embedded; name another with model_name_or_path=…)")
-    prep_view.show(report, model)
+    prep_view.show(document, model)
     if config.val_size:
         console.note("\nnote: the updates are those of all rows; `qlora-fast plan` leaves out what val_size holds out")
     for path in kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qlora_fast.cli import console
-from qlora_fast.stats import totals
+from qlora_fast.data.length_stats import totals
 
 _MOST_CUT_SHOWN = 5
 _INDENT = "    "

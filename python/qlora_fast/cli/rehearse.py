@@ -20,7 +20,7 @@ def show(config: Config, as_json: bool) -> None:
             "a rehearsal takes one process", hint="start it without the launcher; world_size=N plans for N GPUs"
         )
     with console.progress(waiting="rehearsing: a few rows are timed") as tick:
-        from qlora_fast.rehearsal import rehearse
+        from qlora_fast.train.dry_run import rehearse
 
         report = rehearse(config, tick)
     if as_json:
@@ -31,8 +31,8 @@ def show(config: Config, as_json: bool) -> None:
 
 
 def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
-    from qlora_fast.duration import spell
-    from qlora_fast.model_shapes import gb
+    from qlora_fast.model.shapes import gb
+    from qlora_fast.train.duration import spell
 
     low, high = (spell(s) for s in report["seconds"])
     rows, memory, rates = report["rows_timed"], report["memory"], report["lr"]

@@ -23,22 +23,22 @@ def command(words: tuple[str, ...], to: str | None, as_json: bool) -> None:
     qlora-fast report prepared/data-1a2b3c4d5e
     qlora-fast report prepared/data-1a2b3c4d5e --to docs per_device_train_batch_size=8 world_size=4
     """
-    from qlora_fast import prep_report
     from qlora_fast.cli import prep_view
     from qlora_fast.config import load
-    from qlora_fast.planning import PlanOptions
+    from qlora_fast.data import report
+    from qlora_fast.data.plan import PlanOptions
 
     folders, settings = sort_words(words)
     if len(folders) != 1:
         raise click.UsageError("give one prepared folder")
     folder = Path(folders[0])
-    prepared = prep_report.of_folder(folder)
+    prepared = report.of_folder(folder)
     config = load(None, [f"cutoff_len={prepared['cutoff_len']}", *settings]).config
-    report = prep_report.build(prepared, PlanOptions.of(config))
-    kept = prep_report.keep(report, Path(to) if to else folder / prep_report.FOLDER)
+    document = report.build(prepared, PlanOptions.of(config))
+    kept = report.keep(document, Path(to) if to else folder / report.FOLDER)
     if as_json:
-        console.out_json(report)
+        console.out_json(document)
     else:
-        prep_view.show(report)
+        prep_view.show(document)
     for path in kept:
         console.note(f"kept: {path}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def as_json(look: dict[str, Any], decoder: Tokenizer) -> dict[str, Any]:
     """The row with the same ``input_ids``, ``labels`` and ``tokens`` as a sample has."""
-    from qlora_fast.data import IGNORE  # it imports NumPy, and help does not need that
+    from qlora_fast.data.dataset import IGNORE  # it imports NumPy, and help does not need that
 
     ids, labels = look["input_ids"], [IGNORE] * len(look["input_ids"])
     for start, end in look["spans"]:
@@ -67,10 +67,10 @@ def _turns(look: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _remarks(look: dict[str, Any], cutoff_len: int) -> list[tuple[str, str]]:
-    from qlora_fast import reasons
+    from qlora_fast.data import drop_reasons
 
-    rows = [("repaired", str(reasons.explain(name) or name)) for name in look["repairs"]]
-    rows += [("note", str(reasons.explain(name) or name)) for name in look["notices"]]
+    rows = [("repaired", str(drop_reasons.explain(name) or name)) for name in look["repairs"]]
+    rows += [("note", str(drop_reasons.explain(name) or name)) for name in look["notices"]]
     rows += [("ignored", f"key `{name}`") for name in look["ignored_keys"]]
     if look["tokens_cut"]:
         turns = f", {look['turns_cut']:,} turns gone" if look["turns_cut"] else ""

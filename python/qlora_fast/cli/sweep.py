@@ -12,7 +12,7 @@ from qlora_fast.cli import console
 from qlora_fast.cli.words import complete_settings, sort_words
 
 if TYPE_CHECKING:
-    from qlora_fast.sweep import Member, Outcome
+    from qlora_fast.runs.sweep import Member, Outcome
 
 
 @click.command("sweep", short_help="Train several configs and compare them.")
@@ -35,8 +35,8 @@ def command(words: tuple[str, ...], output_dir: str, as_markdown: bool, as_json:
         dataset=data.json max_samples=300 val_size=48 eval_strategy=epoch per_device_train_batch_size=4 \\
         gradient_accumulation_steps=1 bf16=false --output-dir runs/guide
     """
-    from qlora_fast import experiments, sweep
-    from qlora_fast.runs import read_runs
+    from qlora_fast.runs import sweep, table
+    from qlora_fast.runs.read import read_runs
 
     configs, settings = sort_words(words)
     if not configs:
@@ -56,7 +56,7 @@ def command(words: tuple[str, ...], output_dir: str, as_markdown: bool, as_json:
         from qlora_fast.cli.compare import show
 
         runs = read_runs(finished)
-        show(experiments.report(runs), runs, str(folder / "losses.png"), as_markdown=as_markdown, as_json=as_json)
+        show(table.report(runs), runs, str(folder / "losses.png"), as_markdown=as_markdown, as_json=as_json)
     _fail_for([o for o in outcomes if not o.done])
 
 

@@ -10,7 +10,7 @@ import click
 from qlora_fast.cli import console
 
 if TYPE_CHECKING:
-    from qlora_fast.template_check import Difference, Verdict
+    from qlora_fast.data.template_check import Difference, Verdict
 
 
 @click.group("template", short_help="Chat templates: list, show, check.")
@@ -43,7 +43,8 @@ def list_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
 def show(name: str, as_json: bool) -> None:
     """Print a built-in template as the YAML that one of your own would be written in."""
-    from qlora_fast import _core, templates
+    from qlora_fast import _core
+    from qlora_fast.data import templates
 
     written = _core.written_template(name) or templates.read(name)
     if as_json:
@@ -71,8 +72,8 @@ def check(ctx: click.Context, model: str, name: str, as_json: bool) -> None:
     from dataclasses import asdict
 
     from qlora_fast.config import Config
-    from qlora_fast.preparation import tokenizer_for
-    from qlora_fast.template_check import check_template
+    from qlora_fast.data.template_check import check_template
+    from qlora_fast.data.tokenizer import tokenizer_for
 
     own, tokenizer = tokenizer_for(Config(model_name_or_path=model, template=name))
     verdicts = check_template(own, tokenizer)

@@ -42,7 +42,7 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json:
     """
     from qlora_fast.config import load
     from qlora_fast.errors import Interrupted
-    from qlora_fast.ranks import joined
+    from qlora_fast.train.distributed import joined
 
     if dry_run:
         from qlora_fast.cli import rehearse
@@ -60,7 +60,7 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json:
 
         try:
             with _watching() as watch:
-                from qlora_fast.run import Watch, train  # torch: only now that the config is known to be sound
+                from qlora_fast.train.run import Watch, train  # torch: only now that the config is known to be sound
 
                 results = train(config, Watch(*watch))
         except Interrupted:

@@ -1,4 +1,7 @@
-"""The settings of a run: one table of keys, one strict reader."""
+"""Every setting once: its name, type, limits and meaning; the one strict reader of YAML files and overrides.
+
+May import: errors, _core. Begin with :mod:`~qlora_fast.config.keys`. No torch at import.
+"""
 
 from qlora_fast.config.keys import KEYS, Config
 from qlora_fast.config.load import Loaded, Reading, Verdict, dump, examine, load, of

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from qlora_fast import base_model
 from qlora_fast.doctor.finding import Finding, State
+from qlora_fast.hub import resolve
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ def numbers() -> Iterable[Finding]:
     """bf16, fp16 or fp32."""
     import torch
 
-    from qlora_fast.model import pick_device, pick_dtype
+    from qlora_fast.model.load import pick_device, pick_dtype
 
     device = pick_device()
     chosen = str(pick_dtype("auto", device)).removeprefix("torch.")
@@ -43,8 +43,8 @@ def attention() -> Iterable[Finding]:
     """The packed attention, against the plain one, on a few samples."""
     import torch
 
-    from qlora_fast.attention import varlen_kernel
-    from qlora_fast.model import pick_device
+    from qlora_fast.model.attention import varlen_kernel
+    from qlora_fast.model.load import pick_device
 
     device = pick_device()
     if device.type != "cuda":
@@ -75,7 +75,7 @@ def _attention_error(device: torch.device, dtype: torch.dtype) -> float:
     import torch
     from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-    from qlora_fast.attention import packed_attention
+    from qlora_fast.model.attention import packed_attention
 
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, heads, 48, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
@@ -95,7 +95,7 @@ def quantization() -> Iterable[Finding]:
     """NF4 with double quantization, there and back, on every kind of device there is."""
     import torch
 
-    from qlora_fast.model import quiet_libraries
+    from qlora_fast.model.load import quiet_libraries
 
     quiet_libraries()
     try:
@@ -131,7 +131,7 @@ def tokenizer() -> Iterable[Finding]:
     from qlora_fast.errors import QloraFastError
 
     try:
-        folder = base_model.tokenizer_folder(base_model.EMBEDDED)
+        folder = resolve.tokenizer_folder(resolve.EMBEDDED)
         encoder = _core.ChatEncoder(str(folder / "tokenizer.json"), "chatml")
     except QloraFastError as error:
         yield Finding("tokenizer", "note", f"not tried, without the embedded model: {error.message}", error.hint)

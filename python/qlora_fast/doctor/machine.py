@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from qlora_fast import base_model
 from qlora_fast.doctor.finding import Finding
+from qlora_fast.hub import resolve
 
 _GB = 1e9
 _LITTLE_DISK, _NO_DISK = 10 * _GB, 0.2 * _GB
@@ -66,7 +66,7 @@ def memory() -> Iterable[Finding]:
 
 def disks() -> Iterable[Finding]:
     hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    places = {"outputs (here)": Path.cwd(), "cache": base_model.cache_dir(), "hub cache": hub}
+    places = {"outputs (here)": Path.cwd(), "cache": resolve.cache_dir(), "hub cache": hub}
     for name, wanted in places.items():
         there = _existing(wanted)
         free = shutil.disk_usage(there).free

@@ -1,0 +1,178 @@
+"""A conversation with a model and its adapter: the prompt is encoded exactly as the training data was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from tokenizers import Tokenizer as Decoder
+from torch import nn
+
+from qlora_fast.data.tokenizer import Tokenizer
+from qlora_fast.errors import ArtifactError, DataError
+from qlora_fast.model.load import Quantization, bitsandbytes_config, quiet_libraries, refuse_out_of_reach
+
+
+class Turn(TypedDict):
+    """One message: ``role`` (system, user or assistant) and ``content``."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen: temperature 0 takes the most likely one."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+
+
+@dataclass(slots=True)
+class ChatSession:
+    """The turns so far, and what is needed for the next one.
+
+    Attributes:
+        limit: tokens that the model can read at all; None if it does not say.
+        generated: tokens of the last answer. stopped: why it ended: ``stop``, ``length`` or ``interrupted``.
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    enable_thinking: bool = False
+    turns: list[Turn] = field(default_factory=list)
+    limit: int | None = None
+    generated: int = 0
+    stopped: str = ""
+    _encoder: Any = None
+    _decoder: Any = None
+
+    def __post_init__(self) -> None:
+        self.speak_through(self.tokenizer)
+
+    def speak_through(self, tokenizer: Tokenizer) -> None:
+        """Use this tokenizer and its template from the next turn on."""
+        self.tokenizer = tokenizer
+        self._encoder = tokenizer.encoder()
+        self._decoder = Decoder.from_file(tokenizer.file)
+
+    def reply(self, text: str, sampling: Sampling) -> Iterator[str]:
+        """Answer ``text``, in pieces as they come; what was said is remembered, also when the caller stops listening.
+
+        Raises:
+            DataError: the conversation is longer than what the model can read; the turn is taken back.
+        """
+        self.turns.append({"role": "user", "content": text})
+        conversation = json.dumps({"messages": self.turns})
+        prompt = self._encoder.encode(conversation, add_generation_prompt=True, enable_thinking=self.enable_thinking)[0]
+        if self.limit is not None and len(prompt) >= self.limit:
+            self.turns.pop()
+            raise DataError(
+                f"the conversation has {len(prompt):,} tokens, the model reads {self.limit:,}",
+                hint="/clear forgets it; or ask something shorter",
+            )
+        shown, self.generated, self.stopped = "", 0, "interrupted"
+        try:
+            for piece in self._pieces(self._generate(prompt.tolist(), sampling)):
+                shown += piece
+                yield piece
+        finally:
+            self.turns.append({"role": "assistant", "content": shown})
+
+    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
+        """Text up to the first stop token. A character that is spread over several tokens is shown when it is whole."""
+        stops = set(self._encoder.stop_ids())
+        ids: list[int] = []
+        shown = ""
+        for token in tokens:
+            if token in stops:
+                self.stopped = "stop"
+                break
+            ids.append(token)
+            self.generated = len(ids)
+            whole = self._decoder.decode(ids, skip_special_tokens=False)
+            if not whole.endswith("\ufffd"):
+                yield whole[len(shown) :]
+                shown = whole
+        else:
+            self.stopped = "length"
+        # Half a character at the very end stays half: it is shown as what it is.
+        rest = self._decoder.decode(ids, skip_special_tokens=False)[len(shown) :]
+        if rest:
+            yield rest
+
+    @torch.no_grad()
+    def _generate(self, prompt: list[int], sampling: Sampling) -> Iterator[int]:
+        device = next(self.model.parameters()).device
+        ids, cache = torch.tensor([prompt], device=device), None
+        room = sampling.max_new_tokens if self.limit is None else self.limit - len(prompt)
+        for _ in range(min(sampling.max_new_tokens, room)):
+            out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = out.past_key_values
+            token = _choose(out.logits[0, -1].float(), sampling)
+            yield token
+            ids = torch.tensor([[token]], device=device)
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling) -> int:
+    """Greedy, or nucleus sampling (Holtzman et al. 2019)."""
+    if sampling.temperature <= 0:
+        return int(logits.argmax())
+    probabilities, order = torch.softmax(logits / sampling.temperature, dim=-1).sort(descending=True)
+    outside = probabilities.cumsum(0) - probabilities > sampling.top_p
+    return int(order[torch.multinomial(probabilities.masked_fill(outside, 0.0), 1)])
+
+
+def load_chat_model(
+    base: str,
+    adapters: Mapping[str, Path],
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: Quantization | None = None,
+) -> nn.Module:
+    """The base model with a key-value cache, and the adapters side by side on it; the first one speaks.
+
+    Raises:
+        ArtifactError: the base or an adapter cannot be loaded.
+    """
+    quiet_libraries()
+    refuse_out_of_reach(base)
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    if quantization is not None:
+        arguments |= {"quantization_config": bitsandbytes_config(quantization, dtype), "device_map": {"": str(device)}}
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(base, **arguments)
+    except (OSError, ValueError, ImportError) as error:
+        raise ArtifactError(f"cannot load the model `{base}`: {str(error).splitlines()[0]}") from error
+    model = model if quantization is not None else model.to(device)
+    for number, (name, folder) in enumerate(adapters.items()):
+        try:
+            if number == 0:
+                model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+            else:
+                model.load_adapter(str(folder), adapter_name=name)  # type: ignore[operator]
+        except (OSError, ValueError, RuntimeError) as error:
+            problem = str(error).strip().splitlines()[0]
+            raise ArtifactError(
+                f"the adapter `{folder}` does not go on `{base}`: {problem}",
+                hint="adapters that are swapped in one chat must be of the same base model",
+            ) from error
+    return model.eval()
+
+
+def use_adapter(model: nn.Module, name: str | None) -> None:
+    """Let this adapter speak from now on; None for the base alone."""
+    layers: Any = model.base_model
+    if name is None:
+        layers.disable_adapter_layers()
+        return
+    layers.enable_adapter_layers()
+    model.set_adapter(name)  # type: ignore[operator]

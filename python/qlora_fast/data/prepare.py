@@ -1,0 +1,233 @@
+"""The front of the data path: from a config to a prepared dataset, named by a fingerprint of all its inputs.
+
+``qlora-fast prep`` and ``qlora-fast train`` both call :func:`prepare_config`; the second finds what the first made.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qlora_fast import _core
+from qlora_fast.config import Config, of
+from qlora_fast.data import drop_reasons, sources
+from qlora_fast.data.sources import Dataset
+from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
+from qlora_fast.errors import ConfigError, DataError
+from qlora_fast.hub import resolve
+
+if TYPE_CHECKING:
+    from qlora_fast.data.dataset import PreparedDataset
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+PART_BYTES: int | None = None
+"""Size of the parts of a preparation; None is the core's own. Only tests set it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared dataset on disk and the report of its making."""
+
+    path: Path
+    report: dict[str, Any] = field(repr=False)
+    datasets: list[Dataset] = field(default_factory=list, repr=False)
+
+    def open(self) -> PreparedDataset:
+        from qlora_fast.data.dataset import open_prepared  # NumPy takes longer to import than small data to prepare
+
+        return open_prepared(self.path)
+
+
+def prepare_config(
+    config: Config,
+    data: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    tokenizer: Tokenizer | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Prepare ``data`` (default: the config's dataset), or go on where a killed process was, or find it prepared.
+
+    Args:
+        out: the folder to write; default ``prepared_dir/NAME-FINGERPRINT``.
+        progress: called with (stage, bytes done, bytes in all) a few times a second.
+
+    Raises:
+        DataError: a file is missing, broken, or nothing of it can be trained on.
+        TokenizerError: the tokenizer or the template does not fit.
+        ArtifactError: ``out`` is there and is something else.
+    """
+    datasets, tokenizer = _datasets(config, data), tokenizer or tokenizer_of(config)
+    with _mends():
+        report = _core.prepare(_options(config, datasets, out, tokenizer), progress)
+    return _prepared(report, datasets, tokenizer.template_note)
+
+
+@contextmanager
+def _mends() -> Iterator[None]:
+    """Where a row's fault ends the work, say in words what it is: the core knows it by its name only."""
+    try:
+        yield
+    except DataError as error:
+        found = drop_reasons.explain_any(error.message)
+        if found is not None:
+            error.hint = f"{error.hint}\n{found}" if error.hint else str(found)
+        raise
+
+
+def prepare_evals(
+    config: Config, *, tokenizer: Tokenizer | None = None, progress: Progress | None = None
+) -> list[tuple[str, Prepared]]:
+    """Each dataset of ``eval_dataset`` by itself, with its name."""
+    tokenizer = tokenizer or tokenizer_of(config)
+    return [
+        (name, prepare_config(config, [name], tokenizer=tokenizer, progress=progress))
+        for name in dict.fromkeys(config.eval_dataset)
+    ]
+
+
+def prepare_share(
+    config: Config,
+    data: Sequence[str] | None = None,
+    *,
+    number: int,
+    count: int,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Make one of ``count`` shares of the same work (the first is number 1), for :func:`merge_shares` to join.
+
+    Shares can run at the same time, on any machines that see the same files and the same ``out``.
+
+    Raises:
+        DataError, TokenizerError, ArtifactError: see :func:`prepare_config`.
+    """
+    report: dict[str, Any] = json.loads(
+        _core.prepare_share(core_options(config, data, out=out), number, count, progress)
+    )
+    return report
+
+
+def merge_shares(
+    config: Config,
+    data: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Join what shares have made: only names and counts, no data is read. The bytes are those of one process.
+
+    Raises:
+        ArtifactError: a share is missing.
+    """
+    datasets = _datasets(config, data)
+    with _mends():
+        report = _core.merge(_options(config, datasets, out), progress)
+    return _prepared(report, datasets)
+
+
+def core_options(
+    config: Config,
+    data: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> str:
+    """Everything that the core has to know of a preparation, as JSON.
+
+    Raises:
+        DataError, TokenizerError: see :func:`prepare_config`.
+    """
+    return _options(config, _datasets(config, data), out, tokenizer)
+
+
+def _datasets(config: Config, data: Sequence[str] | None) -> list[Dataset]:
+    return sources.resolve(config.dataset if data is None else data, config.dataset_dir)
+
+
+def _options(
+    config: Config, datasets: list[Dataset], out: str | Path | None, tokenizer: Tokenizer | None = None
+) -> str:
+    tokenizer = tokenizer or tokenizer_of(config)
+    _check_placeholders(datasets, config.variables)
+    options: dict[str, Any] = {
+        "data": [file for dataset in datasets for file in dataset.options()],
+        "format": config.format,
+        "variables": config.variables,
+        "tokenizer": tokenizer.file,
+        "template": tokenizer.template,
+        "default_system": tokenizer.default_system,
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+        "cutoff_len": config.cutoff_len,
+        "truncation": config.truncation,
+        "train_on_prompt": config.train_on_prompt,
+        "mask_history": config.mask_history,
+        "max_samples": config.max_samples,
+        "deduplicate": config.deduplicate,
+        "engine": config.engine,
+        "threads": config.threads,
+        "strict": config.strict,
+        "cache": str(resolve.cache_dir()),
+        "out": "",
+    }
+    if PART_BYTES is not None:
+        options["part_bytes"] = PART_BYTES
+    if out is None:
+        fingerprint = _core.fingerprint(json.dumps(options))
+        stem = "+".join(dict.fromkeys(_stem(dataset) for dataset in datasets))
+        out = Path(config.prepared_dir) / f"{stem[:60]}-{fingerprint[:10]}"
+    options["out"] = str(out)
+    return json.dumps(options)
+
+
+def _prepared(report: str, datasets: list[Dataset], template_note: str | None = None) -> Prepared:
+    read: dict[str, Any] = json.loads(report)
+    return Prepared(Path(read["path"]), {**read, "template_note": template_note}, datasets)
+
+
+def prepare(
+    data: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> PreparedDataset:
+    """Prepare files for training and open the result: ``prepare("data.json", cutoff_len=1024)``.
+
+    ``settings`` are config keys (see docs); ``model_name_or_path`` decides tokenizer and template.
+
+    Raises:
+        ConfigError, DataError, TokenizerError, ArtifactError: see :func:`prepare_config`.
+    """
+    files = [str(data)] if isinstance(data, str | Path) else [str(f) for f in data]
+    config = of(dataset=files, **settings)
+    return prepare_config(config, out=out, progress=progress).open()
+
+
+def _stem(dataset: Dataset) -> str:
+    """A short name of a dataset, for its folder."""
+    stem = "stdin" if dataset.name == "-" else Path(dataset.files[0]).stem
+    if len(dataset.files) > 1:
+        stem = Path(dataset.name).stem if "*" not in dataset.name else Path(dataset.files[0]).parent.name or stem
+    return re.sub(r"[^\w.-]", "_", stem)
+
+
+def _check_placeholders(datasets: Sequence[Dataset], variables: Mapping[str, str]) -> None:
+    """The embedded identity data means nothing while its placeholders are not filled."""
+    missing = [name for name in ("name", "author") if name not in variables]
+    files = [Path(f) for dataset in datasets for f in dataset.files]
+    if missing and any(f.name == "identity.json" and f.parent.name == "assets" for f in files):
+        raise ConfigError(
+            f"the identity dataset needs {' and '.join(missing)}",
+            hint="say who the model shall be: `variables: {name: Kestrel, author: Harbour Lab}`",
+        )

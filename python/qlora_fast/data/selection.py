@@ -1,0 +1,150 @@
+"""Which samples a run learns from, and which it is evaluated on: drawn, held out, then mixed. No torch.
+
+::
+
+    datasets ─▶ num_samples ─▶ hold out val_size ─▶ mix_strategy ─▶ ids to train on
+                               (whole questions, where rows were de-duplicated)
+
+What is held out is taken before anything is repeated, so no row is ever on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qlora_fast import _core
+from qlora_fast.config import Config
+from qlora_fast.data.prepare import Prepared
+from qlora_fast.errors import DataError
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What became of one dataset.
+
+    Attributes:
+        rows: samples it has (or, with num_samples, that were drawn).
+        held_out: of these, kept for evaluation.
+        left_out: of these, not trained on because their question is in eval_dataset.
+        taken: samples of an epoch that come from it.
+        repeated: of these, how many are there a second time or more often.
+        unused: samples that no epoch sees.
+    """
+
+    name: str
+    rows: int
+    held_out: int
+    left_out: int
+    taken: int
+    repeated: int
+    unused: int
+
+    def __str__(self) -> str:
+        words = [f"{self.taken:,} of {self.rows:,} rows"]
+        if self.repeated:
+            words.append(f"{self.repeated:,} of them repeated")
+        words += [
+            f"{count:,} {what}"
+            for count, what in (
+                (self.held_out, "held out"),
+                (self.left_out, "left out: their question is in eval_dataset"),
+                (self.unused, "unused"),
+            )
+            if count
+        ]
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Sample ids to train on (one may stand there more than once) and to evaluate on, and what became of each dataset."""
+
+    train_ids: Ids
+    eval_ids: Ids
+    shares: list[Share]
+
+    @property
+    def report(self) -> list[dict[str, object]]:
+        return [asdict(share) for share in self.shares]
+
+
+def select(prepared: Prepared, config: Config, evals: Sequence[Prepared] = ()) -> Selection:
+    """Draw, hold out and mix the samples of ``prepared`` as the config says: a pure function of these.
+
+    Args:
+        evals: the prepared eval_dataset. Where rows were de-duplicated, a question of theirs is not trained on.
+
+    Raises:
+        DataError: a dataset has nothing to train on. ConfigError: val_size or interleave_probs do not fit.
+    """
+    dataset = prepared.open()
+    groups = dataset.by_dataset()
+    seed, questions = config.seed, dataset.questions
+    drawn = {name: _draw(ids, _wanted(prepared, name, config), seed) for name, ids in groups.items()}
+    pool = np.sort(np.concatenate([np.unique(ids) for ids in drawn.values()]))
+    held = np.zeros(len(dataset), dtype=np.bool_)
+    # Equal questions are told by a hash; without one every row is a question of its own.
+    _, eval_at = _core.split(len(pool), config.val_size, seed, None if questions is None else questions[pool])
+    held[pool[eval_at]] = True
+    known = _questions(evals)
+    left = np.zeros_like(held) if questions is None or known is None else np.isin(questions, known) & ~held
+
+    names = list(drawn)
+    sides = [ids[~(held | left)[ids]] for ids in drawn.values()]
+    for name, side in zip(names, sides, strict=True):
+        if not len(side) and (config.mix_strategy != "concat" or not any(len(s) for s in sides)):
+            raise DataError(
+                f"nothing of `{name}` is left to train on",
+                hint="all its rows are held out, or their questions are in eval_dataset; leave it out of `dataset`",
+            )
+    taken = _core.mix([len(s) for s in sides], list(config.interleave_probs), config.mix_strategy, seed)
+    chosen = [side[at] for side, at in zip(sides, taken, strict=True)]
+    shares = []
+    for name, side, ids in zip(names, sides, chosen, strict=True):
+        rows, distinct = np.unique(drawn[name]), len(np.unique(ids))
+        shares.append(
+            Share(
+                name=name,
+                rows=len(rows),
+                held_out=int(held[rows].sum()),
+                left_out=int(left[rows].sum()),
+                taken=len(ids),
+                repeated=len(ids) - distinct,
+                unused=len(np.unique(side)) - distinct,
+            )
+        )
+    return Selection(np.sort(np.concatenate(chosen)), np.flatnonzero(held), shares)
+
+
+def eval_rows(prepared: Prepared, config: Config) -> Ids:
+    """The samples of a dataset of eval_dataset: all, or as many as its num_samples draws."""
+    dataset = prepared.open()
+    groups = dataset.by_dataset()
+    drawn = [np.unique(_draw(ids, _wanted(prepared, name, config), config.seed)) for name, ids in groups.items()]
+    return np.sort(np.concatenate(drawn))
+
+
+def _wanted(prepared: Prepared, name: str, config: Config) -> int | None:
+    """Rows to draw from a dataset: its num_samples, of which max_samples takes the first."""
+    count = next((d.num_samples for d in prepared.datasets if d.name == name), None)
+    return count if count is None or config.max_samples is None else min(count, config.max_samples)
+
+
+def _draw(ids: Ids, count: int | None, seed: int) -> Ids:
+    """``count`` of these at random, in their order; what goes beyond their number is drawn again."""
+    if count is None or not len(ids):
+        return ids
+    passes, rest = divmod(count, len(ids))
+    _, some = _core.split(len(ids), float(rest), seed)
+    return np.sort(np.concatenate([np.tile(ids, passes), ids[some]]))
+
+
+def _questions(evals: Sequence[Prepared]) -> Ids | None:
+    columns = [questions for prepared in evals if (questions := prepared.open().questions) is not None]
+    return np.concatenate(columns) if columns else None

@@ -1,0 +1,165 @@
+"""What a dataset's name stands for: files, a glob, a folder, standard input, an entry of dataset_info.json.
+
+What a file holds (JSON, JSONL, Parquet, packed or not) is the core's to find out, by its first bytes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import glob
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from qlora_fast.data import dataset_info
+from qlora_fast.errors import DataError
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = ("identity", "general")
+"""Datasets that come with the package (assets/NOTICE says from where)."""
+_SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
+_PACKED = (".gz", ".zst")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One dataset of a run: its name, its files, how they are laid out, how many rows are drawn from it.
+
+    Attributes:
+        shown: what reports call its file, if not by its path.
+        num_samples: rows to draw at random (LLaMA-Factory's num_samples); None: all.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    layout: dict[str, Any] = field(default_factory=dict)
+    shown: str | None = None
+    num_samples: int | None = None
+
+    def options(self) -> list[dict[str, Any]]:
+        """The files as the core takes them."""
+        # A random draw is made from the whole dataset, so its first rows are no substitute.
+        whole = {"max_samples": False} if self.num_samples is not None else {}
+        named = {"name": self.shown} if self.shown is not None else {}
+        return [{"path": f, "dataset": self.name, "layout": self.layout, **named, **whole} for f in self.files]
+
+
+def resolve(names: Sequence[str], folder: str = ".") -> list[Dataset]:
+    """The datasets that these names stand for, in their order; a name that is given twice is told apart by #2.
+
+    Raises:
+        DataError: a name stands for nothing, or for something that is not read.
+    """
+    found: list[Dataset] = []
+    seen: dict[str, int] = {}
+    files: set[Path] = set()
+    for name in names:
+        dataset = _resolve_one(name, Path(folder))
+        count = seen[name] = seen.get(name, 0) + 1
+        if count > 1:
+            dataset = Dataset(f"{name}#{count}", dataset.files, dataset.layout, dataset.shown, dataset.num_samples)
+        found.append(dataset)
+        for file in map(Path, dataset.files):
+            if file.resolve() in files:
+                log.warning("`%s` is given twice: each of its rows counts twice", file)
+            files.add(file.resolve())
+    return found
+
+
+def _resolve_one(name: str, folder: Path) -> Dataset:
+    if name == "-":
+        return Dataset("-", (_standard_input(),), shown="-")
+    entry = dataset_info.find(name, folder)
+    if entry is not None:
+        if not entry.path.exists():
+            raise DataError(
+                f"dataset `{name}` of `{folder / dataset_info.FILE}` has no file `{entry.path}`",
+                hint=_beside(entry.path),
+            )
+        return Dataset(name, _files(entry.path), entry.layout, num_samples=entry.num_samples)
+    path = folder / name
+    if path.is_file() or path.is_dir():
+        return Dataset(name, _files(path))
+    if glob.has_magic(name):
+        found = (Path(f) for f in glob.glob(str(path), recursive=True))
+        matches = sorted(str(f) for f in found if f.is_file() and f.name != dataset_info.FILE)
+        if not matches:
+            raise DataError(f"no file matches `{path}`", hint=_beside(path))
+        return Dataset(name, tuple(matches))
+    if name in EMBEDDED:
+        return Dataset(name, (str(Path(__file__).parent / "assets" / f"{name}.json"),))
+    raise _nothing(name, folder)
+
+
+def _files(path: Path) -> tuple[str, ...]:
+    """A file, or the data files of a folder in the order of their names; what else lies there is named."""
+    if not path.is_dir():
+        return (str(path),)
+    entries = sorted(path.iterdir())
+    files = [p for p in entries if p.is_file() and _is_data(p)]
+    if not files:
+        raise DataError(
+            f"no data file in the folder `{path}`",
+            hint=f"files there must end in {', '.join(_SUFFIXES)}, or these and .gz or .zst",
+        )
+    others = [p.name for p in entries if p not in files and not p.name.startswith(".")]
+    if others:
+        log.warning("not read in `%s`: %s", path, ", ".join(others[:8]) + (", …" if len(others) > 8 else ""))
+    return tuple(map(str, files))
+
+
+def _is_data(path: Path) -> bool:
+    stem = path.with_suffix("") if path.suffix in _PACKED else path
+    return stem.suffix in _SUFFIXES and path.name != dataset_info.FILE
+
+
+@cache
+def _standard_input() -> str:
+    """All of standard input, in a file that is removed at the end: it can be read only once, and is hashed first."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DataError(
+            "several processes cannot share one standard input",
+            hint="write the data to a file and give its name",
+        )
+    if sys.stdin is None or sys.stdin.isatty():
+        raise DataError(
+            "there is nothing on standard input", hint="pipe data into it: `zcat data.json.gz | qlora-fast prep -`"
+        )
+    with tempfile.NamedTemporaryFile(prefix="qlora-fast-stdin-", delete=False) as file:
+        atexit.register(Path(file.name).unlink, missing_ok=True)
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    return file.name
+
+
+def _nothing(name: str, folder: Path) -> DataError:
+    path = folder / name
+    listed = dataset_info.names(folder)
+    near = get_close_matches(name, [*listed, *EMBEDDED], n=1)
+    if near:
+        return DataError(f"no data file or dataset `{name}` in `{folder}`", hint=f"did you mean `{near[0]}`?")
+    if listed and not path.suffix:
+        shown = ", ".join(listed[:8]) + (", …" if len(listed) > 8 else "")
+        return DataError(f"no dataset `{name}` in `{folder / dataset_info.FILE}`", hint=f"it lists {shown}")
+    if not path.suffix and name in dataset_info.names(folder / "data"):
+        return DataError(
+            f"no data file `{path}`", hint=f"`{name}` is listed in `{folder / 'data'}`: dataset_dir={folder / 'data'}"
+        )
+    return DataError(f"no data file `{path}`", hint=_beside(path))
+
+
+def _beside(path: Path) -> str:
+    parent = path.parent
+    near = sorted(p.name for p in parent.iterdir() if _is_data(p)) if parent.is_dir() else []
+    if not near:
+        return f"embedded datasets: {', '.join(EMBEDDED)}"
+    close = get_close_matches(path.name, near, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"data files there: {', '.join(near[:6])}"

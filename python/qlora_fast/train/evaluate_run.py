@@ -1,0 +1,194 @@
+"""Evaluate what a finished run left: its adapter, or its base model alone, on its held-out rows or on other data.
+
+The same rows, the same template, the same arithmetic as the evaluations during training, so that the figures can stand
+side by side with theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from qlora_fast import atomic_io
+from qlora_fast.config import Config, load
+from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.data.prepare import Progress as PrepareProgress
+from qlora_fast.data.prepare import prepare_config
+from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
+from qlora_fast.errors import ArtifactError, ConfigError
+from qlora_fast.hub import resolve
+from qlora_fast.model.fused_lora import fuse
+from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
+from qlora_fast.runs.adapter_card import check_tokenizer, no_adapter, read_card
+from qlora_fast.runs.eval_samples import FILE, sample_id, write_samples
+from qlora_fast.runs.read import EVALUATIONS
+from qlora_fast.train.evaluate import EvalOptions, by_source, evaluate
+from qlora_fast.train.forward import Forward
+from qlora_fast.train.setup import load_data
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is evaluated: an adapter (or none) on a base model, how it was trained, and the run that it is of."""
+
+    config: Config
+    adapter: Path | None
+    run: Path | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The figures, and where they were written (None: the subject has no folder of ours)."""
+
+    results: dict[str, Any]
+    folder: Path | None
+
+
+def subject_of(name: str, *, base_only: bool, settings: tuple[str, ...] = ()) -> Subject:
+    """A run's folder, a folder inside it (best, last, checkpoint-N), a lone adapter, or a base model's name.
+
+    Raises:
+        ArtifactError: an adapter that does not say which base it belongs to.
+    """
+    folder = Path(name)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return Subject(load(None, (f"model_name_or_path={name}", *settings)).config, None, None, name)
+    run = next((f for f in (folder, folder.resolve().parent) if (f / "run.json").is_file()), None)
+    if run is not None:
+        config = load(run / "config.yaml", settings).config
+    else:
+        card = read_card(folder)
+        config = load(
+            None, (f"model_name_or_path={card['base_model']}", f"template={card['template']}", *settings)
+        ).config
+        if not any(word.startswith("default_system=") for word in settings):
+            config = replace(config, default_system=card["default_system"])
+    if not base_only and not (folder / "adapter_config.json").is_file():
+        raise no_adapter(folder)
+    return Subject(config, None if base_only else folder, run, f"{folder.name}{' (base)' if base_only else ''}")
+
+
+def score(
+    subject: Subject,
+    *,
+    data: list[str] | None = None,
+    name: str | None = None,
+    on_prepare: PrepareProgress | None = None,
+    on_samples: Callable[[int, int], None] = lambda *_: None,
+) -> Evaluated:
+    """Evaluate, and keep the figures beside the run.
+
+    Args:
+        data: files to evaluate on; default what the run held out.
+        name: of this evaluation, for ``compare --on``; default the name of the first file.
+
+    Raises:
+        QloraFastError: anything that a user can mend.
+    """
+    config = subject.config
+    tokenizer = tokenizer_of(config)
+    if subject.adapter is not None and (subject.adapter / "qlora_fast.json").is_file():
+        digest = resolve.digest(tokenizer.folder / "tokenizer.json")
+        check_tokenizer(read_card(subject.adapter), digest, config.model_name_or_path)
+    dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare)
+    device = pick_device()
+    model = _model(subject, device)
+    packed = config.packing in ("exact", "dense")
+    options = EvalOptions(config.per_device_eval_batch_size, config.row_budget, packed, accuracy=True)
+    scores: list[NDArray[np.float64]] = []
+    results: dict[str, Any] = evaluate(
+        Forward(model, device), dataset, indices, options,
+        on_samples=lambda *both: scores.extend(both), on_row=lambda done: on_samples(done, len(indices)),
+        groups=by_source(dataset, indices, data or config.eval_dataset),
+    )  # fmt: skip
+    results |= {"eval_samples": len(indices), "evaluated": subject.name, "data": dataset.fingerprint}
+    results["trained_on"] = trained_on
+    folder = _folder(subject, data, name)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_samples(folder / FILE, dataset, indices, *scores)
+        # The results of a run stay what its training said; a further evaluation has a folder of its own.
+        if folder != subject.run or not (folder / "eval_results.json").is_file():
+            atomic_io.write_text(folder / "eval_results.json", json.dumps(results, indent=2))
+    return Evaluated(results, folder)
+
+
+def _rows(
+    subject: Subject, tokenizer: Tokenizer, data: list[str] | None, progress: PrepareProgress | None
+) -> tuple[PreparedDataset, NDArray[np.int64], int | None]:
+    """What is evaluated on, and how many of it the run was trained on (None: it cannot be known)."""
+    config, trained = subject.config, None
+    if subject.run is not None:
+        try:
+            trained = load_data(config, tokenizer, progress)
+        except (OSError, ArtifactError, ConfigError) as error:
+            if data is None:
+                raise
+            log.warning("the run's own data cannot be read (%s): rows that it was trained on are not noticed", error)
+    if data is None:
+        if subject.run is None or trained is None:
+            raise ConfigError(f"`{subject.name}` has no held-out rows of its own", hint="give data: dataset=FILE")
+        _check_unchanged(subject.run, trained.train.fingerprint)
+        if trained.evals is None or not len(trained.eval_ids):
+            raise ConfigError(f"`{subject.run}` held nothing out", hint="give data: dataset=FILE")
+        return trained.evals, trained.eval_ids, 0
+    dataset = prepare_config(config, data, tokenizer=tokenizer, progress=progress).open()
+    if not len(dataset):
+        raise ConfigError(f"nothing of {', '.join(data)} can be evaluated on", hint="`qlora-fast prep` says why")
+    if trained is None:
+        return dataset, np.arange(len(dataset)), None
+    learned = {sample_id(trained.train, i) for i in trained.train_ids.tolist()}
+    overlap = sum(sample_id(dataset, i) in learned for i in range(len(dataset)))
+    return dataset, np.arange(len(dataset)), overlap
+
+
+def _check_unchanged(run: Path, fingerprint: str) -> None:
+    before = json.loads((run / "run.json").read_text(encoding="utf-8"))["data"]
+    if before != fingerprint:
+        raise ArtifactError(
+            f"the data of `{run}` has changed since it was trained: its held-out rows are others now",
+            hint="put the data back as it was, or evaluate on a file: dataset=FILE",
+        )
+
+
+def _model(subject: Subject, device: torch.device) -> nn.Module:
+    """Base and adapter in the arithmetic of training: the adapter's products in the dtype of the base."""
+    config = subject.config
+    model = load_base(
+        resolve.model_path(config.model_name_or_path),
+        dtype=pick_dtype(config.precision, device),
+        device=device,
+        packing=config.packing,
+        quantization=Quantization.of(config),
+    )
+    if subject.adapter is None:
+        return model
+    from peft import PeftModel
+
+    adapted: nn.Module = PeftModel.from_pretrained(model, str(subject.adapter), autocast_adapter_dtype=False)
+    fuse(adapted)
+    return adapted.eval()
+
+
+def _folder(subject: Subject, data: list[str] | None, name: str | None) -> Path | None:
+    """The run itself for its own adapter on its own rows; a folder of its own for anything else."""
+    if subject.run is None:
+        return None
+    own = subject.adapter is not None and subject.adapter.resolve() == subject.run.resolve()
+    if data is None and own and name is None:
+        return subject.run
+    what = name or (Path(data[0]).name.split(".")[0] if data else "held-out")
+    whose = "" if own else "-base" if subject.adapter is None else f"-{subject.adapter.name}"
+    return subject.run / EVALUATIONS / (what if name else what + whose)

@@ -1,0 +1,159 @@
+"""A row through the model, to the losses of its supervised tokens.
+
+The decoder runs over the whole row; the head only where something is learned. A model whose logits are more than one
+matrix product (soft caps, scales, an adapted head) is found out by a probe and takes the longer way through its own head.
+
+Legend: B sequences, S length, K supervised positions, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from qlora_fast.data.batch import Row, own_lengths
+from qlora_fast.model.attention import NAME
+from qlora_fast.model.load import eval_as_trained
+from qlora_fast.train.loss import chunk_of, supervised_loss
+
+
+class Forward:
+    """Computes losses of rows with one model.
+
+    The model computes in its own dtype; there is no autocast, so nothing is cast that need not be.
+
+    Args:
+        noise: NEFTune (Jain et al. 2024): while training, uniform noise of noise/√(L·D) on the embeddings of a sample of
+            L tokens. It is drawn from torch's own generator, which a checkpoint keeps.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, *, noise: float = 0.0) -> None:
+        wrapped: Any = model
+        inner: Any = wrapped.get_base_model() if hasattr(model, "get_base_model") else model
+        self.model = model
+        self.device = device
+        self._causal = inner
+        self._decoder: Any = inner.get_decoder()
+        self._head: Any = inner.get_output_embeddings()
+        self.dtype: torch.dtype = inner.get_input_embeddings().weight.dtype
+        self._packs = inner.config._attn_implementation == NAME
+        self.plain_head = self._logits_are_one_product()
+        self._noise = noise
+        self._noise_reach: Tensor | None = None
+        if noise:
+            inner.get_input_embeddings().register_forward_hook(self._add_noise)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Without dropout and without gradients; the model is afterwards as it was."""
+        was_training = self.model.training
+        eval_as_trained(self.model)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(was_training)
+
+    def loss_sum(self, row: Row) -> Tensor:
+        """Σ cross-entropy over the row's supervised tokens: a scalar in fp32, with a gradient."""
+        targets = self._to_device(row.targets)
+        with self._noisy(row):
+            if self.plain_head:
+                return supervised_loss(self._hidden(row), self._head.weight, targets)
+            return cross_entropy(self._own_logits(row).float(), targets, reduction="sum")
+
+    def token_losses(self, row: Row) -> tuple[Tensor, Tensor]:
+        """(cross-entropy, whether the most likely token is the right one) of each supervised token, both (K,).
+
+        Call it inside :meth:`scoring`, as :meth:`reference_losses`.
+        """
+        targets = self._to_device(row.targets)
+        if self.plain_head:
+            chunk = chunk_of(len(self._head.weight))
+            parts = [self._head(part) for part in torch.split(self._hidden(row), chunk)]
+            pairs = [self._score(part, wanted) for part, wanted in zip(parts, torch.split(targets, chunk), strict=True)]
+        else:
+            pairs = [self._score(self._own_logits(row), targets)]
+        losses, right = zip(*pairs, strict=True)
+        return torch.cat(losses), torch.cat(right)
+
+    def reference_losses(self, row: Row) -> Tensor:
+        """Cross-entropies (K,) by nothing but the model's own code: no borders, no chunks. For a row of one sample."""
+        logits = self._causal(
+            input_ids=self._to_device(row.input_ids),
+            use_cache=False,
+            logits_to_keep=self._to_device(row.target_index),
+        ).logits[0]
+        return cross_entropy(logits.float(), self._to_device(row.targets), reduction="none")
+
+    @staticmethod
+    def _score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        losses = cross_entropy(logits.float(), targets, reduction="none")
+        return losses, logits.argmax(-1) == targets
+
+    def _hidden(self, row: Row) -> Tensor:
+        """Hidden states at the predicting positions, (K, D)."""
+        states: Tensor = self._decoder(**self._inputs(row)).last_hidden_state
+        return states.reshape(-1, states.shape[-1])[self._to_device(row.target_index)]
+
+    def _own_logits(self, row: Row) -> Tensor:
+        """Logits at the predicting positions through the model's own head, (K, V)."""
+        index = self._to_device(row.target_index)
+        if len(row.input_ids) == 1:
+            logits: Tensor = self._causal(**self._inputs(row), logits_to_keep=index).logits[0]
+            return logits
+        logits = self._causal(**self._inputs(row)).logits
+        return logits.reshape(-1, logits.shape[-1])[index]
+
+    def _inputs(self, row: Row) -> dict[str, Any]:
+        # use_cache=False: a cache would switch transformers' own packing detection off, and costs memory.
+        inputs: dict[str, Any] = {"use_cache": False, "input_ids": self._to_device(row.input_ids)}
+        inputs["position_ids"] = self._to_device(row.position_ids)
+        if row.cu_seqlens is not None:
+            inputs["borders"] = tuple(row.cu_seqlens.tolist())
+            inputs["cu_seq_lens_q"] = inputs["cu_seq_lens_k"] = self._to_device(row.cu_seqlens)
+            inputs["max_length_q"] = inputs["max_length_k"] = row.max_seqlen
+        elif not self._packs and row.attention_mask is not None:
+            inputs["attention_mask"] = self._to_device(row.attention_mask)
+        return inputs
+
+    @contextmanager
+    def _noisy(self, row: Row) -> Iterator[None]:
+        """Inside, embeddings get their noise; its size goes by each sample's own length, whatever shares the row."""
+        if self._noise and self.model.training:
+            reach = self._noise / np.sqrt(own_lengths(row).astype(np.float32))
+            self._noise_reach = self._to_device(reach)[..., None]
+        try:
+            yield
+        finally:
+            self._noise_reach = None
+
+    def _add_noise(self, module: nn.Module, args: Any, embedded: Tensor) -> Tensor:
+        if self._noise_reach is None:
+            return embedded
+        reach = (self._noise_reach / embedded.shape[-1] ** 0.5).to(embedded.dtype)
+        noise: Tensor = torch.empty_like(embedded).uniform_(-1, 1)
+        noisy: Tensor = embedded + noise * reach
+        return noisy
+
+    def _logits_are_one_product(self) -> bool:
+        """Whether the model's logits are exactly head · hidden: asked of the model, not of a list of its options."""
+        if type(self._head) is not nn.Linear or self._head.bias is not None or self._head.weight.is_meta:
+            return False
+        ids = torch.arange(4, device=self.device)[None]
+        with self.scoring():
+            own = self._causal(input_ids=ids, use_cache=False).logits
+            plain = self._head(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
+        return own.shape == plain.shape and torch.equal(own, plain)
+
+    def _to_device(self, array: Any) -> Tensor:
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        if self.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)

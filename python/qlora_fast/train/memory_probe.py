@@ -1,0 +1,178 @@
+"""The longest row of a run, first. What a run needs shows in its first seconds instead of in its third hour.
+
+A forward and a backward pass, no update; the random state is put back, so the run that follows is the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qlora_fast._core import EpochPlan
+from qlora_fast.config import Config
+from qlora_fast.data.batch import Row, packed_row, padded_row
+from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.errors import TrainingError
+from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.lora import recompute
+from qlora_fast.train import memory_usage
+from qlora_fast.train.forward import Forward
+from qlora_fast.train.loss import CHUNK_LOGITS
+
+log = logging.getLogger(__name__)
+
+_EPOCHS = 8
+"""Epochs whose rows are looked through; a plan costs a millisecond or so each."""
+_SHORT = 64
+"""Tokens that a sample must have to tell what a long row takes."""
+_HEADROOM = 1.3
+"""A backward pass needs more than what the forward pass kept: the gradients on their way."""
+_OUT = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
+
+def longest_row(
+    dataset: PreparedDataset,
+    indices: NDArray[np.int64],
+    plan_of_epoch: Callable[[int], EpochPlan],
+    epochs: int,
+    packed: bool,
+) -> Row:
+    """The row of the run with the most tokens, pads included."""
+    lengths = dataset.lengths[indices].astype(np.int64)
+    best: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+    for epoch in range(min(epochs, _EPOCHS)):
+        plan = plan_of_epoch(epoch)
+        filled = np.flatnonzero(np.diff(plan.row_offsets))
+        starts, own = plan.row_offsets[filled], lengths[plan.sample_ids]
+        if packed:
+            sizes = np.add.reduceat(own, starts)
+        else:
+            sizes = np.maximum.reduceat(own, starts) * np.diff(plan.row_offsets)[filled]
+        largest = int(sizes.argmax())
+        if sizes[largest] > best[0]:
+            row = filled[largest]
+            best = int(sizes[largest]), plan.sample_ids[plan.row_offsets[row] : plan.row_offsets[row + 1]]
+    return (packed_row if packed else padded_row)(dataset, indices[best[1]])
+
+
+def run_row(forward: Forward, adapter: Adapter, row: Row) -> None:
+    """Forward and backward; nothing of it stays."""
+    devices = [] if forward.device.type == "cpu" else [forward.device]
+    try:
+        with torch.random.fork_rng(devices):
+            forward.loss_sum(row).backward()  # type: ignore[no-untyped-call]
+    finally:
+        adapter.discard()
+
+
+def probe(config: Config, forward: Forward, adapter: Adapter, dataset: PreparedDataset, row: Row) -> bool:
+    """Run the longest row, with gradient checkpointing if it does not fit otherwise and the config leaves that open.
+
+    Returns:
+        Whether activations are recomputed.
+
+    Raises:
+        TrainingError: it does not fit.
+    """
+    on = config.gradient_checkpointing == "true"
+    if config.gradient_checkpointing == "auto":
+        need, there = _need(forward, dataset, row), memory_usage.available(forward.device)
+        on = there is not None and need > there
+        log.info(
+            "gradient checkpointing: %s; the longest row (%s tokens) needs %s without it, %s are free",
+            "on" if on else "off", f"{row.input_ids.size:,}", gib(need), "an unknown amount" if there is None else gib(there),
+        )  # fmt: skip
+        if on:
+            recompute(forward.model)
+    with explained(config, dataset, row):
+        if on or config.gradient_checkpointing == "false":
+            run_row(forward, adapter, row)
+        elif not _fits(forward, adapter, row):
+            log.info("gradient checkpointing: on after all; the longest row did not fit without it")
+            recompute(forward.model)
+            on = True
+            if forward.device.type == "cuda":
+                torch.cuda.empty_cache()
+            run_row(forward, adapter, row)
+    return on
+
+
+@contextmanager
+def explained(config: Config, dataset: PreparedDataset, row: Row) -> Iterator[None]:
+    """Inside, running out of memory is an error that says what to change.
+
+    Raises:
+        TrainingError: in its place.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        samples = "1 sample" if len(row.sample_ids) == 1 else f"{len(row.sample_ids)} samples"
+        mends = advice(config, dataset, row)[:3]
+        raise TrainingError(
+            f"out of memory; the longest row has {row.input_ids.size:,} tokens ({samples})",
+            hint="cheapest first: " + "; or ".join(mends),
+        ) from error
+
+
+def advice(config: Config, dataset: PreparedDataset, row: Row) -> list[str]:
+    """What to change to need less memory, the cheapest first, each with what it costs."""
+    tokens, longest = row.input_ids.size, row.max_seqlen
+    mends = []
+    if row.cu_seqlens is not None and tokens > longest:
+        mends.append(f"max_tokens_per_row={max(longest, math.ceil(tokens / 2))} (shorter rows, the same result)")
+    elif row.cu_seqlens is None and len(row.sample_ids) > 1:
+        batch, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
+        less = max(1, batch // 2)
+        mends.append(
+            f"per_device_train_batch_size={less} gradient_accumulation_steps={-(-batch * steps // less)} (the same updates)"
+        )
+    if config.gradient_checkpointing == "false":
+        mends.append("gradient_checkpointing=true (the same result, half as much computation again)")
+    if config.quantization_bit is None:
+        mends.append("quantization_bit=4 (the base in a quarter of the memory, a little slower and coarser)")
+    elif config.quantization_bit == 8:
+        mends.append("quantization_bit=4 (the base in half of the memory)")
+    shorter = max(8, longest // 2)
+    cut = float((dataset.lengths > shorter).mean())
+    mends.append(f"cutoff_len={shorter} (cuts {cut:.1%} of the samples)")
+    if config.lora_rank > 8:
+        mends.append(f"lora_rank={config.lora_rank // 2} (learns less)")
+    mends.append("a smaller model")
+    return mends
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:,.2f} GiB"
+
+
+def _fits(forward: Forward, adapter: Adapter, row: Row) -> bool:
+    # A function of its own: an error that is still held keeps everything that its frames do.
+    try:
+        run_row(forward, adapter, row)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _need(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
+    """Bytes that the longest row will take, told from a short one."""
+    long_enough = np.flatnonzero(dataset.lengths >= _SHORT)
+    chosen = long_enough[dataset.lengths[long_enough].argmin()] if len(long_enough) else dataset.lengths.argmax()
+    short = packed_row(dataset, [int(chosen)]) if row.cu_seqlens is not None else padded_row(dataset, [int(chosen)])
+    kept = memory_usage.activations(forward, short) * row.input_ids.size / short.input_ids.size
+    return _HEADROOM * kept + 2 * 4 * CHUNK_LOGITS
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in _OUT)

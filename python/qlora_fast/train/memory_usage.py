@@ -1,0 +1,96 @@
+"""Memory of a run, measured: what its parts hold, what a row's activations take, and what there is."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qlora_fast.data.batch import Row
+from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.train.forward import Forward
+from qlora_fast.train.optimizer import AdamW
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def parts(model: nn.Module, adapter: Adapter, optimizer: AdamW) -> dict[str, int]:
+    """Bytes of the frozen weights (and of those among them that are quantized, with their scales), of the adapter with its
+    gradient, and of the optimizer."""
+    frozen = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
+    quantized = sum(_quantized_bytes(module) for module in model.modules())
+    plain = [p for p in frozen if type(p).__name__ not in ("Params4bit", "Int8Params")]
+    return {
+        "weights": sum(p.nbytes for p in plain) + quantized,
+        "quantized_weights": quantized,
+        "adapter": adapter.nbytes(),
+        "optimizer": optimizer.nbytes(),
+    }
+
+
+def peak(device: torch.device) -> int:
+    """The most that was in use at any time: on a GPU by torch, on a CPU by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that can still be had, or None where the machine does not tell."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    limits = list(_host_limits())
+    return min(limits) if limits else None
+
+
+def activations(forward: Forward, row: Row) -> int:
+    """Bytes that autograd keeps of a row for its backward pass: counted, not estimated.
+
+    They grow with the row's tokens, so a short row tells what a long one will take.
+    """
+    standing = {t.untyped_storage().data_ptr() for t in (*forward.model.parameters(), *forward.model.buffers())}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in standing:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    devices = [] if forward.device.type == "cpu" else [forward.device]
+    with torch.random.fork_rng(devices), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss = forward.loss_sum(row)
+    del loss
+    return sum(kept.values())
+
+
+def _quantized_bytes(module: nn.Module) -> int:
+    kind = type(module).__name__
+    if kind not in ("Linear4bit", "Linear8bitLt") or hasattr(module, "base_layer"):
+        return 0
+    layer: Any = module
+    state = getattr(layer.weight, "quant_state", None)
+    scales = [getattr(getattr(layer, "state", None), "SCB", None)]
+    if state is not None:
+        inner = state.state2
+        scales += [state.absmax, state.code, state.offset]
+        scales += [inner.absmax, inner.code] if inner is not None else []
+    return int(layer.weight.nbytes + sum(t.nbytes for t in scales if isinstance(t, Tensor)))
+
+
+def _host_limits() -> Iterator[int]:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * 1024
+        # Inside a container the machine's memory is not all ours.
+        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        if limit != "max":
+            yield int(limit) - int(used)
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,161 @@
+"""Everything a user can get wrong: one clear message (what, where, how to mend), the right exit code, nothing left behind.
+
+The messages are snapshots in tests/fixtures/messages.txt; `QLORA_FAST_SNAPSHOTS=write` writes them anew, to be read in the diff.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli_run import DATA, cli
+
+SNAPSHOTS = DATA / "messages.txt"
+GOOD = [{"instruction": "Say hi", "output": "Hi"}]
+
+
+def text(content: str | bytes) -> Callable[[Path, Path], list[str | Path]]:
+    """A data file with this content, to be prepared."""
+
+    def make(folder: Path, model: Path) -> list[str | Path]:
+        path = folder / "data.json"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return ["prep", "data.json", f"model_name_or_path={model}"]
+
+    return make
+
+
+def rows(*records: object, more: tuple[str, ...] = ()) -> Callable[[Path, Path], list[str | Path]]:
+    def make(folder: Path, model: Path) -> list[str | Path]:
+        return [*text(json.dumps(list(records), indent=1))(folder, model), *more]
+
+    return make
+
+
+def config(content: str, *words: str) -> Callable[[Path, Path], list[str | Path]]:
+    def make(folder: Path, model: Path) -> list[str | Path]:
+        (folder / "x.yaml").write_text(content.replace("MODEL", str(model)))
+        (folder / "data.json").write_text(json.dumps(GOOD * 8))
+        return [*(words or ("train",)), "x.yaml"]
+
+    return make
+
+
+def taken_folder(folder: Path, model: Path) -> list[str | Path]:
+    (folder / "out").mkdir()
+    (folder / "out" / "thesis.txt").write_text("mine")
+    return [*rows(*GOOD)(folder, model), "--out", "out"]
+
+
+def taken_run(folder: Path, model: Path) -> list[str | Path]:
+    (folder / "run").mkdir()
+    (folder / "run" / "thesis.txt").write_text("mine")
+    return config("model_name_or_path: MODEL\ndataset: data.json\noutput_dir: run\n")(folder, model)
+
+
+def data_as_config(folder: Path, model: Path) -> list[str | Path]:
+    """YAML would read it for minutes if it were large."""
+    (folder / "data.json").write_text(json.dumps(GOOD))
+    return ["train", "data.json"]
+
+
+def misspelt_run(folder: Path, model: Path) -> list[str | Path]:
+    (folder / "runs" / "first").mkdir(parents=True)
+    (folder / "runs" / "first" / "run.json").write_text("{}")
+    return ["chat", "runs/frist"]
+
+
+def stopped_run(folder: Path, model: Path) -> list[str | Path]:
+    for name in ("checkpoint-3", "last"):
+        (folder / "run" / name).mkdir(parents=True)
+        (folder / "run" / name / "adapter_config.json").write_text("{}")
+    return ["chat", "run"]
+
+
+def foreign_tokenizer(folder: Path, model: Path) -> list[str | Path]:
+    other = folder / "other"
+    shutil.copytree(model, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": 99_999, "content": "<|extra|>"})
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return config(f"model_name_or_path: {other}\ndataset: data.json\noutput_dir: run\n")(folder, model)
+
+
+def wrong_template(folder: Path, model: Path) -> list[str | Path]:
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    other = folder / "other"
+    other.mkdir()
+    tokenizer["added_tokens"] = [t for t in tokenizer["added_tokens"] if t["content"] != "<|im_start|>"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return [*rows(*GOOD)(folder, other), "template=chatml"]
+
+
+CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
+    "missing file": lambda folder, model: ["prep", "nowhere.json", f"model_name_or_path={model}"],
+    "empty file": text(""),
+    "empty array": text("[]"),
+    "broken JSON at a line": text('[\n{"instruction": "a", "output": "b"},\n{"instruction": "a" "output": "b"}\n]'),
+    "broken JSONL": text('{"instruction": "a", "output": "b"}\n{"instruction": "a", \n'),
+    "cut off": text('[{"instruction": "a", "output": "b"},\n{"instruction": "a", "outp'),
+    "not JSON at all": text("instruction,output\na,b\n"),
+    "not UTF-8": text(b'[{"instruction": "\xc4\xe3", "output": "b"}]'),
+    "compressed": text(b"\x1f\x8b\x08\x00"),
+    "unknown format": text('[{"text": "a"}, {"text": "b"}]'),
+    "wrong types, strict": rows({"instruction": "a", "output": 3}, more=("strict=true",)),
+    "a row without an answer, strict": rows(*GOOD, {"instruction": "a"}, more=("strict=true",)),
+    "nothing survives": rows({"instruction": "a", "output": ""}, {"instruction": "a", "output": 3}),
+    "cutoff too small": rows(*GOOD, more=("cutoff_len=8",)),
+    "unknown key": config("lora_rnak: 3\nlora_rank: 8\nlora_rank: 9\n"),
+    "no config": lambda folder, model: ["train", "nowhere.yaml"],
+    "data in the place of a config": data_as_config,
+    "folder taken, prep": taken_folder,
+    "folder taken, train": taken_run,
+    "a tokenizer that is not the model's": foreign_tokenizer,
+    "a template that the tokenizer cannot write": wrong_template,
+    "unknown template": rows(*GOOD, more=("template=qwen9",)),
+    "no such model": config("model_name_or_path: nobody/nothing\ndataset: data.json\n"),
+    "no such layer": config(
+        "model_name_or_path: MODEL\ndataset: data.json\nlora_target: q_proj,nix\noutput_dir: run\n"
+    ),
+    "placeholders unfilled": config("model_name_or_path: MODEL\ndataset: identity\n", "prep", "--config"),
+    "nothing left to train on": config("model_name_or_path: MODEL\ndataset: data.json\nval_size: 8\noutput_dir: run\n"),
+    "chat with a folder that is no adapter": lambda folder, model: ["chat", folder],
+    "chat with a run's name misspelt": misspelt_run,
+    "chat with a run that is not finished": stopped_run,
+    "a model's folder that is not there": lambda folder, model: ["prep", "identity", "model_name_or_path=./models/x"],
+}
+
+
+def snapshots() -> dict[str, str]:
+    if not SNAPSHOTS.is_file():
+        return {}
+    blocks = SNAPSHOTS.read_text(encoding="utf-8").split("\n### ")[1:]
+    return {name: message for name, _, message in (b.partition("\n") for b in blocks)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_clear_message(name: str, tmp_path: Path, model_dir: Path) -> None:
+    words = CASES[name](tmp_path, model_dir)
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    ran = cli(*words, cwd=tmp_path)
+    assert ran.status == 1, ran
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+    said = ran.err.replace(str(model_dir), "MODEL").replace(str(tmp_path), "HERE").strip() + "\n"
+    if os.environ.get("QLORA_FAST_SNAPSHOTS") == "write":
+        known = {**snapshots(), name: said}
+        SNAPSHOTS.write_text(
+            "What a user sees when something is wrong; written by tests/test_bad_input.py.\n"
+            + "".join(f"\n### {n}\n{known[n].strip()}\n" for n in CASES if n in known),
+            encoding="utf-8",
+        )
+    assert snapshots()[name].strip() == said.strip()
+    left = {p for p in tmp_path.rglob("*") if p.is_file()} - {tmp_path / p for p in before}
+    # A run that prepared its data before it failed keeps that: it is whole, and found again.
+    assert {p.name for p in left} <= {"manifest.json", "shard-00000-00000.safetensors"}, left
+    assert not [p for p in tmp_path.rglob("*") if ".tmp" in p.name or ".partial" in p.name]

@@ -1,0 +1,71 @@
+"""The chunked loss of a frozen head is torch's cross-entropy, value and gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from qlora_fast.train.loss import chunk_of, supervised_loss
+
+
+def parts(k: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(k)
+    hidden = torch.randn(k, 16, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(53, 16, generator=generator).to(dtype)
+    return hidden, weight, torch.randint(0, 53, (k,), generator=generator)
+
+
+@pytest.mark.parametrize("k", [1, 7, 8, 9, 64])
+@pytest.mark.parametrize("chunk", [1, 8, 1000])
+def test_value_and_gradient_are_those_of_cross_entropy(k: int, chunk: int) -> None:
+    hidden, weight, targets = parts(k)
+    ours = supervised_loss(hidden, weight, targets, chunk)
+    (ours / 3).backward()
+    gradient, hidden.grad = hidden.grad, None
+    plain = cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    (plain / 3).backward()
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-6)
+    assert gradient is not None
+    assert hidden.grad is not None
+    assert torch.allclose(gradient, hidden.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_bf16_is_summed_in_fp32() -> None:
+    hidden, weight, targets = parts(64, torch.bfloat16)
+    ours = supervised_loss(hidden, weight, targets, 16)
+    assert ours.dtype == torch.float32
+    exact = cross_entropy(hidden.float() @ weight.float().T, targets, reduction="sum")
+    assert ours.item() == pytest.approx(exact.item(), rel=5e-3)
+
+
+def test_nothing_supervised_gives_zero_and_not_nan() -> None:
+    _, weight, targets = parts(0)
+    source = torch.ones(3, 16, requires_grad=True)
+    loss = supervised_loss(source[:0], weight, targets)
+    (loss / 5).backward()
+    assert loss.item() == 0
+    assert source.grad is not None
+    assert torch.equal(source.grad, torch.zeros(3, 16))
+
+
+def test_a_trainable_head_gets_its_gradient() -> None:
+    hidden, weight, targets = parts(9)
+    weight.requires_grad_()
+    supervised_loss(hidden, weight, targets).backward()
+    assert weight.grad is not None
+    assert weight.grad.abs().sum() > 0
+
+
+def test_without_a_gradient_none_is_computed() -> None:
+    hidden, weight, targets = parts(9)
+    with torch.no_grad():
+        loss = supervised_loss(hidden, weight, targets)
+    assert not loss.requires_grad
+    assert loss.item() == pytest.approx(cross_entropy(hidden @ weight.T, targets, reduction="sum").item())
+
+
+def test_logits_stay_below_the_limit_for_large_vocabularies() -> None:
+    assert chunk_of(151_936) * 151_936 * 4 <= 256 << 20
+    assert chunk_of(10_000_000) == 64

@@ -1,0 +1,102 @@
+"""A run goes on from the checkpoint that is named, in its own folder and from no other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from parameter_run import Make, Run, maker
+from qlora_fast.config import load
+from qlora_fast.errors import ArtifactError
+from qlora_fast.train.run import train
+
+
+@pytest.fixture
+def run(model_dir: Path, tmp_path: Path) -> Make:
+    return maker(model_dir, tmp_path)
+
+
+@pytest.fixture
+def made(run: Make) -> Run:
+    """A whole run of 8 updates, with checkpoint-2, -4, -6 and -8, dropout, and the best evaluation at its end."""
+    return run(
+        save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2, lora_dropout=0.1, logging_steps=1
+    )
+
+
+def go_on(made: Run, start: Path, *words: str) -> None:
+    config = made.folder.parent / "tiny.yaml"
+    train(load(config, [f"resume_from_checkpoint={start}", *words]).config)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.glob("checkpoint-*"))
+
+
+def test_a_run_goes_on_from_the_named_checkpoint_to_the_same_end(
+    made: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {p.relative_to(made.folder): p.read_bytes() for p in made.folder.rglob("*.safetensors")}
+    kept = [entry["loss"] for entry in made.log if "loss" in entry]
+    monkeypatch.chdir(made.folder.parent)  # a path is taken as it stands, from where the command is given
+    with caplog.at_level("INFO", logger="qlora_fast"):
+        go_on(made, Path("run/checkpoint-4"))
+    assert "going on from `run/checkpoint-4`, update 4 of 8" in caplog.text
+    after = {p.relative_to(made.folder): p.read_bytes() for p in made.folder.rglob("*.safetensors")}
+    assert {path: content for path, content in after.items() if "aside" not in str(path)} == before
+    assert [entry["loss"] for entry in made.log if "loss" in entry] == kept
+    aside = ["checkpoint-6.aside", "checkpoint-8.aside"]
+    assert names(made.folder) == sorted(["checkpoint-2", "checkpoint-4", "checkpoint-6", "checkpoint-8", *aside])
+    for name in aside:
+        assert (made.folder / name / "adapter_model.safetensors").is_file(), "moved aside, not deleted"
+
+
+def test_going_back_twice_keeps_both(made: Run) -> None:
+    for _ in range(2):
+        go_on(made, made.folder / "checkpoint-6")
+    assert {"checkpoint-8.aside", "checkpoint-8.aside.2"} <= set(names(made.folder))
+
+
+@pytest.mark.parametrize("files", ["", "of LLaMA-Factory", "damaged"])
+def test_what_cannot_be_gone_on_from_is_refused_and_nothing_is_touched(made: Run, files: str) -> None:
+    start, words, hint = made.folder / "checkpoint-5", "no checkpoint `", "has checkpoint-2, checkpoint-4, checkpoint-6"
+    if files == "of LLaMA-Factory":
+        start = made.folder.parent / "saves" / "checkpoint-500"
+        start.mkdir(parents=True)
+        (start / "trainer_state.json").write_text(json.dumps({"global_step": 500}))
+        save_file({}, start / "adapter_model.safetensors")
+        words, hint = "is no checkpoint of qlora-fast", "another program"
+    elif files == "damaged":
+        start = made.folder / "checkpoint-4"
+        (start / "optimizer.safetensors").write_bytes(b"")
+        words, hint = r"is damaged \(optimizer.safetensors has 0 bytes", "takes the newest whole one"
+    before = {p: p.read_bytes() for p in made.folder.parent.rglob("*") if p.is_file()}
+    with pytest.raises(ArtifactError, match=words) as caught:
+        go_on(made, start)
+    assert hint in str(caught.value.hint)
+    assert {p: p.read_bytes() for p in made.folder.parent.rglob("*") if p.is_file()} == before
+
+
+def test_a_checkpoint_of_another_folder_is_refused_until_its_run_is_copied_there(made: Run) -> None:
+    other = made.folder.with_name("other")
+    words = (f"output_dir={other}", "overwrite_output_dir=false")
+    with pytest.raises(ArtifactError, match="is not in output_dir") as caught:
+        go_on(made, made.folder / "checkpoint-4", *words)
+    assert f"output_dir={made.folder}" in str(caught.value.hint)
+    assert not other.exists()
+    shutil.copytree(made.folder, other)
+    go_on(made, other / "checkpoint-4", *words)
+    assert (other / "adapter_model.safetensors").read_bytes() == (
+        made.folder / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+def test_a_checkpoint_of_other_settings_is_refused_and_nothing_moves(made: Run) -> None:
+    before = names(made.folder)
+    with pytest.raises(ArtifactError, match="is of another run: seed"):
+        go_on(made, made.folder / "checkpoint-4", "seed=7")
+    assert names(made.folder) == before

@@ -1,0 +1,153 @@
+"""How a run ends, and what it leaves: early stopping, best/ and last/, and one line that says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli_run import DATA
+from qlora_fast.config import Config
+from qlora_fast.errors import Interrupted, TrainingError
+from qlora_fast.train import run
+from qlora_fast.train.run import Watch, train
+
+LOSSES = {2: 1.0, 4: 0.5, 6: 0.7, 8: 0.6, 10: 0.4, 12: 0.3}
+
+
+class Crash(BaseException):
+    """Stands for the power going off."""
+
+
+@pytest.fixture
+def start(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Train a tiny model for 12 updates; its evaluations are played from `LOSSES`, by update."""
+
+    def begin(*, at: Callable[[int], None] = lambda _: None, **settings: Any) -> dict[str, Any]:
+        now = 0
+
+        def on_update(update: int, _: int) -> None:
+            nonlocal now
+            now = update
+            at(update)
+
+        def played(*_: Any, **more: Any) -> dict[str, float]:
+            loss = LOSSES[now]
+            return {"eval_loss": loss, "perplexity": 2.0, "eval_loss_hf": loss, "eval_accuracy": 1 - loss}
+
+        monkeypatch.setattr(run, "evaluate", played)
+        monkeypatch.setattr(run, "write_samples", lambda *_: None)
+        base: dict[str, Any] = {
+            "model_name_or_path": str(model_dir), "dataset": [str(DATA / "demo" / "alpaca_en.json")], "cutoff_len": 128,
+            "val_size": 0.2, "lora_rank": 2, "learning_rate": 1e-3, "max_steps": 12, "eval_strategy": "steps",
+            "eval_steps": 2, "save_steps": 2, "logging_steps": 5, "per_device_train_batch_size": 2, "plot_loss": False,
+            "gradient_accumulation_steps": 1, "output_dir": str(tmp_path / "run"),
+            "prepared_dir": str(tmp_path / "prepared"),
+        }  # fmt: skip
+        return train(Config(**{**base, **settings}), Watch(on_update=on_update))
+
+    return begin
+
+
+def ended(folder: Path) -> str:
+    text: str = json.loads((folder / "run.json").read_text())["ended"]
+    return text
+
+
+def adapter(folder: Path) -> bytes:
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(p.name.partition("-")[2]) for p in folder.glob("checkpoint-*"))
+
+
+def test_early_stopping_counts_evaluations_and_says_so(start: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    results = start(early_stopping_steps=2, load_best_model_at_end=True, save_total_limit=1)
+    folder = tmp_path / "run"
+    line = "early stopping: 2 evaluations without a better eval_loss than 0.5000 at update 4; 8 of 12 updates made"
+    assert results["ended"] == ended(folder) == line
+    assert json.loads((folder / "all_results.json").read_text())["ended"] == line
+    assert results["train_steps"] == 8
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    assert [e["step"] for e in history if "loss" in e] == [5, 8], "the updates since the last line are logged too"
+    assert steps(folder) == [4, 8], "the limit is 1; the best and the newest stay"
+    assert adapter(folder) == adapter(folder / "best") == adapter(folder / "checkpoint-4")
+    assert adapter(folder / "last") == adapter(folder / "checkpoint-8") != adapter(folder / "best")
+
+
+@pytest.mark.parametrize("crash_at", [5, 7])
+def test_a_resumed_run_stops_at_the_same_place(
+    start: Callable[..., dict[str, Any]], tmp_path: Path, crash_at: int
+) -> None:
+    def crash(update: int) -> None:
+        if update == crash_at:
+            raise Crash
+
+    whole = start(early_stopping_steps=2, output_dir=str(tmp_path / "whole"))
+    with pytest.raises(Crash):
+        start(early_stopping_steps=2, at=crash)
+    assert ended(tmp_path / "run").startswith(f"error behind update {crash_at}")
+    resumed = start(early_stopping_steps=2, resume_from_checkpoint=True)
+    assert resumed["train_steps"] == whole["train_steps"] == 8
+    assert resumed["ended"] == whole["ended"]
+    for place in ("best", "last", "."):
+        assert adapter(tmp_path / "run" / place) == adapter(tmp_path / "whole" / place)
+
+
+def test_a_run_that_stopped_early_goes_on_with_more_patience(start: Callable[..., dict[str, Any]]) -> None:
+    assert start(early_stopping_steps=2)["train_steps"] == 8
+    again = start(early_stopping_steps=2, resume_from_checkpoint=True)
+    assert again["train_steps"] == 8, "nothing has changed: it is over"
+    more = start(early_stopping_steps=3, resume_from_checkpoint=True)
+    assert more["train_steps"] == 12
+    assert more["ended"] == "max_steps: all 12 updates made"
+    assert more["best_step"] == 12
+
+
+def test_accuracy_is_better_when_it_is_higher(start: Callable[..., dict[str, Any]]) -> None:
+    results = start(early_stopping_steps=2, metric_for_best_model="eval_accuracy", compute_accuracy=True)
+    assert results["ended"].startswith("early stopping: 2 evaluations without a better eval_accuracy than 0.5000")
+
+
+def test_last_is_renewed_at_every_save_and_best_without_any(
+    start: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    seen: dict[int, bool] = {}
+
+    def look(update: int) -> None:
+        if update in (5, 9):
+            seen[update] = adapter(folder / "last") == adapter(folder / f"checkpoint-{update - 1}")
+
+    start(at=look)
+    assert seen == {5: True, 9: True}
+    none = start(save_strategy="no", output_dir=str(tmp_path / "none"))
+    assert steps(tmp_path / "none") == []
+    assert adapter(tmp_path / "none" / "best") == adapter(tmp_path / "none" / "last") == adapter(folder / "best")
+    assert none["best_step"] == 12
+
+
+def test_a_signal_and_an_error_are_noted_in_run_json(start: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    def interrupt(update: int) -> None:
+        if update == 3:
+            assert ended(tmp_path / "run") == "still running, or killed"
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def fail(update: int) -> None:
+        if update == 6:
+            raise TrainingError("the model is tired")
+
+    with pytest.raises(Interrupted):
+        start(at=interrupt)
+    assert ended(tmp_path / "run") == "signal: stopped behind update 4; resume_from_checkpoint=true goes on"
+    with pytest.raises(TrainingError):
+        start(at=fail, resume_from_checkpoint=True)
+    assert ended(tmp_path / "run") == "error behind update 6: the model is tired"
+    done = start(resume_from_checkpoint=True, max_steps=12)
+    assert ended(tmp_path / "run") == done["ended"] == "max_steps: all 12 updates made"
