@@ -75,7 +75,7 @@ bench-short: $(STAMPS)/package ## Every benchmark once, so that none can rot
 	$(BIN)/python -m pytest benches -q --benchmark-disable
 
 golden: $(STAMPS)/package ## Make the golden vectors anew with transformers and tokenizers
-	$(BIN)/python tests/fixtures/make_golden.py
+	$(BIN)/python tests/data/make_golden.py
 
 docs: $(STAMPS)/package ## Make docs/configuration.md and the JSON schema from the table of settings
 	$(BIN)/qlora-fast config reference > docs/configuration.md

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const ROWS: usize = 10_000;
 
 fn tokenizer() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizer/tokenizer.json")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/tokenizer/tokenizer.json")
 }
 
 fn stages(c: &mut Criterion) {

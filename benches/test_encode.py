@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from qlora_fast import _core
 
-DATA = Path(__file__).parent.parent / "tests" / "fixtures"
+DATA = Path(__file__).parent.parent / "tests" / "data"
 TOKENIZER = str(DATA / "tokenizer" / "tokenizer.json")
 
 

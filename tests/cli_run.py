@@ -12,7 +12,7 @@ from typing import Any
 
 from paths import ROOT
 
-DATA = ROOT / "tests" / "fixtures"
+DATA = ROOT / "tests" / "data"
 
 
 @dataclass(frozen=True)

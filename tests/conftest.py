@@ -1,4 +1,4 @@
-"""Shared fixtures. Everything is made at test time or lies in tests/fixtures; nothing is fetched."""
+"""Shared fixtures. Everything is made at test time or lies in tests/data; nothing is fetched."""
 
 from __future__ import annotations
 

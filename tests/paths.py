@@ -6,4 +6,4 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-FIXTURES = TESTS / "fixtures"
+FIXTURES = TESTS / "data"

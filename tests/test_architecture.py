@@ -97,7 +97,7 @@ def test_the_picture_in_the_docs_is_the_code() -> None:
 
 
 def test_tests_mirror_the_rooms() -> None:
-    support = {"cuda", "fixtures", "nullgpu", "reliability", "snapshots", "__pycache__"}
+    support = {"cuda", "nullgpu", "reliability", "snapshots", "__pycache__"}
     folders = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir()} - support
     assert folders <= set(ROOMS)
 

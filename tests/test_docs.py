@@ -130,7 +130,7 @@ def test_a_recipe_prepares_and_plans_the_data_it_is_for(
     assert f"(../configs/recipes/{recipe}.yaml)" in text(ROOT / "docs" / "recipes.md")
     places = [
         f"model_name_or_path={model_dir}",
-        f"dataset={ROOT / 'tests/fixtures/demo' / data}",
+        f"dataset={ROOT / 'tests/data/demo' / data}",
         f"prepared_dir={tmp_path}",
     ]
     loaded = load(path, places)

@@ -17,7 +17,7 @@ from qlora_fast.config.keys import SECTIONS, about
 from qlora_fast.config.reference import page
 from qlora_fast.config.schema import schema
 
-LF = ROOT / "tests" / "fixtures" / "llamafactory"
+LF = ROOT / "tests" / "data" / "llamafactory"
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 

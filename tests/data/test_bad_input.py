@@ -1,6 +1,6 @@
 """Everything a user can get wrong: one clear message (what, where, how to mend), the right exit code, nothing left behind.
 
-The messages are snapshots in tests/fixtures/messages.txt; `QLORA_FAST_SNAPSHOTS=write` writes them anew, to be read in the diff.
+The messages are snapshots in tests/data/messages.txt; `QLORA_FAST_SNAPSHOTS=write` writes them anew, to be read in the diff.
 """
 
 from __future__ import annotations

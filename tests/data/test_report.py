@@ -203,7 +203,7 @@ def test_odd_lengths_are_drawn_too(tmp_path: Path, lengths: list[int]) -> None:
 
 @pytest.mark.slow
 def test_the_bench_beside_rivals_cannot_rot(model_dir: Path) -> None:
-    words = ["--data", ROOT / "tests/fixtures/demo/alpaca_en.json", "--tokenizer", model_dir, "--rounds", "1"]
+    words = ["--data", ROOT / "tests/data/demo/alpaca_en.json", "--tokenizer", model_dir, "--rounds", "1"]
     command = [sys.executable, "-m", "benches.rivals_prep", *map(str, words), "--only", "qlora-fast"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

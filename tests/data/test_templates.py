@@ -17,7 +17,7 @@ from qlora_fast.data.dataset import open_prepared
 from qlora_fast.errors import ConfigError, TokenizerError
 from reference_run import HOSTILE, LARGE, compare, prepare, shards
 
-JINJA_FILES = ROOT / "tests" / "fixtures" / "chat_templates"
+JINJA_FILES = ROOT / "tests" / "data" / "chat_templates"
 OWN_WAY = """
 {%- for m in messages %}
 {{- '<|im_start|>' + m.role | upper + ': ' + m.content + '<|im_end|>\n' }}

@@ -176,7 +176,7 @@ mod tests {
         let data = dir.path().join("data.jsonl");
         let row = |i: usize| format!(r#"{{"instruction": "{i}", "output": "{}"}}"#, "word ".repeat(1 + i * 7919 % 60));
         std::fs::write(&data, (0..1000).map(row).collect::<Vec<_>>().join("\n")).unwrap();
-        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tokenizer/tokenizer.json");
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json");
         let options = serde_json::json!({
             "data": [data], "tokenizer": tokenizer, "template": "qwen3", "cutoff_len": 256,
             "out": dir.path().join("out"),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 fn load(choice: Choice) -> Tokenizer {
-    Tokenizer::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tokenizer/tokenizer.json"), choice)
+    Tokenizer::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json"), choice)
         .unwrap()
 }
 
@@ -92,7 +92,7 @@ fn many_texts_are_encoded_as_each_alone() {
 fn a_text_of_the_tokenizers_own_whitespace_tokens_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tokenizer/tokenizer.json");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json");
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(source).unwrap()).unwrap();
     json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({
         "id": 5000, "content": "    ", "special": false, "lstrip": false, "rstrip": false, "single_word": false, "normalized": true

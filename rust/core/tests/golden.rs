@@ -21,7 +21,7 @@ struct Case<'a> {
 }
 
 fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data")
 }
 
 fn template(name: &str, bos: Option<&str>, eos: Option<&str>) -> Template {

@@ -26,7 +26,7 @@ const TAGS: [&str; 2] = ["<think>", "</think>"];
 const FILES: [&str; 7] = ["chatml", "llama3", "gemma", "llama2", "qwen2_5", "zephyr", "qwen3"];
 
 fn template(name: &str) -> Template {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/fixtures/chat_templates/{name}.jinja"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/data/chat_templates/{name}.jinja"));
     let text = std::fs::read_to_string(path).unwrap();
     Template::new(&Source::jinja(&text), Some("<s>"), Some("</s>")).unwrap()
 }

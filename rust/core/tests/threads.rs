@@ -12,7 +12,7 @@ fn the_thread_pool_of_the_process_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data.jsonl");
     std::fs::write(&data, [r#"{"instruction": "a", "output": "b"}"#; 50].join("\n")).unwrap();
-    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tokenizer/tokenizer.json");
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json");
     let options = json!({
         "data": [data], "tokenizer": tokenizer, "template": "qwen3", "cutoff_len": 256, "deduplicate": "exact",
         "threads": 1, "out": dir.path().join("out"),

@@ -1,4 +1,4 @@
-//! Small tokenizers of every kind that the own engine knows, made from the one in tests/fixtures.
+//! Small tokenizers of every kind that the own engine knows, made from the one in tests/data.
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ fn repo(path: &str) -> PathBuf {
 /// The small byte-level tokenizer of the tests, with another split pattern each: `(name, file)`.
 pub(crate) fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
     let base: Value =
-        serde_json::from_slice(&std::fs::read(repo("tests/fixtures/tokenizer/tokenizer.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(repo("tests/data/tokenizer/tokenizer.json")).unwrap()).unwrap();
     let byte_level =
         |own: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": own});
     let split = |regex: &str| {
@@ -68,7 +68,7 @@ pub(crate) fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
 
 /// The pre-tokenizers of DeepSeek, as published.
 fn published() -> Vec<(String, Value)> {
-    let file: Value = serde_json::from_slice(&std::fs::read(repo("tests/fixtures/deepseek.json")).unwrap()).unwrap();
+    let file: Value = serde_json::from_slice(&std::fs::read(repo("tests/data/deepseek.json")).unwrap()).unwrap();
     file.as_object().unwrap().clone().into_iter().collect()
 }
 

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_differs_in_a_step_is_not_taken() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/deepseek.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/deepseek.json");
         let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let names = ["deepseek-llm", "deepseek-coder", "deepseek-v3"];
         for (name, known) in names.into_iter().zip(DeepSeek::ALL) {

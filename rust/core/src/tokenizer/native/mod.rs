@@ -208,7 +208,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn json() -> Vec<u8> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tokenizer/tokenizer.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json");
         std::fs::read(path).unwrap()
     }
 

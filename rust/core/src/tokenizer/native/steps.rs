@@ -314,7 +314,7 @@ mod tests {
     }
 
     fn pairs() -> Vec<Pair> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/deepseek.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/deepseek.json");
         let file: serde_json::Map<String, Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         file.into_iter()
             .map(|(name, mut steps)| {
