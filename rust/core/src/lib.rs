@@ -11,6 +11,7 @@
 //! The folders are the stages, in that order. Nothing here knows of Python. Unsafe code is denied in the whole workspace; the
 //! one exception is `tokenizer/native/cpu`.
 
+pub mod batching;
 pub mod conversation;
 pub mod dataset;
 pub mod durable;
@@ -19,7 +20,6 @@ pub mod error;
 pub mod pack;
 pub mod prepare;
 pub mod record;
-pub mod review;
 pub mod stats;
 pub mod template;
 mod threads;

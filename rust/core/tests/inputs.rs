@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use qlora_fast_core::error::Error;
-use qlora_fast_core::prepare::{FirstRow, Options, Report, look, merge, prepare, prepare_share};
+use qlora_fast_core::prepare::{FirstRow, Options, Report, inspect, merge, prepare, prepare_share};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ fn a_row_is_looked_at_as_it_would_be_prepared_and_also_with_files_before_it() {
         world.file("b.json", format!("[{}, {{\"text\": 1}}, {}]", row("q3", "a"), row("q2", "a"))),
     ];
     let looked = |file, rows: &[u64], more: Value| {
-        look(&world.options(&json!(files), &more), file, rows, &mut |_, _, _| true).map_err(|e| e.to_string())
+        inspect(&world.options(&json!(files), &more), file, rows, &mut |_, _, _| true).map_err(|e| e.to_string())
     };
     let reasons = |more| {
         let looks = looked(1, &[2, 1, 0, 2], more).unwrap();

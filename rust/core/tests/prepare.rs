@@ -5,7 +5,7 @@
 use qlora_fast_core::encode::Encoder;
 use qlora_fast_core::error::Error;
 use qlora_fast_core::prepare::{Batch, Options, Report, RowMaker, Tally, Workspace, merge, prepare, prepare_share};
-use qlora_fast_core::record::{Layout, reader::Reader, reader::Span};
+use qlora_fast_core::record::{Layout, Span, reader::Reader};
 use qlora_fast_core::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

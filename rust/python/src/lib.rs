@@ -2,11 +2,11 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
+mod batching;
 mod chat;
 mod error;
 mod plan;
 mod prepare;
-mod review;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -17,6 +17,8 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
+    use crate::batching::{padding, report_names, review};
+    #[pymodule_export]
     use crate::chat::{
         ChatEncoder, compare_templates, detect_template, template_keys, template_problems, templates, written_template,
     };
@@ -24,8 +26,6 @@ mod _core {
     use crate::plan::{EpochPlan, mix, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]
     use crate::prepare::{fingerprint, look, merge, prepare, prepare_share};
-    #[pymodule_export]
-    use crate::review::{padding, report_names, review};
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
 

@@ -44,7 +44,7 @@ pub(crate) fn look(
     rows: Vec<u64>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
-    with_progress(py, options, progress, |options, tick| core::look(options, file, &rows, tick))
+    with_progress(py, options, progress, |options, tick| core::inspect(options, file, &rows, tick))
 }
 
 /// Runs `work` without the GIL; what `progress`, or a signal handler, raises ends it.

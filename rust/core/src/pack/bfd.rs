@@ -11,8 +11,8 @@
 //!
 //! A sample longer than a row is treated as exactly a row long: it gets one of its own.
 
+use super::error::{PackError, at_least_one, check_lengths};
 use super::free_space::FreeSpaces;
-use super::{PackError, at_least_one, check_lengths};
 
 /// Which samples share a row.
 #[derive(Debug, Clone, PartialEq, Eq)]

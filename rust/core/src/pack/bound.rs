@@ -3,7 +3,8 @@
 //! The bound L2 of Martello and Toth, "Lower bounds and reduction procedures for the bin packing
 //! problem" (Discrete Applied Mathematics 28, 1990). It needs one pass over the distinct lengths.
 
-use super::{PackError, at_least_one, bfd::LengthClasses, check_lengths};
+use super::bfd::LengthClasses;
+use super::error::{PackError, at_least_one, check_lengths};
 
 /// No packing of `lengths` into rows of `capacity` tokens has fewer rows than this. A sample longer
 /// than a row counts as a full one, as [`pack`](super::pack) gives it a row of its own.

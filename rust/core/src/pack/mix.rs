@@ -3,7 +3,7 @@
 //! Only *how often* each sample is taken is decided here; the order of an epoch is the plan's. Each dataset is drawn
 //! from in a random order, so what a strategy leaves out is not the end of a file.
 
-use super::PackError;
+use super::error::PackError;
 use super::rng::{Purpose, SplitMix64};
 
 /// How datasets are put together: LLaMA-Factory's `mix_strategy`.

@@ -1,9 +1,9 @@
 //! The updates of an epoch, as a pure function of lengths, options, seed and epoch.
 
 use super::bfd::{Layout, LengthClasses};
+use super::error::{PackError, at_least_one, check_lengths};
 use super::exact::{Windows, deal};
 use super::rng::{Purpose, SplitMix64};
-use super::{PackError, at_least_one, check_lengths};
 use serde::Deserialize;
 use std::cmp::Reverse;
 use std::str::FromStr;

@@ -1,6 +1,6 @@
 //! Which samples are held out for evaluation.
 
-use super::PackError;
+use super::error::PackError;
 use super::rng::{Purpose, SplitMix64};
 use std::collections::{HashMap, HashSet};
 

@@ -3,28 +3,15 @@
 //! Conversations are hashed on several threads; one table, 16 bytes a row, then says in file order which of them were
 //! seen before. A chance hit among a thousand million rows is less likely than 10⁻¹¹ (96 bits).
 
-use super::rows;
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
-use crate::record::{self, Layout, Variables, reader::Chunk, reader::Span};
+use crate::record::{self, Chunk, Layout, Span, Variables};
 use crate::threads;
 use rayon::ThreadPool;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
-
-/// What is done about rows that are equal.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Deduplicate {
-    /// Nothing.
-    #[default]
-    Off,
-    /// A row whose conversation is equal to an earlier one is dropped.
-    Exact,
-}
 
 /// What is known of a record before it is encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,7 +64,7 @@ impl Duplicates {
     /// [`Error::Option`] when there are more rows than the table can number. Broken JSON is left for who encodes it.
     pub fn mark(&mut self, chunk: &Chunk, path: &Path, layout: &Layout, variables: &Variables) -> Result<Vec<Mark>> {
         let hash_one = |span: &Span| {
-            let text = rows::text_of(path, &chunk.bytes, span).ok()?;
+            let text = span.text(path, &chunk.bytes).ok()?;
             let conversation = record::parse_as(text, layout, variables).ok()?.conversation.ok()?;
             Some(hash(&conversation))
         };

@@ -1,51 +1,47 @@
 //! The pipeline: read → parse → render → encode → truncate → write, on all cores, in one pass, in bounded memory.
 //!
-//! Work is cut into parts ([`parts`]), each a shard of its own with a report beside it, in a working folder that outlives
+//! Work is cut into parts (`parts`), each a shard of its own with a report beside it, in a working folder that outlives
 //! a killed process. [`prepare`] makes the parts that are missing and joins all of them; [`prepare_share`] makes some and
 //! leaves the joining to [`merge`], so that any number of machines can divide the work. The bytes are the same whoever
 //! made which part.
 
+mod build;
 mod duplicates;
+mod file_hashes;
 mod input;
-mod look;
-mod make;
+mod inspect;
 mod options;
 mod parts;
 mod pipeline;
+mod progress;
 mod reasons;
 mod records;
 mod rejected;
-mod remember;
 mod report;
 mod rows;
 
-pub use duplicates::{Deduplicate, Duplicates, First, Mark};
+pub use duplicates::{Duplicates, First, Mark};
 pub use input::Input;
-pub use look::{Look, Refusal, Written, look};
-pub use options::{DATA_PATH_VERSION, Identity, Options, Source};
+pub use inspect::{InspectedRow, Refusal, Written, inspect};
+pub use options::{DATA_PATH_VERSION, Deduplicate, Identity, Options, Source};
+pub use progress::Tick;
 pub use reasons::{NOTICES, REASONS, REPAIRS};
-pub use report::{DroppedRow, EngineReport, FirstRow, Manifest, Report, ShareReport, Tally, TruncatedRow};
+pub use rejected::{DroppedRow, FirstRow};
+pub use report::{EngineReport, Manifest, Report, ShareReport, Tally, TruncatedRow};
 pub use rows::{Batch, Counts, RowMaker, Workspace};
 
 use crate::durable::{Claim, WorkingFolder};
 use crate::error::{Error, Result};
-use make::Share;
+use build::Share;
 use parts::Parts;
-use std::collections::BTreeMap;
+use progress::Seconds;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Version of the folder's layout.
 const FORMAT_VERSION: u32 = 2;
-/// Records that are looked at to learn a file's format.
-const PROBED_RECORDS: usize = 16;
 /// How often a process looks whether another has finished.
 const WAIT: Duration = Duration::from_millis(100);
-
-/// Told (stage, bytes done, bytes in all) now and then; returns whether to go on.
-pub type Tick<'a> = dyn FnMut(&'static str, u64, u64) -> bool + 'a;
-
-type Seconds = BTreeMap<&'static str, f64>;
 
 /// Prepares the data, or finds it prepared, or goes on where a process was killed.
 ///
@@ -107,7 +103,7 @@ fn make_and_join(
     let mut parts = Parts::find(folder, sources.len())?;
     let mut engine = engine("parts were joined");
     if may_make {
-        engine = make::make(options, &sources, folder, &parts, Share::WHOLE, seconds, tick)?;
+        engine = build::build(options, &sources, folder, &parts, Share::WHOLE, seconds, tick)?;
         parts = Parts::find(folder, sources.len())?;
     }
     if let Some(missing) = parts.missing(&sources) {
@@ -154,7 +150,7 @@ pub fn prepare_share(options: &Options, number: u32, count: u32, tick: &mut Tick
         report.path = folder.path().to_path_buf();
         let share = Share { index: number - 1, count };
         let parts = Parts::find(&folder, sources.len())?;
-        let made = make::make(options, &sources, &folder, &parts, share, &mut seconds, tick);
+        let made = build::build(options, &sources, &folder, &parts, share, &mut seconds, tick);
         report.engine = made.map_err(|error| kept(&folder, error))?;
         report.parts = Parts::find(&folder, sources.len())?.done();
     }

@@ -1,8 +1,8 @@
 //! What is to be prepared, and the fingerprint that names the result.
 
-use super::duplicates::Deduplicate;
+use super::file_hashes::{Content, Memory};
 use super::input::{self, Input};
-use super::remember::{Content, Memory};
+
 use crate::error::{Error, Result};
 use crate::record::{Format, Layout, Variables};
 use crate::template::{self, Template};
@@ -18,6 +18,17 @@ const PART_BYTES: u64 = 32 << 20;
 
 fn part_bytes() -> u64 {
     PART_BYTES
+}
+
+/// What is done about rows that are equal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deduplicate {
+    /// Nothing.
+    #[default]
+    Off,
+    /// A row whose conversation is equal to an earlier one is dropped.
+    Exact,
 }
 
 /// The options of [`prepare`](super::prepare()).

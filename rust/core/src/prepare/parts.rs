@@ -4,7 +4,7 @@
 //! neither on the threads, nor on the process that made them, nor on how often the work was begun anew. Each part leaves
 //! a report beside its shard, and each file one when its end is known; the folder is whole when all of them are there.
 
-use super::Source;
+use super::options::Source;
 use super::rejected::{self, Rejected};
 use super::report::Tally;
 use super::rows::Batch;

@@ -9,12 +9,12 @@
 //! There is a fixed number of batches. They bound the memory, keep their buffers from one round to the next, and hold
 //! the reader back when the sink is slow or one record takes long.
 
+use super::duplicates::{Duplicates, Mark};
+use super::options::{Deduplicate, Source};
 use super::records::{Portion, Records};
 use super::rows::{Batch, RowMaker, Workspace};
-use super::{Deduplicate, Duplicates, Mark, Source};
 use crate::error::{Error, Result};
-use crate::record::reader::Chunk;
-use crate::record::{Format, Layout};
+use crate::record::{Chunk, Format, Layout};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

@@ -1,12 +1,14 @@
 //! One file in the reading: its records, chunk after chunk, with what has to be known of them before they are made.
 
-use super::make::detect;
-use super::{Duplicates, Mark, Options};
-use crate::error::Result;
-use crate::record::Layout;
-use crate::record::reader::{Chunk, Reader};
+use super::duplicates::{Duplicates, Mark};
+use super::options::Options;
+use crate::error::{Error, Result};
+use crate::record::{self, Chunk, Format, Layout, reader::Reader};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Records that are looked at to learn a file's format.
+const PROBED_RECORDS: usize = 16;
 
 /// See the module.
 pub(super) struct Records<'a> {
@@ -61,4 +63,23 @@ impl<'a> Records<'a> {
     pub(super) fn digest(&self) -> blake3::Hash {
         self.reader.digest()
     }
+}
+
+/// The format of a file, from its first records.
+fn detect(path: &Path, chunk: &Chunk, layout: &Layout) -> Result<Format> {
+    let mut keys: Vec<String> = Vec::new();
+    for span in chunk.records.iter().take(PROBED_RECORDS) {
+        let text = span.text(path, &chunk.bytes)?;
+        let (format, others) = record::detect(text, layout).map_err(|error| span.syntax_error(path, &error))?;
+        if let Some(format) = format {
+            return Ok(format);
+        }
+        keys.extend(others.into_iter().filter(|k| !keys.contains(k)).collect::<Vec<_>>());
+    }
+    let found = if keys.is_empty() { "no keys".to_owned() } else { format!("the keys {}", keys.join(", ")) };
+    Err(Error::File {
+        path: path.to_path_buf(),
+        problem: format!("is in no known format: its first records have {found}"),
+        hint: "expected `instruction` and `output` (Alpaca), `conversations` (ShareGPT) or `messages`".to_owned(),
+    })
 }

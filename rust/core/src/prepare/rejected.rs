@@ -3,9 +3,9 @@
 //! A row is its own record with one key more, `rejected`, which says why and where; no format gives that key a meaning,
 //! so the mended file is a data file like any other. What is no object stands behind the key `record`.
 
-use super::report::DroppedRow;
 use crate::error::{Error, Result};
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,6 +14,27 @@ use std::path::PathBuf;
 pub(super) const FILE: &str = "rejected.jsonl";
 /// What is held back before it is written.
 const BUFFER_BYTES: usize = 1 << 20;
+
+/// A dropped row, as reports show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct DroppedRow {
+    pub file: PathBuf,
+    pub line: u64,
+    pub row: u64,
+    pub reason: String,
+    /// The earlier row that a duplicate is equal to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<FirstRow>,
+}
+
+/// The earlier row that a duplicate is equal to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct FirstRow {
+    pub file: PathBuf,
+    pub row: u64,
+}
 
 /// Appends a row's line. `text` is JSON: a line break in it can only stand between its parts.
 pub(super) fn write(row: &DroppedRow, text: &str, out: &mut Vec<u8>) {

@@ -1,8 +1,9 @@
 //! What became of every row and token.
 
 use super::options::Source;
+use super::reasons;
+use super::rejected::{self, DroppedRow, FirstRow};
 use super::rows::{Batch, Counts, Dropped, Truncated};
-use super::{reasons, rejected};
 use crate::dataset::{Origin, ShardEntry};
 use crate::stats::{Lengths, Summary};
 use serde::{Deserialize, Serialize};
@@ -15,27 +16,6 @@ const EXAMPLES: usize = 5;
 const MOST_CUT: usize = 10;
 /// Names that a table of counts spells out; later ones are counted together.
 const LARGEST_TABLE: usize = 100;
-
-/// A dropped row, as reports show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct DroppedRow {
-    pub file: PathBuf,
-    pub line: u64,
-    pub row: u64,
-    pub reason: String,
-    /// The earlier row that a duplicate is equal to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first: Option<FirstRow>,
-}
-
-/// The earlier row that a duplicate is equal to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct FirstRow {
-    pub file: PathBuf,
-    pub row: u64,
-}
 
 /// A row that was cut, as reports show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use super::options::Options;
 use crate::conversation::Conversation;
 use crate::dataset::{Origin, Samples};
 use crate::encode::{Encoded, Encoder, Scratch};
-use crate::error::{Error, Result};
-use crate::record::{self, Layout, reader::Span};
+use crate::error::Result;
+use crate::record::{self, Layout, Span};
 use crate::template::{Kind, Learn, Rendered};
 use crate::truncate;
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ impl RowMaker<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Syntax`] with the place in the file.
+    /// [`Error::Syntax`](crate::error::Error::Syntax) with the place in the file.
     pub fn make(
         &self,
         path: &Path,
@@ -111,7 +111,7 @@ impl RowMaker<'_> {
     ) -> Result<()> {
         let file = batch.part.0;
         for (i, span) in records.iter().enumerate() {
-            let text = text_of(path, bytes, span)?;
+            let text = span.text(path, bytes)?;
             let origin = Origin { file, row: span.row, line: span.line };
             let mark = marks.get(i);
             if let Some(first @ Some(_)) = mark.map(|m| m.first) {
@@ -119,8 +119,8 @@ impl RowMaker<'_> {
                 batch.dropped.push(Dropped { origin, reason, text, first });
                 continue;
             }
-            let parsed =
-                record::parse_as(text, layout, &self.options.variables).map_err(|error| syntax(path, span, &error))?;
+            let parsed = record::parse_as(text, layout, &self.options.variables)
+                .map_err(|error| span.syntax_error(path, &error))?;
             for key in parsed.ignored_keys {
                 count(&mut batch.ignored_keys, &key);
             }
@@ -175,44 +175,6 @@ impl RowMaker<'_> {
     pub fn render<'c>(&'c self, conversation: &'c Conversation<'_>) -> std::result::Result<Rendered<'c>, String> {
         let learn = Learn { prompts: self.options.train_on_prompt, last_answer_only: self.options.mask_history };
         self.encoder.render(conversation, self.options.default_system.as_deref(), learn)
-    }
-}
-
-/// The text of a record.
-///
-/// # Errors
-///
-/// [`Error::Syntax`] where it is not UTF-8.
-pub(super) fn text_of<'b>(path: &Path, bytes: &'b [u8], span: &Span) -> Result<&'b str> {
-    let record = &bytes[span.start..span.end];
-    std::str::from_utf8(record).map_err(|error| {
-        let before = &record[..error.valid_up_to()];
-        let line = span.line + memchr::memchr_iter(b'\n', before).count() as u64;
-        let column = match memchr::memrchr(b'\n', before) {
-            Some(at) => before.len() - at,
-            None => span.column as usize + before.len(),
-        };
-        Error::Syntax {
-            path: path.to_path_buf(),
-            line,
-            column: column as u64,
-            problem: format!("row {}: these bytes are not UTF-8 text", span.row),
-            hint: "save the file as UTF-8; an older Chinese file may be GB18030",
-        }
-    })
-}
-
-/// A JSON fault inside a record, with its place in the file.
-pub(super) fn syntax(path: &Path, span: &Span, error: &serde_json::Error) -> Error {
-    let first_line = error.line() <= 1;
-    let message = error.to_string();
-    let problem = message.split(" at line ").next().unwrap_or(&message);
-    Error::Syntax {
-        path: path.to_path_buf(),
-        line: span.line + (error.line().max(1) - 1) as u64,
-        column: if first_line { span.column + error.column().max(1) as u64 - 1 } else { error.column() as u64 },
-        problem: format!("row {}: not valid JSON: {problem}", span.row),
-        hint: "mend the file there; a file that begins with `{` is read as one JSON object a line",
     }
 }
 

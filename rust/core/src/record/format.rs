@@ -1,39 +1,16 @@
 //! Alpaca, ShareGPT and OpenAI messages: what each field means.
 
-use super::layout::Layout;
+use super::layout::{Format, Layout};
 use super::pyjson;
 use super::raw::{Field, History, Raw, RawTurn, Turns};
 use crate::conversation::{Conversation, Message, Role};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
-
-/// How a file's records are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// `instruction`, `input`, `output`, `system`, `history`.
-    Alpaca,
-    /// `conversations` of `from`/`value`.
-    Sharegpt,
-    /// `messages` of `role`/`content`.
-    Messages,
-}
 
 /// Why a record cannot be used: stable, in snake case, with the field behind a colon where there is one.
 pub type Reason = Cow<'static, str>;
 
 impl Format {
-    /// The name in options and reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Alpaca => "alpaca",
-            Self::Sharegpt => "sharegpt",
-            Self::Messages => "messages",
-        }
-    }
-
     /// The format that a record's own keys show.
     pub(super) fn of(raw: &Raw<'_>) -> Option<Self> {
         [Self::Messages, Self::Sharegpt, Self::Alpaca].into_iter().find(|format| format.fits(raw))

@@ -1,9 +1,32 @@
 //! What a file calls things: LLaMA-Factory's `columns` and `tags`, and the names that every file may use.
 
-use super::format::Format;
 use crate::conversation::Role;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// How a file's records are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// `instruction`, `input`, `output`, `system`, `history`.
+    Alpaca,
+    /// `conversations` of `from`/`value`.
+    Sharegpt,
+    /// `messages` of `role`/`content`.
+    Messages,
+}
+
+impl Format {
+    /// The name in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alpaca => "alpaca",
+            Self::Sharegpt => "sharegpt",
+            Self::Messages => "messages",
+        }
+    }
+}
 
 /// The record keys that any format gives a meaning to, in the order of [`Key`].
 const RECORD_KEYS: [&str; 8] =

@@ -1,7 +1,7 @@
-//! From a file's bytes to conversations: [`reader`] cuts, [`parse`] understands.
+//! From a file's bytes to conversations: [`reader`] splits it into records, [`parse`] reads each.
 
+mod chunk;
 mod container;
-mod cut;
 mod format;
 mod layout;
 mod nesting;
@@ -9,9 +9,11 @@ mod parquet;
 pub(crate) mod pyjson;
 mod raw;
 pub mod reader;
+mod split;
 
-pub use format::{Format, Reason};
-pub use layout::Layout;
+pub use chunk::{Chunk, Span};
+pub use format::Reason;
+pub use layout::{Format, Layout};
 
 use crate::conversation::{Conversation, Repair};
 use raw::{Raw, Record};

@@ -2,8 +2,8 @@
 //!
 //! A column without a value in a row is a key that the record does not have. Row n stands in "line" n + 1.
 
+use super::chunk::{Chunk, Span};
 use super::container::refuse;
-use super::reader::{Chunk, Span};
 use crate::error::{Error, Result};
 use parquet::basic::ConvertedType;
 use parquet::file::reader::{FileReader, SerializedFileReader};

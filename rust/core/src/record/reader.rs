@@ -1,34 +1,11 @@
 //! A file, cut into records without being parsed: bounded memory whatever its size and container.
 
+use super::chunk::Chunk;
 use super::container::{self, Container, Stream};
-use super::cut::Cutter;
 use super::parquet::ParquetRows;
+use super::split::Splitter;
 use crate::error::Result;
 use std::path::Path;
-
-/// Some whole records and where they lie.
-#[derive(Debug, Default)]
-pub struct Chunk {
-    /// The bytes of the records and what stands between them.
-    pub bytes: Vec<u8>,
-    /// The records, in file order.
-    pub records: Vec<Span>,
-}
-
-/// One record: a range of [`Chunk::bytes`], and its place in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// First byte.
-    pub start: usize,
-    /// One behind the last byte.
-    pub end: usize,
-    /// 0-based number of the record in its file.
-    pub row: u64,
-    /// 1-based line of its first byte, in an archive that of the text inside; in Parquet the row counted from 1.
-    pub line: u64,
-    /// 1-based column of its first byte.
-    pub column: u64,
-}
 
 /// Whether a file holds its text as it is, so that its size bounds that of its records. What cannot be read does not.
 #[must_use]
@@ -37,7 +14,7 @@ pub fn is_plain(path: &Path) -> bool {
 }
 
 enum Source {
-    Text(Box<Cutter>),
+    Text(Box<Splitter>),
     Rows(Box<ParquetRows>),
 }
 
@@ -66,7 +43,7 @@ impl Reader {
     pub fn open_as(path: &Path, shown: &Path) -> Result<Self> {
         let source = match container::open(path, shown)? {
             (file, Container::Parquet) => Source::Rows(Box::new(ParquetRows::open(file, shown)?)),
-            (file, container) => Source::Text(Box::new(Cutter::new(Stream::new(file, container, shown)?, shown)?)),
+            (file, container) => Source::Text(Box::new(Splitter::new(Stream::new(file, container, shown)?, shown)?)),
         };
         Ok(Self { source, failed: false })
     }
@@ -75,7 +52,7 @@ impl Reader {
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         match &self.source {
-            Source::Text(cutter) => cutter.stream().bytes_read(),
+            Source::Text(splitter) => splitter.stream().bytes_read(),
             Source::Rows(rows) => rows.bytes_read(),
         }
     }
@@ -84,7 +61,7 @@ impl Reader {
     #[must_use]
     pub fn digest(&self) -> blake3::Hash {
         match &self.source {
-            Source::Text(cutter) => cutter.stream().digest(),
+            Source::Text(splitter) => splitter.stream().digest(),
             Source::Rows(rows) => rows.digest(),
         }
     }
@@ -98,7 +75,7 @@ impl Iterator for Reader {
             return None;
         }
         let next = match &mut self.source {
-            Source::Text(cutter) => cutter.next_chunk(),
+            Source::Text(splitter) => splitter.next_chunk(),
             Source::Rows(rows) => rows.next_chunk(),
         };
         self.failed = next.is_err();

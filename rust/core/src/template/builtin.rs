@@ -1,6 +1,6 @@
 //! The built-in templates: builtin.json, in the same form as anybody's own.
 
-use super::ChatTemplate;
+use super::chat_template::ChatTemplate;
 use super::spec::Spec;
 use std::sync::LazyLock;
 

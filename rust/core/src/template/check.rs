@@ -1,9 +1,10 @@
 //! A template against the model's own, probe by probe.
 
+use super::controls::Controls;
 use super::jinja::{Jinja, Refusal};
 use super::probes::probes;
-use super::source::{Controls, Template};
-use super::{Learn, Rendered};
+use super::render::{Learn, Rendered};
+use super::source::Template;
 
 /// One probe, rendered both ways.
 #[derive(Debug)]

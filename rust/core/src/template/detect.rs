@@ -1,8 +1,10 @@
 //! Which built-in template is a model's own: rendered side by side on probe conversations, not guessed from words in it.
 
+use super::builtin;
+use super::chat_template::{ChatTemplate, ToolStyle};
 use super::jinja::{Jinja, Refusal};
 use super::probes::{Probe, probes};
-use super::{ChatTemplate, Learn, Rendered, ToolStyle, builtin};
+use super::render::{Learn, Rendered};
 
 /// The first built-in template that prints exactly what `chat_template` (Jinja) prints, on every probe that it accepts:
 /// dialogues, prompts for an answer, and tools where the built-in one knows any.

@@ -1,6 +1,7 @@
 //! Conversation → turns of segments.
 
-use super::{ChatTemplate, Frame, Kind, Piece, Segment, SystemPlace, Thinking, ToolStyle, Turn};
+use super::chat_template::{ChatTemplate, Frame, Piece, SystemPlace, Thinking, ToolStyle};
+use super::segment::{Kind, Segment, Turn};
 use crate::conversation::{Conversation, Message, Role};
 use crate::record::pyjson;
 use std::borrow::Cow;

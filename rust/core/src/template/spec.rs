@@ -3,7 +3,7 @@
 //! `"<|im_start|>user\n{content}<|im_end|>\n"` beside `control: ["<|im_start|>", "<|im_end|>"]` says all: what stands
 //! around the content, and which of it are control tokens. The built-in templates are written in it too.
 
-use super::{ChatTemplate, Frame, Piece, SystemPlace, Thinking, ToolStyle};
+use super::chat_template::{ChatTemplate, Frame, Piece, SystemPlace, Thinking, ToolStyle};
 use serde::{Deserialize, Serialize};
 
 /// A template as it is written.

@@ -1,6 +1,6 @@
 //! The fast engine: the crate `fastokens`.
 
-use super::Engine;
+use super::engine::Engine;
 use std::path::Path;
 
 pub(super) struct Fast(fastokens::Tokenizer);

@@ -4,10 +4,13 @@
 //! All encode as if the tokenizer had no added tokens: text can then never become a control token, whatever it says.
 //! Control tokens are looked up by name, by the template.
 
+mod engine;
 mod fast;
-mod lanes;
 pub(crate) mod native;
 mod reference;
+mod work_stealing;
+
+pub use engine::Engine;
 
 use crate::error::{Error, Result};
 use crate::threads;
@@ -21,19 +24,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of text that a thread takes at a time, so that none waits long for another at the end.
 const SHARE: usize = 16 << 10;
-
-/// Turns text into ids.
-pub trait Engine: Send + Sync {
-    /// The library's name, for reports.
-    fn name(&self) -> &'static str;
-
-    /// Appends the ids of `text`; no control token is ever among them.
-    ///
-    /// # Errors
-    ///
-    /// A message, should the library refuse the text.
-    fn encode(&self, text: &str, ids: &mut Vec<u32>) -> std::result::Result<(), String>;
-}
 
 /// Which engine to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +117,7 @@ impl Tokenizer {
             return Ok((all.ids, all.lengths));
         }
         let pool = threads::pool(threads)?;
-        let parts: Vec<Part> = lanes::each(&pool, &shares(texts), |some| {
+        let parts: Vec<Part> = work_stealing::each(&pool, &shares(texts), |some| {
             let mut part = Part::default();
             self.encode_some(some, &mut part).map(|()| part)
         })

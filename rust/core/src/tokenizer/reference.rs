@@ -1,6 +1,6 @@
 //! The reference: the crate `tokenizers`.
 
-use super::Engine;
+use super::engine::Engine;
 use serde_json::Value;
 use std::path::Path;
 

@@ -6,11 +6,12 @@
 //! generation prompt, ends.
 
 use super::mask::{Hidden, Masked, Word};
-use super::{Asked, Jinja, Part};
+use super::program::{Asked, Jinja};
+use super::values::Part;
 use crate::conversation::{Conversation, Role};
+use crate::template::controls::Controls;
 use crate::template::render::{Learn, Rendered, is_empty_prompt, starts_with_blanks};
-use crate::template::source::Controls;
-use crate::template::{Kind, Segment, Turn};
+use crate::template::segment::{Kind, Segment, Turn};
 
 pub(super) struct Locator<'l> {
     pub(super) jinja: &'l Jinja,

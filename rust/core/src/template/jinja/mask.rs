@@ -1,10 +1,10 @@
 //! Contents behind unguessable words: what of a rendered text came with the data is then seen, not guessed.
 
-use super::{Part, tools, values};
+use super::values::{Part, tools, values};
 use crate::conversation::{Conversation, Role};
 use crate::record::pyjson;
-use crate::template::source::Controls;
-use crate::template::{Kind, Segment};
+use crate::template::controls::Controls;
+use crate::template::segment::{Kind, Segment};
 use minijinja::Value;
 use std::borrow::Cow;
 use std::ops::Range;

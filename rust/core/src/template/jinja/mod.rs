@@ -8,101 +8,20 @@
 mod environment;
 mod locate;
 mod mask;
+mod program;
+mod values;
 
 pub use environment::FIXED_DATE;
+pub use program::Jinja;
+pub(super) use program::{Asked, Refusal};
 
+use super::controls::Controls;
 use super::render::{Learn, Rendered};
-use super::source::Controls;
+use super::segment::Turn;
 use crate::conversation::{Conversation, Message, Role};
 use mask::{Masked, TAGS};
-use minijinja::Environment;
-use minijinja::value::{Serde, Value};
-use std::collections::BTreeMap;
-
-/// A model's own chat template.
-#[derive(Debug)]
-pub struct Jinja {
-    source: String,
-    environment: Environment<'static>,
-    bos: Option<String>,
-    eos: Option<String>,
-}
-
-/// Why nothing was printed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The template said so, with `raise_exception`.
-    Raised(String),
-    /// It failed.
-    Failed(String),
-}
-
-impl Refusal {
-    /// The reason to drop a row.
-    fn reason(self) -> String {
-        match self {
-            Self::Raised(message) => format!("refused_by_the_template:{message}"),
-            Self::Failed(message) => format!("template_error:{message}"),
-        }
-    }
-}
-
-/// What a template is given beside the messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Asked {
-    /// The model is to answer next.
-    pub(super) prompt: bool,
-    /// `enable_thinking`, where it is set at all.
-    pub(super) thinking: Option<bool>,
-}
 
 impl Jinja {
-    /// # Errors
-    ///
-    /// The fault in the template's text.
-    pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, String> {
-        let environment = environment::environment(source).map_err(|e| e.to_string())?;
-        Ok(Self { source: source.to_owned(), environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
-    }
-
-    /// Its text.
-    #[must_use]
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
-    /// The direct rendering of a conversation.
-    pub(super) fn direct(&self, conversation: &Conversation<'_>, asked: Asked) -> Result<String, Refusal> {
-        let tools = tools(conversation).map_err(Refusal::Failed)?;
-        self.print(
-            &values(&conversation.messages, |_, _, text| text.to_owned()).map_err(Refusal::Failed)?,
-            &tools,
-            asked,
-        )
-    }
-
-    fn print(&self, messages: &[Value], tools: &Value, asked: Asked) -> Result<String, Refusal> {
-        let mut given: BTreeMap<&str, Value> = BTreeMap::new();
-        given.insert("messages", Value::from(messages.to_vec()));
-        given.insert("tools", tools.clone());
-        given.insert("documents", Value::from(()));
-        given.insert("add_generation_prompt", Value::from(asked.prompt));
-        // What is not there is undefined, not none: `{{ bos_token }}` then prints nothing.
-        for (name, token) in [("bos_token", &self.bos), ("eos_token", &self.eos)] {
-            if let Some(token) = token {
-                given.insert(name, Value::from(token.as_str()));
-            }
-        }
-        if let Some(thinking) = asked.thinking {
-            given.insert("enable_thinking", Value::from(thinking));
-        }
-        let template = self.environment.get_template("chat").map_err(|e| Refusal::Failed(e.to_string()))?;
-        template.render(given).map_err(|error| match environment::raised(&error) {
-            Some(message) => Refusal::Raised(message.to_owned()),
-            None => Refusal::Failed(error.to_string()),
-        })
-    }
-
     /// Renders a repaired conversation; `system` stands for a system prompt that the row does not have.
     ///
     /// # Errors
@@ -137,7 +56,7 @@ impl Jinja {
         let whole = with_system(conversation, system);
         self.proved(&whole, asked, controls, &|masked, text| {
             let segments = masked.segments(text, 0..text.len(), controls);
-            Ok(Rendered { turns: vec![super::Turn { role: Role::User, segments }], notices: Vec::new() })
+            Ok(Rendered { turns: vec![Turn { role: Role::User, segments }], notices: Vec::new() })
         })
     }
 
@@ -157,7 +76,7 @@ impl Jinja {
         // Templates that part an answer at its tags print another text for words that have none; those that print the
         // arguments of a call one by one print them as they are, and not as JSON.
         for (tags, escape) in [(&[][..], true), (&TAGS[..], true), (&[][..], false), (&TAGS[..], false)] {
-            let masked = Masked::new(conversation, &self.source, tags, escape)?;
+            let masked = Masked::new(conversation, self.source(), tags, escape)?;
             let Ok(text) = self.print(&masked.messages, &masked.tools, asked) else { continue };
             if masked.unmasked(&text) == direct {
                 match work(&masked, &text) {
@@ -188,55 +107,4 @@ fn with_system<'a>(conversation: &Conversation<'a>, system: Option<&str>) -> Con
         whole.messages.insert(0, Message::new(Role::System, system.to_owned()));
     }
     whole
-}
-
-/// A part of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Said,
-    Thought,
-    /// A text in a tool call: its name, a value among its arguments.
-    Called,
-}
-
-/// Messages as templates take them; `text(message, part, content)` may put other words in place of a content.
-fn values(messages: &[Message<'_>], mut text: impl FnMut(usize, Part, &str) -> String) -> Result<Vec<Value>, String> {
-    let mut list = Vec::with_capacity(messages.len());
-    for (i, message) in messages.iter().enumerate() {
-        let mut given = vec![("role", Value::from(message.role.name()))];
-        if let Some(reasoning) = &message.reasoning {
-            given.push(("reasoning_content", Value::from(text(i, Part::Thought, reasoning))));
-        }
-        given.insert(1, ("content", Value::from(text(i, Part::Said, &message.content))));
-        if !message.tool_calls.is_empty() {
-            let mut calls = Vec::with_capacity(message.tool_calls.len());
-            for call in &message.tool_calls {
-                let mut function = serde_json::from_str(call).map_err(|_| "tool_call_not_json".to_owned())?;
-                each_text(&mut function, &mut |value| text(i, Part::Called, value));
-                calls.push(Value::from(Serde(serde_json::json!({ "type": "function", "function": function }))));
-            }
-            given.push(("tool_calls", Value::from(calls)));
-        }
-        list.push(Value::from_pairs(given));
-    }
-    Ok(list)
-}
-
-/// Replaces every text in a JSON value; keys stay.
-fn each_text(value: &mut serde_json::Value, text: &mut dyn FnMut(&str) -> String) {
-    match value {
-        serde_json::Value::String(content) => *content = text(content),
-        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, text)),
-        serde_json::Value::Object(map) => map.values_mut().for_each(|item| each_text(item, text)),
-        _ => {}
-    }
-}
-
-fn tools(conversation: &Conversation<'_>) -> Result<Value, String> {
-    let Some(text) = conversation.tools.as_deref() else { return Ok(Value::from(())) };
-    match serde_json::from_str(text) {
-        Ok(list @ serde_json::Value::Array(_)) => Ok(Value::from(Serde(list))),
-        Ok(one @ serde_json::Value::Object(_)) => Ok(Value::from(Serde([one]))),
-        _ => Err("tools_are_no_json".to_owned()),
-    }
 }

@@ -1,13 +1,13 @@
 //! What a thread has seen: pieces by their text, a line of the processor's cache for a handful of them.
 //!
 //! Most pieces of a text are words that came before, so how fast text is encoded hangs on how much of the hot part of
-//! this table the processor keeps near. Pieces of at most [`cpu::BRIEF`] bytes, four of five in English, therefore stand in a table
+//! this table the processor keeps near. Pieces of at most eight bytes, four of five in English, therefore stand in a table
 //! of their own where each takes sixteen bytes; longer ones of up to [`super::tables::SHORT`] in one of twenty-four.
 
 use super::cpu::{self, Cpu, Name, NamedValues};
-use super::fresh;
 use super::long::LongPieces;
 use super::merge::Scratch;
+use super::prefaulted;
 use super::tables::{Key, hash};
 use std::ops::Range;
 
@@ -93,7 +93,7 @@ impl Default for Cache {
 
 /// An array that never stood on the stack.
 fn zeros<T: bytemuck::Zeroable + Copy, const N: usize>() -> Box<[T; N]> {
-    fresh::zeros(N).try_into().unwrap_or_else(|_| unreachable!("it has just been made so long"))
+    prefaulted::zeros(N).try_into().unwrap_or_else(|_| unreachable!("it has just been made so long"))
 }
 
 impl Cache {

@@ -2,9 +2,10 @@
 
 use super::border;
 use super::cpu;
+use super::line::{MOST_IDS, MOST_MERGES, NONE};
 use super::merge::{self, Scratch};
 use super::source::{Source, byte_of};
-use super::tables::{Head, MOST_IDS, MOST_MERGES, NONE, Tables, WHOLE_ONLY};
+use super::tables::{Head, Tables, WHOLE_ONLY};
 use std::collections::HashMap;
 
 /// Reads and compiles.

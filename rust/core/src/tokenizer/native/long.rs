@@ -1,8 +1,8 @@
 //! Pieces too long for a key, seen before: found by hash, proved by comparing them whole.
 
+use super::bytes::load;
 use super::cpu;
-use super::fresh;
-use super::scan;
+use super::prefaulted;
 use super::tables::hash;
 
 /// Slots at first, and at most.
@@ -40,7 +40,7 @@ pub(super) struct LongPieces {
 pub(super) fn hash_of(piece: &[u8], kind: bool) -> u64 {
     let mut mixed = piece.len() as u64 | (u64::from(kind) << 32);
     for at in (0..piece.len()).step_by(16) {
-        let word = scan::load(piece, at);
+        let word = load(piece, at);
         mixed = hash([mixed ^ word as u64, (word >> 64) as u64]).rotate_left(32);
     }
     hash([mixed, 0]) | 1
@@ -87,7 +87,7 @@ impl LongPieces {
         }
         let room = self.slots.len();
         if room < SLOTS && self.pieces >= room / 2 {
-            let fewer = std::mem::replace(&mut self.slots, fresh::zeros((4 * room).max(FEWEST_SLOTS)));
+            let fewer = std::mem::replace(&mut self.slots, prefaulted::zeros((4 * room).max(FEWEST_SLOTS)));
             fewer.into_iter().filter(|slot| slot.hash != 0).for_each(|slot| self.keep(slot));
         }
         if self.bytes.len() + piece.len() > BYTES || self.ids.len() + ids.len() > IDS {

@@ -1,6 +1,6 @@
 //! SentencePiece's way with blanks: each becomes a `▁`, and a text may get one in front.
 
-use super::source::is_empty;
+use super::normalizer::is_empty;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

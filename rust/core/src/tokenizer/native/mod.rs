@@ -9,6 +9,7 @@
 //! reasons and the figures.
 
 mod border;
+mod bytes;
 mod cache;
 pub(crate) mod classes;
 mod compile;
@@ -17,13 +18,17 @@ mod deepseek;
 mod deepseek_v3;
 mod file;
 mod fill;
-mod fresh;
+mod line;
 mod long;
 mod merge;
 mod metaspace;
+mod normalizer;
 mod pieces;
+mod prefaulted;
 mod rules;
 mod scan;
+mod sets;
+mod settle;
 mod shared;
 mod source;
 mod starts;
@@ -33,7 +38,7 @@ mod windows;
 
 pub(super) use tables::AddedToken;
 
-use super::Engine;
+use super::engine::Engine;
 use cache::{Cache, Cuts};
 use deepseek::DeepSeek;
 use fill::{Filled, by_blocks, one_by_one};

@@ -1,14 +1,15 @@
 //! Piece → ids, by the shortest way that is exact: seen before, a whole token, or merged.
 
 use super::border::Borders;
+use super::bytes::{load, load_half};
 use super::cache::{BRIEF_LINES, Batch, Cache, Found, TOGETHER};
 use super::cpu::{self, Cpu};
 use super::fill::one_by_one;
+use super::line::NONE;
 use super::long;
 use super::merge;
-use super::scan;
 use super::shared::Shared;
-use super::tables::{Head, Key, NONE, SHORT, Tables, WHOLE_ONLY, key};
+use super::tables::{Head, Key, SHORT, Tables, WHOLE_ONLY, key};
 use std::ops::Range;
 
 /// Second half of the key of a piece that is too long for one; the first is its hash. No line has such a key.
@@ -30,7 +31,7 @@ impl Cut<'_> {
     /// The key of a piece of at most [`SHORT`] bytes. Taken from the text: of a piece on its own there would be too few bytes to load.
     #[inline(always)]
     fn key(self, range: Range<usize>) -> Key {
-        key(scan::load(self.text, range.start), range.len())
+        key(load(self.text, range.start), range.len())
     }
 }
 
@@ -99,7 +100,7 @@ impl<'t> Encoder<'t> {
     fn rare_piece(&self, cut: Cut<'_>, range: Range<usize>, hash: u64, cache: &mut Cache, ids: &mut Vec<u32>) {
         let before = ids.len();
         // Those before it in the batch may have brought it in, or have put everything out.
-        if let Some(name) = cpu::name(scan::load_half(cut.text, range.start), range.len()) {
+        if let Some(name) = cpu::name(load_half(cut.text, range.start), range.len()) {
             let name = name | cut.apart;
             match cache.find_brief_beside(name) {
                 found if found.count() == 0 => {
@@ -288,7 +289,7 @@ impl cpu::Work for Encoding<'_> {
 fn look_up(cpu: impl Cpu, cut: Cut<'_>, batch: &mut Batch, cache: &Cache) {
     let n = cut.n.min(TOGETHER);
     for (name, &from) in batch.names.iter_mut().zip(&batch.cuts[..n]) {
-        *name = scan::load_half(cut.text, from as usize);
+        *name = load_half(cut.text, from as usize);
     }
     let eights = n.div_ceil(8);
     let (names, _) = batch.names.as_chunks_mut();

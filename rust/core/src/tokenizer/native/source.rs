@@ -2,6 +2,7 @@
 
 use super::deepseek::DeepSeek;
 use super::metaspace::Metaspace;
+use super::normalizer::is_empty;
 use super::tables::{AddedToken, Pattern};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -151,11 +152,6 @@ impl Source<'_> {
             .ok_or_else(|| format!("its pre-tokenizer is not known: {}", self.pre_tokenizer))?;
         Ok((pattern, nfc))
     }
-}
-
-/// Whether a normalizer does nothing.
-pub(super) fn is_empty(normalizer: &Value) -> bool {
-    normalizer.is_null() || *normalizer == serde_json::json!({ "type": "Sequence", "normalizers": [] })
 }
 
 /// The pattern of a pre-tokenizer: a byte-level one with its own pattern, or a known pattern before it.

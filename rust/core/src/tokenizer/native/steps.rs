@@ -5,14 +5,9 @@
 //! its end.
 
 use super::classes::{self, DIGIT, LOWER, NUMBER, PUNCTUATION, SPACE, SYMBOL, UPPER, decode};
+use super::sets::{LISTED, Set};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
-
-/// Characters that a step looks for: how its pattern spells them, and their bit in [`CLASSES`].
-pub(super) struct Set {
-    pub(super) spelled: &'static str,
-    pub(super) bit: u16,
-}
 
 /// One step. Each is known by the `tokenizer.json` that it spells.
 pub(super) enum Step {
@@ -49,7 +44,7 @@ const WHITE: u16 = SPACE as u16;
 /// The classes of every code point, those of the listed sets among them.
 static CLASSES: LazyLock<Box<[u16]>> = LazyLock::new(|| {
     let mut classes = classes::all(|class| class);
-    for set in super::deepseek::LISTED {
+    for set in LISTED {
         for range in ranges(set.spelled) {
             classes[range].iter_mut().for_each(|class| *class |= set.bit);
         }

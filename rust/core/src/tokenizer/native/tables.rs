@@ -1,7 +1,9 @@
 //! A tokenizer as flat arrays: what encoding looks things up in, and what the compiled file holds.
 
+use super::bytes::load;
 use super::cpu::{self, Cpu};
 use super::deepseek::DeepSeek;
+use super::line::{FREE, ID_BITS, LINE, NONE, Pairs, RANK, RANK_BITS};
 use super::metaspace::Metaspace;
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +12,6 @@ pub(super) const SHORT: usize = 15;
 /// Marks a token in [`Tables::short`] and [`Tables::long`] that merging never gives: with `ignore_merges` a whole piece may
 /// still be it.
 pub(super) const WHOLE_ONLY: u32 = 1 << 31;
-/// "No merge", "no token".
-pub(super) const NONE: u32 = u32::MAX;
-
 /// How text becomes pieces and pieces symbols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Pattern {
@@ -75,7 +74,7 @@ pub(super) struct Tables {
     pub(super) characters: Vec<u32>,
     /// The token that the merge of a rank gives.
     pub(super) merged: Vec<u32>,
-    /// See [`super::boundary`].
+    /// See [`super::border`].
     pub(super) borders: Vec<u64>,
 }
 
@@ -103,7 +102,7 @@ pub(super) fn key(word: u128, length: usize) -> Key {
 
 /// Key of a short text on its own.
 pub(super) fn key_of(text: &[u8]) -> Key {
-    key(super::scan::load(text, 0), text.len())
+    key(load(text, 0), text.len())
 }
 
 /// A number whose high bits depend on every bit of the key: what a table's place is taken from.
@@ -111,24 +110,6 @@ pub(super) fn key_of(text: &[u8]) -> Key {
 pub(super) fn hash(key: Key) -> u64 {
     key[0].wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(key[1].wrapping_mul(0xc2b2_ae3d_27d4_eb4f))
 }
-
-/// Merges to a line.
-const LINE: usize = 8;
-
-/// Merges, as many as fit into a line of the processor's cache, from its beginning on: left symbol, right symbol and rank of each in
-/// one number; all ones is a free slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct Pairs(pub(super) [u64; LINE]);
-
-/// Bits of an id, twice, and of a rank, in [`Pairs`].
-const ID_BITS: u32 = 21;
-pub(super) const RANK_BITS: u32 = 22;
-pub(super) const RANK: u64 = (1 << RANK_BITS) - 1;
-const FREE: u64 = u64::MAX;
-/// More than any vocabulary has; what has more is left to another engine.
-pub(super) const MOST_IDS: usize = 1 << ID_BITS;
-pub(super) const MOST_MERGES: usize = 1 << RANK_BITS;
 
 #[inline(always)]
 fn pair_key(left: u32, right: u32) -> u64 {

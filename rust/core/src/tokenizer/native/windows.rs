@@ -8,7 +8,7 @@
 //! A merge must wait for the one before it, and mostly for memory. Therefore four windows that overlap are merged in turns.
 
 use super::cpu::{self, Cpu};
-use super::merge::{FEW, Heap, Placed, Window, settle_part};
+use super::settle::{FEW, Heap, Placed, Window, settle_part};
 use super::tables::Tables;
 
 /// Windows that take turns.

@@ -1,7 +1,7 @@
 //! The processors of the x86-64 family: what all of them have, and AVX-512.
 
-use super::super::tables::{Pairs, RANK, RANK_BITS};
-use super::{BRIEF, BYTES, Block, Cpu, EIGHT, Name, NamedValues, SECOND, SPREAD};
+use super::super::line::{Pairs, RANK, RANK_BITS};
+use super::kernels::{BRIEF, BYTES, Block, Cpu, EIGHT, Name, NamedValues, SECOND, SPREAD};
 use std::arch::x86_64::{
     __m128i, __m512i, _mm_and_si128, _mm_cmpeq_epi8, _mm_cmpeq_epi32, _mm_cmpgt_epi8, _mm_cvtsi64_si128,
     _mm_cvtsi128_si64, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi64x,

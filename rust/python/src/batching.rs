@@ -4,7 +4,7 @@ use crate::error;
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use qlora_fast_core::pack::{self, PlanOptions};
-use qlora_fast_core::{prepare, review as core};
+use qlora_fast_core::{batching as core, prepare};
 use std::path::PathBuf;
 
 #[pyfunction]

@@ -5,7 +5,7 @@
 
 use crate::dataset::ShardEntry;
 use crate::error::{Error, Result};
-use crate::pack::{EffectiveBatch, Fill, PlanOptions, effective_batches, padding};
+use crate::pack::{EffectiveBatch, PackingStats, PlanOptions, effective_batches, padding};
 use crate::prepare::Manifest;
 use crate::stats::Loss;
 use serde::Serialize;
@@ -33,7 +33,7 @@ pub struct Review {
     /// What cutoffs take from the lengths before truncation, ascending.
     pub cutoffs: Vec<Loss>,
     /// Each way to batch.
-    pub padding: Vec<Fill>,
+    pub padding: Vec<PackingStats>,
     /// Samples of an update, and what comes of them.
     pub effective_batches: Vec<EffectiveBatch>,
     /// Samples that batching was worked out with; rows and updates stand for all.

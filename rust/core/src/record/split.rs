@@ -3,9 +3,9 @@
 //! A JSON array is cut at the commas between its elements by following strings and nesting only; JSONL at its line
 //! breaks. What lies inside a record is somebody else's business, so a broken record is reported there, with its place.
 
+use super::chunk::{Chunk, Span};
 use super::container::{Stream, refuse};
 use super::nesting::Nesting;
-use super::reader::{Chunk, Span};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ enum State {
 }
 
 /// Cuts the text of a stream into [`Chunk`]s.
-pub(super) struct Cutter {
+pub(super) struct Splitter {
     path: PathBuf,
     stream: Stream,
     /// Bytes that are read but not handed over; `scanned` of them are understood.
@@ -53,10 +53,10 @@ struct Element {
     nesting: Nesting,
 }
 
-impl Cutter {
+impl Splitter {
     /// Looks at the first bytes of the text.
     pub(super) fn new(stream: Stream, shown: &Path) -> Result<Self> {
-        let mut cutter = Self {
+        let mut splitter = Self {
             path: shown.to_path_buf(),
             stream,
             pending: Vec::new(),
@@ -69,20 +69,20 @@ impl Cutter {
             line_start: 0,
             at_end: false,
         };
-        cutter.fill()?;
-        match cutter.pending[..] {
+        splitter.fill()?;
+        match splitter.pending[..] {
             // With a byte order mark, or an ASCII character and its other half.
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'[' | b'{', 0, ..] | [0, b'[' | b'{', ..] => {
                 return Err(refuse(shown, "is UTF-16 text", "save it as UTF-8"));
             }
             [0xef, 0xbb, 0xbf, ..] => {
-                cutter.scanned = 3;
-                cutter.counted = 3;
-                cutter.line_start = 3;
+                splitter.scanned = 3;
+                splitter.counted = 3;
+                splitter.line_start = 3;
             }
             _ => {}
         }
-        Ok(cutter)
+        Ok(splitter)
     }
 
     pub(super) fn stream(&self) -> &Stream {

@@ -1,14 +1,15 @@
-//! Makes the parts that are missing: the pipeline's batches go into the part that they belong to.
+//! Builds the parts that are missing: the pipeline's batches go into the part that they belong to.
 
+use super::options::{Options, Source};
 use super::parts::{FileReport, PartWriter, Parts, Storing};
 use super::pipeline::{self, Event, FileEnd, Wanted};
+use super::progress::Tick;
 use super::report::EngineReport;
-use super::rows::{self, Batch, RowMaker};
-use super::{Options, PROBED_RECORDS, Source, Tick};
+use super::rows::{Batch, RowMaker};
 use crate::durable::WorkingFolder;
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
-use crate::record::{self, Format, Layout, reader::Chunk, reader::is_plain};
+use crate::record::{Format, reader::is_plain};
 use crate::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,8 +41,8 @@ impl Share {
     }
 }
 
-/// Makes the parts of a share that are not there yet. The engine that ran.
-pub(super) fn make(
+/// Builds the parts of a share that are not there yet; returns the engine that ran.
+pub(super) fn build(
     options: &Options,
     sources: &[Source],
     folder: &WorkingFolder,
@@ -144,23 +145,4 @@ impl Writing<'_> {
         let format = end.format.map_or("auto", Format::name).to_owned();
         Parts::end_file(self.folder, end.file, &FileReport { rows: end.rows, parts: end.parts, format })
     }
-}
-
-/// The format of a file, from its first records.
-pub(super) fn detect(path: &Path, chunk: &Chunk, layout: &Layout) -> Result<Format> {
-    let mut keys: Vec<String> = Vec::new();
-    for span in chunk.records.iter().take(PROBED_RECORDS) {
-        let text = rows::text_of(path, &chunk.bytes, span)?;
-        let (format, others) = record::detect(text, layout).map_err(|error| rows::syntax(path, span, &error))?;
-        if let Some(format) = format {
-            return Ok(format);
-        }
-        keys.extend(others.into_iter().filter(|k| !keys.contains(k)).collect::<Vec<_>>());
-    }
-    let found = if keys.is_empty() { "no keys".to_owned() } else { format!("the keys {}", keys.join(", ")) };
-    Err(Error::File {
-        path: path.to_path_buf(),
-        problem: format!("is in no known format: its first records have {found}"),
-        hint: "expected `instruction` and `output` (Alpaca), `conversations` (ShareGPT) or `messages`".to_owned(),
-    })
 }

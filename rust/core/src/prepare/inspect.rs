@@ -3,15 +3,16 @@
 //!
 //! A row goes through [`RowMaker::make`], as in a preparation: what is said here of it is what a preparation does.
 
+use super::duplicates::{Duplicates, Mark};
+use super::options::{Deduplicate, Options};
+use super::progress::Tick;
 use super::records::{Portion, Records};
-use super::report::FirstRow;
-use super::rows::{self, Batch, RowMaker, Workspace};
-use super::{Deduplicate, Duplicates, Mark, Options, Tick};
+use super::rejected::FirstRow;
+use super::rows::{Batch, RowMaker, Workspace};
 use crate::conversation::Conversation;
 use crate::encode::{Encoder, Span as Learned};
 use crate::error::{Error, Result};
-use crate::record::reader::{Chunk, Span};
-use crate::record::{self, Format, Layout};
+use crate::record::{self, Chunk, Format, Layout, Span};
 use crate::template::{Kind, Segment};
 use crate::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 
 /// One row, and what a preparation would make of it.
 #[derive(Debug, Clone, Serialize)]
-pub struct Look {
+pub struct InspectedRow {
     /// Its file.
     pub file: PathBuf,
     /// 0-based row.
@@ -80,7 +81,7 @@ pub struct Refusal {
 /// # Errors
 ///
 /// Any [`Error`], as in a preparation, and [`Error::Option`] for a row that is not there.
-pub fn look(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>) -> Result<Vec<Look>> {
+pub fn inspect(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>) -> Result<Vec<InspectedRow>> {
     let Some(input) = options.data.get(file) else {
         return Err(Error::Option { problem: format!("there is no file {file} among {}", options.data.len()) });
     };
@@ -107,7 +108,7 @@ pub fn look(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>) -
             let Portion { chunk, marks, .. } = portion;
             for (i, span) in chunk.records.iter().enumerate().filter(|(_, span)| rows.contains(&span.row)) {
                 let mark = marks.get(i).copied().unwrap_or_default();
-                found.insert(span.row, look_at(&maker, file, &records.layout, &chunk, span, mark)?);
+                found.insert(span.row, inspect_row(&maker, file, &records.layout, &chunk, span, mark)?);
             }
             there = chunk.records.last().map_or(there, |last| last.row + 1);
             if rows.iter().all(|&row| row < there) {
@@ -115,7 +116,7 @@ pub fn look(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>) -
             }
         }
     }
-    let look = |row: &u64| {
+    let one = |row: &u64| {
         found.get(row).cloned().ok_or_else(|| Error::Option {
             problem: match there {
                 0 => format!("`{}` has no row {row}: it holds no records", input.shown().display()),
@@ -123,18 +124,24 @@ pub fn look(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>) -
             },
         })
     };
-    rows.iter().map(look).collect()
+    rows.iter().map(one).collect()
 }
 
-fn look_at(maker: &RowMaker<'_>, file: usize, layout: &Layout, chunk: &Chunk, span: &Span, mark: Mark) -> Result<Look> {
+fn inspect_row(
+    maker: &RowMaker<'_>,
+    file: usize,
+    layout: &Layout,
+    chunk: &Chunk,
+    span: &Span,
+    mark: Mark,
+) -> Result<InspectedRow> {
     let options = maker.options;
     let path = options.data[file].shown();
     let (mut batch, mut workspace) = (Batch::default(), Workspace::default());
     batch.part.0 = file as u32;
     maker.make(path, layout, &chunk.bytes, (&[*span], &[mark]), &mut workspace, &mut batch)?;
-    let text = rows::text_of(path, &chunk.bytes, span)?;
-    let parsed =
-        record::parse_as(text, layout, &options.variables).map_err(|error| rows::syntax(path, span, &error))?;
+    let text = span.text(path, &chunk.bytes)?;
+    let parsed = record::parse_as(text, layout, &options.variables).map_err(|error| span.syntax_error(path, &error))?;
     let conversation = parsed.conversation.ok();
     let dropped = batch.dropped.pop().map(|dropped| Refusal {
         reason: dropped.reason,
@@ -142,7 +149,7 @@ fn look_at(maker: &RowMaker<'_>, file: usize, layout: &Layout, chunk: &Chunk, sp
     });
     let kept = if dropped.is_none() { std::mem::take(&mut workspace.encoded) } else { Default::default() };
     let cut = batch.truncated.first();
-    Ok(Look {
+    Ok(InspectedRow {
         file: path.to_path_buf(),
         row: span.row,
         line: span.line,

@@ -1,12 +1,12 @@
 //! What padding would cost: the share of computed tokens that are real, for each way to batch the same samples.
 
-use super::PackError;
+use super::error::PackError;
 use super::plan::{EpochPlan, Mode, PlanOptions, plan_epoch};
 use serde::Serialize;
 
 /// One way to batch an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Fill {
+pub struct PackingStats {
     /// The way.
     pub packing: &'static str,
     /// Forward passes.
@@ -39,13 +39,13 @@ pub struct EffectiveBatch {
 /// # Errors
 ///
 /// Those of [`plan_epoch`].
-pub fn padding(lengths: &[u32], supervised: &[u32], options: &PlanOptions) -> Result<Vec<Fill>, PackError> {
+pub fn padding(lengths: &[u32], supervised: &[u32], options: &PlanOptions) -> Result<Vec<PackingStats>, PackError> {
     let real: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
     let fill = |mode: Mode| {
         let plan = plan_epoch(lengths, supervised, &PlanOptions { mode, ..*options }, 0)?;
         let padded = matches!(mode, Mode::None | Mode::Bucketed);
         let computed_tokens = if padded { padded_tokens(&plan, lengths) } else { real };
-        Ok(Fill {
+        Ok(PackingStats {
             packing: mode.name(),
             rows: rows(&plan.row_offsets).count() as u64,
             updates: plan.tokens.len() as u64,

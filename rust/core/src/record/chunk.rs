@@ -1,0 +1,68 @@
+//! Records cut out of a file: their bytes, and the place of each.
+
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// Some whole records and where they lie.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// The bytes of the records and what stands between them.
+    pub bytes: Vec<u8>,
+    /// The records, in file order.
+    pub records: Vec<Span>,
+}
+
+/// One record: a range of [`Chunk::bytes`], and its place in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub start: usize,
+    /// One behind the last byte.
+    pub end: usize,
+    /// 0-based number of the record in its file.
+    pub row: u64,
+    /// 1-based line of its first byte, in an archive that of the text inside; in Parquet the row counted from 1.
+    pub line: u64,
+    /// 1-based column of its first byte.
+    pub column: u64,
+}
+
+impl Span {
+    /// The text of the record, given the bytes of its chunk; `path` names the file in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Syntax`] where it is not UTF-8.
+    pub fn text<'b>(&self, path: &Path, bytes: &'b [u8]) -> Result<&'b str> {
+        let record = &bytes[self.start..self.end];
+        std::str::from_utf8(record).map_err(|error| {
+            let before = &record[..error.valid_up_to()];
+            let line = self.line + memchr::memchr_iter(b'\n', before).count() as u64;
+            let column = match memchr::memrchr(b'\n', before) {
+                Some(at) => before.len() - at,
+                None => self.column as usize + before.len(),
+            };
+            Error::Syntax {
+                path: path.to_path_buf(),
+                line,
+                column: column as u64,
+                problem: format!("row {}: these bytes are not UTF-8 text", self.row),
+                hint: "save the file as UTF-8; an older Chinese file may be GB18030",
+            }
+        })
+    }
+
+    /// A JSON fault inside a record, with its place in the file.
+    pub(crate) fn syntax_error(&self, path: &Path, error: &serde_json::Error) -> Error {
+        let first_line = error.line() <= 1;
+        let message = error.to_string();
+        let problem = message.split(" at line ").next().unwrap_or(&message);
+        Error::Syntax {
+            path: path.to_path_buf(),
+            line: self.line + (error.line().max(1) - 1) as u64,
+            column: if first_line { self.column + error.column().max(1) as u64 - 1 } else { error.column() as u64 },
+            problem: format!("row {}: not valid JSON: {problem}", self.row),
+            hint: "mend the file there; a file that begins with `{` is read as one JSON object a line",
+        }
+    }
+}
