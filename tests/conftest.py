@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ from paths import FIXTURES
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Triton's own functions are made for its interpreter or for its compiler when it is imported: for the interpreter here,
+# before another library imports it. Nothing else is interpreted: tests/model/kernels sets the variable again for itself.
+os.environ["TRITON_INTERPRET"] = "1"
+with suppress(ImportError):
+    import triton.language  # noqa: F401
+del os.environ["TRITON_INTERPRET"]
 
 # A job in the background of a script is started deaf to Ctrl-C, and so are its children: the tests of it must be heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,92 @@
+"""Cross-entropy of one position per row of a logits matrix; the gradient is written over the logits.
+
+For a row of logits z (V values in the model's dtype; everything between is fp32) and its target t::
+
+    m = max z        ℓ = m + ln Σ exp(z − m)        loss = ℓ − z_t        z ← round(exp(z − ℓ) − [v = t])
+
+A negative target marks a row that is not learned from: its loss and its gradient are exactly 0, whatever its logits hold.
+
+One instance per row reads it twice and writes it once; there is no fp32 copy, and nothing is read back to the host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from qlora_fast.model.kernels.launch import Program, power_of_two
+
+if TYPE_CHECKING:
+    import triton.language as tl
+
+_BLOCK = 8192
+
+
+def reference(logits: Tensor, targets: Tensor, gradient: bool = True) -> Tensor:
+    """In plain torch.
+
+    Args:
+        logits: (K, V); overwritten with their gradient if ``gradient``. targets: (K,), negative where nothing is learned.
+
+    Returns:
+        The losses (K,) in fp32.
+    """
+    wide = logits.float()
+    dead = (targets < 0)[:, None]
+    wanted = targets.clamp(min=0)[:, None]
+    normaliser = torch.logsumexp(wide, dim=-1, keepdim=True)
+    losses = (normaliser - wide.gather(1, wanted)).masked_fill(dead, 0.0)[:, 0]
+    if gradient:
+        # d loss / d logits = softmax − one-hot.
+        slope = wide.sub(normaliser).exp_()
+        slope.scatter_add_(1, wanted, torch.full_like(slope[:, :1], -1.0))
+        logits.copy_(slope.masked_fill_(dead, 0.0))
+    return losses
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, gradient: bool = True) -> Tensor:
+    """:func:`reference` in one launch. ``logits`` is contiguous."""
+    count, vocabulary = logits.shape
+    losses = torch.empty(count, dtype=torch.float32, device=logits.device)
+    block = min(_BLOCK, power_of_two(vocabulary))
+    arguments = {"logits_ptr": logits, "target_ptr": targets, "loss_ptr": losses, "vocabulary": vocabulary}
+    constants = {"BLOCK": block, "GRADIENT": gradient}
+    PROGRAM.launch((count,), arguments, constants, warps=max(1, block // 1024))
+    return losses
+
+
+def _cross_entropy(logits_ptr, target_ptr, loss_ptr, vocabulary, BLOCK: tl.constexpr, GRADIENT: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    target = tl.load(target_ptr + row)
+    base = logits_ptr + row * vocabulary
+    # One maximum, sum and target logit per lane; they are brought together once, after the row has been read.
+    lane = tl.arange(0, BLOCK)
+    top = tl.full((BLOCK,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    own = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, vocabulary, BLOCK):
+        column = start + lane
+        z = tl.load(base + column, mask=column < vocabulary, other=float("-inf")).to(tl.float32)
+        higher = tl.maximum(top, z)
+        # The smaller of the two against the larger: one exponential, whichever it is. A lane beyond a short row has seen
+        # −inf only, and −inf − (−inf) is not a number.
+        step = tl.exp(tl.minimum(top, z) - tl.where(higher == float("-inf"), 0.0, higher))
+        total = tl.where(z > top, total * step + 1.0, total + step)
+        top = higher
+        own += tl.where(column == target, z, 0.0)
+    peak = tl.max(top, 0)
+    normaliser = peak + tl.log(tl.sum(total * tl.exp(top - peak), 0))
+    learned = target >= 0
+    tl.store(loss_ptr + row, tl.where(learned, normaliser - tl.sum(own, 0), 0.0))
+    if GRADIENT:
+        for start in range(0, vocabulary, BLOCK):
+            column = start + lane
+            inside = column < vocabulary
+            z = tl.load(base + column, mask=inside, other=float("-inf")).to(tl.float32)
+            slope = tl.exp(z - normaliser) - tl.where(column == target, 1.0, 0.0)
+            tl.store(base + column, tl.where(learned, slope, 0.0).to(logits_ptr.dtype.element_ty), mask=inside)
+
+
+PROGRAM = Program(_cross_entropy)
