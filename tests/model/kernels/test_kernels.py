@@ -23,7 +23,7 @@ TINY = {
     "no token": Shape(0, 0, 16, 32, 2, 1, 4, 11, 8),
     "more than a block": Shape(2, 2, 96, 2049, 2, 2, 32, 9001, 3000),
 }
-CASES = [pytest.param(k, d, id=f"{k.name}, {str(d).removeprefix('torch.')}") for k in KERNELS for d in k.dtypes]
+CASES = [pytest.param(k, d, id=f"{k.name}, {str(d).removeprefix('torch.')}") for k in KERNELS for d in DTYPES]
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
@@ -219,7 +219,9 @@ def test_adamw_is_torchs(run: Callable[..., None], limit: float, decay: float) -
     theirs = torch.nn.Parameter(start.clone())
     optimizer = torch.optim.AdamW([theirs], lr=1e-2, weight_decay=decay, fused=True)
     settings = adamw.Settings((0.9, 0.999), 1e-8, decay, limit)
-    vectors = adamw.Vectors(start.clone(), torch.zeros(700), torch.zeros(700), torch.zeros(700), torch.empty(700).half())
+    vectors = adamw.Vectors(
+        start.clone(), torch.zeros(700), torch.zeros(700), torch.zeros(700), torch.empty(700).half()
+    )
     for step in range(1, 6):
         gradient = torch.randn(700)
         norm = torch.linalg.vector_norm(gradient)
@@ -237,8 +239,16 @@ def test_adamw_is_torchs(run: Callable[..., None], limit: float, decay: float) -
 @pytest.mark.parametrize("norm", [torch.nan, torch.inf])
 def test_a_gradient_that_is_not_finite_changes_nothing_but_itself(run: Callable[..., None], norm: float) -> None:
     before = torch.randn(3, 40)
-    vectors = adamw.Vectors(before[0].clone(), torch.full((40,), norm), before[1].clone(), before[2].clone(), torch.zeros(40))
-    run(vectors, torch.tensor(norm), torch.tensor(0.1), torch.tensor([0.9, 0.999]).double(), adamw.Settings((0.9, 0.999), 1e-8, 0.1, 1.0))
+    vectors = adamw.Vectors(
+        before[0].clone(), torch.full((40,), norm), before[1].clone(), before[2].clone(), torch.zeros(40)
+    )
+    run(
+        vectors,
+        torch.tensor(norm),
+        torch.tensor(0.1),
+        torch.tensor([0.9, 0.999]).double(),
+        adamw.Settings((0.9, 0.999), 1e-8, 0.1, 1.0),
+    )
     assert torch.equal(torch.stack([vectors.weights, vectors.mean, vectors.square]), before)
     assert torch.equal(vectors.seen, before[0])
     assert not vectors.gradient.any()

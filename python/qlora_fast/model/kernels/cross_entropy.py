@@ -53,7 +53,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, gradient: bool = True) -> Ten
     block = min(_BLOCK, power_of_two(vocabulary))
     arguments = {"logits_ptr": logits, "target_ptr": targets, "loss_ptr": losses, "vocabulary": vocabulary}
     constants = {"BLOCK": block, "GRADIENT": gradient}
-    PROGRAM.launch((count,), arguments, constants, warps=max(1, block // 1024))
+    PROGRAM.launch((count,), arguments, constants, warps=max(1, block // 512))
     return losses
 
 
@@ -61,11 +61,12 @@ def _cross_entropy(logits_ptr, target_ptr, loss_ptr, vocabulary, BLOCK: tl.const
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(target_ptr + row)
     base = logits_ptr + row * vocabulary
-    # One maximum, sum and target logit per lane; they are brought together once, after the row has been read.
+    # Read before anything is written: the reductions below are barriers between the two.
+    own = tl.load(base + tl.maximum(target, 0)).to(tl.float32)
+    # One maximum and sum per lane; they are brought together once, after the row has been read.
     lane = tl.arange(0, BLOCK)
     top = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
-    own = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, vocabulary, BLOCK):
         column = start + lane
         z = tl.load(base + column, mask=column < vocabulary, other=float("-inf")).to(tl.float32)
@@ -75,11 +76,10 @@ def _cross_entropy(logits_ptr, target_ptr, loss_ptr, vocabulary, BLOCK: tl.const
         step = tl.exp(tl.minimum(top, z) - tl.where(higher == float("-inf"), 0.0, higher))
         total = tl.where(z > top, total * step + 1.0, total + step)
         top = higher
-        own += tl.where(column == target, z, 0.0)
     peak = tl.max(top, 0)
     normaliser = peak + tl.log(tl.sum(total * tl.exp(top - peak), 0))
     learned = target >= 0
-    tl.store(loss_ptr + row, tl.where(learned, normaliser - tl.sum(own, 0), 0.0))
+    tl.store(loss_ptr + row, tl.where(learned, normaliser - own, 0.0))
     if GRADIENT:
         for start in range(0, vocabulary, BLOCK):
             column = start + lane

@@ -46,11 +46,13 @@ class Program:
     def __init__(self, body: Body, *, contract: bool = True) -> None:
         self.body = body
         self.name = body.__name__.strip("_")
-        self.options = {} if contract else {"enable_fp_fusion": False}
+        self.options = {"enable_fp_fusion": contract}
         self._compiled: Any = None
         self._interpreted: Any = None
 
-    def launch(self, grid: tuple[int, ...], arguments: dict[str, Any], constants: dict[str, Any], warps: int = 4) -> None:
+    def launch(
+        self, grid: tuple[int, ...], arguments: dict[str, Any], constants: dict[str, Any], warps: int = 4
+    ) -> None:
         """Run ``grid`` instances on the current stream; an empty grid runs nothing.
 
         Args:

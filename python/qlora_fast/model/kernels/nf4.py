@@ -42,7 +42,8 @@ def reference(packed: Tensor, state: Any) -> Tensor:
     bits = packed.reshape(-1)
     codes = torch.stack((bits >> 4, bits & 15), 1).reshape(-1)[: _numel(state)]
     each = scales.reshape(-1).repeat_interleave(state.blocksize)[: codes.numel()]
-    return (state.code[codes.int()] * each).to(state.dtype).reshape(state.shape)
+    out: Tensor = (state.code[codes.int()] * each).to(state.dtype).reshape(state.shape)
+    return out
 
 
 def dequantize(packed: Tensor, state: Any) -> Tensor:
@@ -72,20 +73,22 @@ def _nf4_dequantize(
     packed_ptr, code_ptr, scale_ptr, code2_ptr, scale2_ptr, offset_ptr, out_ptr, n,
     NESTED: tl.constexpr, SHARE: tl.constexpr, SHARE2: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    at = start + tl.arange(0, BLOCK)
-    inside = 2 * at < n
-    byte = tl.load(packed_ptr + at, mask=inside, other=0).to(tl.int32)
-    share = 2 * at // SHARE
+    # A line per scale, so that a thread loads it once for all of its bytes.
+    LINE: tl.constexpr = SHARE // 2
+    LINES: tl.constexpr = BLOCK // LINE
+    share = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)
+    there = share * SHARE < n
     if NESTED:
-        code = tl.load(scale_ptr + share, mask=inside, other=0).to(tl.int32)
-        outer = tl.load(scale2_ptr + share // SHARE2, mask=inside, other=0.0)
+        code = tl.load(scale_ptr + share, mask=there, other=0).to(tl.int32)
+        outer = tl.load(scale2_ptr + share // SHARE2, mask=there, other=0.0)
         scale = tl.load(code2_ptr + code) * outer + tl.load(offset_ptr)
     else:
-        scale = tl.load(scale_ptr + share, mask=inside, other=0.0)
-    high = tl.load(code_ptr + (byte >> 4)) * scale
-    low = tl.load(code_ptr + (byte & 15)) * scale
-    to = 2 * start + tl.arange(0, 2 * BLOCK)
+        scale = tl.load(scale_ptr + share, mask=there, other=0.0)
+    at = share[:, None] * LINE + tl.arange(0, LINE)[None, :]
+    byte = tl.load(packed_ptr + at, mask=2 * at < n, other=0).to(tl.int32)
+    high = tl.load(code_ptr + (byte >> 4)) * scale[:, None]
+    low = tl.load(code_ptr + (byte & 15)) * scale[:, None]
+    to = share[:, None] * SHARE + tl.arange(0, SHARE)[None, :]
     tl.store(out_ptr + to, tl.interleave(high, low).to(out_ptr.dtype.element_ty), mask=to < n)
 
 

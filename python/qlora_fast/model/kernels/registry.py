@@ -56,7 +56,7 @@ class Kernel:
             where nothing is computed.
         run: launches the program and gives what it wrote. reference: the same in plain torch. Both may overwrite inputs.
         moved: bytes that have to be read and written at least, for a shape and a number of bytes per value.
-        dtypes: of the model, that the kernel is made for.
+        narrow: what is read or written in pieces below 16 bytes, beside the tensors that make up ``moved``; "" for nothing.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Kernel:
     run: Callable[..., Outputs]
     reference: Callable[..., Outputs]
     moved: Callable[[Shape, int], int]
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16)
+    narrow: str = ""
 
 
 def _normal(*shape: int, like: tuple[torch.dtype, torch.device], scale: float = 1.0) -> Tensor:
@@ -121,7 +121,9 @@ def _nf4_inputs(shape: Shape, dtype: torch.dtype, device: torch.device) -> Input
     scales = -(-values // 64)
     code = torch.linspace(-1, 1, 16, device=device)
     second = SimpleNamespace(
-        absmax=torch.rand(-(-scales // 256), device=device), code=torch.linspace(-1, 1, 256, device=device), blocksize=256
+        absmax=torch.rand(-(-scales // 256), device=device),
+        code=torch.linspace(-1, 1, 256, device=device),
+        blocksize=256,
     )
     state = SimpleNamespace(
         absmax=torch.randint(0, 256, (scales,), dtype=torch.uint8, device=device),
@@ -143,7 +145,9 @@ def _adamw_inputs(shape: Shape, dtype: torch.dtype, device: torch.device) -> Inp
     weights, gradient, mean = (_normal(shape.trained, like=like) for _ in range(3))
     square = _normal(shape.trained, like=like).square_()
     return {
-        "vectors": adamw.Vectors(weights, gradient, mean, square, torch.zeros(shape.trained, dtype=dtype, device=device)),
+        "vectors": adamw.Vectors(
+            weights, gradient, mean, square, torch.zeros(shape.trained, dtype=dtype, device=device)
+        ),
         "norm": torch.linalg.vector_norm(gradient),
         "rate": torch.full((), 1e-3, device=device),
         "powers": torch.tensor([0.9**3, 0.999**3], dtype=torch.float64, device=device),
@@ -173,6 +177,7 @@ def _rope_case(name: str, normed: bool, backward: bool) -> Kernel:
         run,
         reference,
         lambda s, size: size * s.tokens * s.head * (passes * (s.heads + s.groups) + 2),
+        narrow="tables and norm weights, once for all heads",
     )
 
 
@@ -229,6 +234,7 @@ KERNELS: tuple[Kernel, ...] = (
         lambda logits, targets: (cross_entropy.cross_entropy(logits, targets), logits),
         lambda logits, targets: (cross_entropy.reference(logits, targets), logits),
         lambda s, size: size * 2 * s.supervised * s.vocabulary,
+        narrow="one target, its logit and one loss per row",
     ),
     Kernel(
         "nf4_dequantize",
@@ -236,6 +242,7 @@ KERNELS: tuple[Kernel, ...] = (
         lambda packed, state: (nf4.dequantize(packed, state),),
         lambda packed, state: (nf4.reference(packed, state),),
         lambda s, size: s.hidden * s.inter * size + s.hidden * s.inter // 2 + s.hidden * s.inter // 64,
+        narrow="code books and scales",
     ),
     Kernel(
         "adamw",
@@ -243,5 +250,6 @@ KERNELS: tuple[Kernel, ...] = (
         lambda **inputs: _adamw_run(adamw.update, **inputs),
         lambda **inputs: _adamw_run(adamw.reference, **inputs),
         lambda s, size: s.trained * (8 * 4 + size),
+        narrow="norm, rate and powers of the betas",
     ),
 )

@@ -91,9 +91,7 @@ def backward(
 
 class _Rope(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, norms: Norms | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, norms: Norms | None) -> tuple[Tensor, Tensor]:
         q, k, cos, sin = (t.contiguous() for t in (q, k, cos, sin))
         # The gradient of a rotation does not need what was rotated; that of a norm does.
         ctx.save_for_backward(cos, sin, *(() if norms is None else (q, k)))
@@ -112,9 +110,7 @@ def _weights(norms: Norms | None, unread: Tensor) -> dict[str, Tensor]:
     return {"qw_ptr": norms.queries if norms else unread, "kw_ptr": norms.keys if norms else unread}
 
 
-def _launch(
-    program: Program, tensors: dict[str, Any], q: Tensor, k: Tensor, cos: Tensor, norms: Norms | None
-) -> None:
+def _launch(program: Program, tensors: dict[str, Any], q: Tensor, k: Tensor, cos: Tensor, norms: Norms | None) -> None:
     heads, groups, width = q.shape[-2], k.shape[-2], q.shape[-1]
     tokens = q.numel() // (heads * width)
     numbers = {"heads": heads, "groups": groups, "table": cos.numel() // width, "eps": norms.eps if norms else 0.0}
