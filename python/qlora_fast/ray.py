@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qlora_fast import _core
-from qlora_fast.config import Config
+from qlora_fast.config import of
 from qlora_fast.data.dataset import PreparedDataset, open_prepared
 from qlora_fast.data.prepare import core_options
 from qlora_fast.errors import ConfigError, DataError
@@ -50,11 +50,8 @@ def prepare(
     except ImportError:
         raise ConfigError("Ray is not installed", hint="pip install qlora-fast[ray]") from None
 
-    try:
-        # One processor a task: Ray counts them, so a share must not take more.
-        config = Config(dataset=_files(data), **{"threads": 1, **settings})
-    except TypeError as error:
-        raise ConfigError(str(error).replace("Config.__init__() got an", "")) from None
+    # One thread per task: Ray counts processors, so a share must not take more.
+    config = of(dataset=_files(data), **{"threads": 1, **settings})
     options = core_options(config, out=Path(out).absolute())
     if not ray.is_initialized():
         ray.init()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from paths import ROOT
 from qlora_fast.config import KEYS, Config, dump, load, of
+from qlora_fast.config.keys import affecting
 from qlora_fast.errors import ConfigError
 
 
@@ -46,24 +47,24 @@ def test_every_problem_is_reported_with_its_line(tmp_path: Path) -> None:
     text = "lora_rank: x\nlora_rnak: 3\nstage: dpo\ncutoff_len: 3\nlora_rank: 4\nlearning_rate: nan\n"
     assert problems(text, tmp_path, "foo", "lora_dropout=1").splitlines() == [
         "8 problems in the config",
-        "  x.yaml:5: `lora_rank` stands here again; it was set at x.yaml:1",
+        "  x.yaml:5: `lora_rank` is set twice; it was set at x.yaml:1",
         "  `foo` is not `key=value`",
-        "  x.yaml:1: `lora_rank` must be a whole number, not `x`",
+        "  x.yaml:1: `lora_rank` must be a whole number of at least 1, not `x`",
         "  x.yaml:2: unknown key `lora_rnak`; did you mean `lora_rank`?",
         "  x.yaml:3: `stage: dpo` is not supported; only sft is: this program does supervised fine-tuning",
-        "  x.yaml:4: `cutoff_len` must be at least 8, not 3",
-        "  x.yaml:6: `learning_rate` must be a finite number, not `nan`",
-        "  `lora_dropout=1`: `lora_dropout` must lie in 0 … 1 (1 excluded), not 1.0",
+        "  x.yaml:4: `cutoff_len` must be a whole number of at least 8, not `3`",
+        "  x.yaml:6: `learning_rate` must be a number greater than 0, not `nan`",
+        "  `lora_dropout=1`: `lora_dropout` must be a number from 0 to below 1, not `1`",
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("val_size: 0.1\neval_dataset: e.json", "`eval_dataset` stands beside val_size"),
+        ("val_size: 0.1\neval_dataset: e.json", "`eval_dataset` cannot be combined with val_size"),
         ("eval_strategy: steps", "`eval_strategy` has nothing to evaluate on"),
         ("load_best_model_at_end: true", "`load_best_model_at_end` needs evaluations"),
-        ("overwrite_output_dir: true\nresume_from_checkpoint: true", "stands beside overwrite_output_dir"),
+        ("overwrite_output_dir: true\nresume_from_checkpoint: true", "cannot be combined with overwrite_output_dir"),
         ("packing: exakt", "did you mean exact?"),
         ("deepspeed: ds.json", "`deepspeed: ds.json` is not supported: the adapter is small"),
         ("lora_r: 8", "did you mean `lora_rank`?"),
@@ -158,8 +159,8 @@ def test_settings_from_python_are_held_to_the_same_limits() -> None:
     assert str(caught.value).splitlines() == [
         "4 problems in the config",
         "  unknown key `lora_rnak`; did you mean `lora_rank`?",
-        "  `cutoff_len` must be at least 8, not 3",
-        "  `lora_rank` must be a whole number, not `1.5`",
+        "  `cutoff_len` must be a whole number of at least 8, not `3`",
+        "  `lora_rank` must be a whole number of at least 1, not `1.5`",
         "  `packing` must be one of exact, dense, bucketed, none; not `exakt` (did you mean exact?)",
     ]
 
@@ -167,8 +168,9 @@ def test_settings_from_python_are_held_to_the_same_limits() -> None:
 def test_no_setting_is_accepted_without_an_effect() -> None:
     """Every key is read somewhere behind the config, by its own name or through one of the config's properties."""
     package = ROOT / "python" / "qlora_fast"
-    properties = ast.parse((package / "config" / "keys" / "__init__.py").read_text(encoding="utf-8"))
+    properties = ast.parse((package / "config" / "config.py").read_text(encoding="utf-8"))
     read = {node.attr for node in ast.walk(properties) if isinstance(node, ast.Attribute)}
+    read |= {*affecting("data", "preparation")}  # handed to the core by that name
     for path in package.rglob("*.py"):
         if path.parent.name not in ("config", "keys", "foreign"):
             tree = ast.parse(path.read_text(encoding="utf-8"))

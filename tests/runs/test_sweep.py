@@ -94,7 +94,7 @@ def test_wrong_words_show_before_the_first_run(configs: list[Path], tmp_path: Pa
     assert ran.status == 1
     assert "did you mean `lora_rank`" in ran.err.lower()
     assert not (tmp_path / "s").exists()
-    with pytest.raises(ConfigError, match="the sweep's own business"):
+    with pytest.raises(ConfigError, match="is set by the sweep itself"):
         members([str(configs[0])], ["output_dir=x"], tmp_path)
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "one.yaml").write_text("lora_rank: 4\n")

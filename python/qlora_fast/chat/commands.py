@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from qlora_fast.chat.session import ChatSession, Sampling, Turn, load_chat_model, use_adapter
-from qlora_fast.config import Config
+from qlora_fast.config import of
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import resolve
@@ -167,9 +167,10 @@ def open_chat(
     bases = {}
     for name, folder in adapters.items():
         card = read_card(folder)
-        bases[base or card["base_model"]] = folder
-        tokens = resolve.tokenizer_folder(base or card["base_model"])
-        check_tokenizer(card, resolve.digest(tokens / "tokenizer.json"), base or card["base_model"])
+        its_base = base or resolve.found_base(card["base_model"], folder)
+        bases[its_base] = folder
+        tokens = resolve.tokenizer_folder(its_base)
+        check_tokenizer(card, resolve.digest(tokens / "tokenizer.json"), its_base)
         system = card["default_system"]
         speakers[name] = Tokenizer(tokens, card["template"], card["bos_token"], card["eos_token"], system)
     if len(bases) > 1:
@@ -179,7 +180,7 @@ def open_chat(
         )
     base = next(iter(bases), base or names[0])
     first = next(iter(speakers), BASE)
-    speakers[BASE] = speakers[first] if adapters else tokenizer_of(replace(Config(), model_name_or_path=base))
+    speakers[BASE] = speakers[first] if adapters else tokenizer_of(of(model_name_or_path=base))
     device = pick_device()
     quantization = None if bits is None else Quantization(bits=bits)
     path = resolve.model_path(base)

@@ -101,8 +101,9 @@ def _key_names(incomplete: str) -> list[str]:
 
 
 def _describe(name: str) -> dict[str, Any]:
+    from qlora_fast.config.convert import limits
     from qlora_fast.config.explain import text
-    from qlora_fast.config.keys import SECTIONS, about, default
+    from qlora_fast.config.keys import SECTIONS, TYPES, about, default
     from qlora_fast.config.reference import elsewhere, kind
 
     known = about(name)
@@ -113,7 +114,7 @@ def _describe(name: str) -> dict[str, Any]:
         "type": kind(name),
         "default": text(default(name)),
         "unit": known.unit,
-        "must": known.limit.words if known.limit else "",
+        "must": limits(TYPES[name]),
         "effect": known.help,
         "in_LLaMA-Factory": elsewhere(name),
     }

@@ -33,13 +33,14 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
     Loss and perplexity weigh every learned token alike; the figure that transformers would report stands beside them. The
     score of each sample goes to eval_samples.jsonl: in the run's folder for its own rows, in RUN/eval/NAME for others.
     """
-    words = [word for word in settings if not word.startswith("dataset=")]
-    data = [file for word in settings if word.startswith("dataset=") for file in word[8:].split(",") if file]
+    from qlora_fast.config import overrides
 
+    given = overrides(settings)
+    data = given.pop("dataset", None)
     with console.progress(waiting=f"loading {subject}"):
         from qlora_fast.train import evaluate_run
 
-        who = evaluate_run.subject_of(subject, base_only=base, settings=tuple(words))
+        who = evaluate_run.subject_of(subject, base_only=base, settings=given)
     with console.progress() as prepared, console.progress("samples") as tick:
         done = evaluate_run.score(
             who, data=data or None, name=name,

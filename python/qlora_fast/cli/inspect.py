@@ -49,13 +49,13 @@ def command(
     """
     from tokenizers import Tokenizer
 
-    from qlora_fast.config import load
+    from qlora_fast.config import load, overrides
     from qlora_fast.data.plan import PlanOptions
     from qlora_fast.data.prepare import prepare_config, prepare_evals
     from qlora_fast.data.tokenizer import tokenizer_of
 
     files, settings = sort_words(words)
-    if not files and config_file is None and not any(s.startswith("dataset=") for s in settings):
+    if not files and config_file is None and "dataset" not in overrides(settings):
         raise click.UsageError("give a data file, or a config with --config")
     if rows and (samples or update is not None):
         raise click.UsageError("--row is about data that is not prepared: give it without --sample and --update")

@@ -51,13 +51,13 @@ def command(
     qlora-fast prep data/*.jsonl --out prepared/big --merge
     """
     from qlora_fast.cli import prep_view
-    from qlora_fast.config import load
+    from qlora_fast.config import load, overrides
     from qlora_fast.data import report
     from qlora_fast.data.plan import PlanOptions
     from qlora_fast.data.prepare import merge_shares, prepare_config, prepare_share
 
     files, settings = sort_words(words)
-    if not files and config_file is None and not any(s.startswith("dataset=") for s in settings):
+    if not files and config_file is None and "dataset" not in overrides(settings):
         raise click.UsageError("give a data file, or a config with --config")
     loaded = load(config_file, settings)
     for line in loaded.ignored:

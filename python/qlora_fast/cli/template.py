@@ -71,11 +71,11 @@ def check(ctx: click.Context, model: str, name: str, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from qlora_fast.config import Config
+    from qlora_fast.config import of
     from qlora_fast.data.template_check import check_template
     from qlora_fast.data.tokenizer import tokenizer_for
 
-    own, tokenizer = tokenizer_for(Config(model_name_or_path=model, template=name))
+    own, tokenizer = tokenizer_for(of(model_name_or_path=model, template=name))
     verdicts = check_template(own, tokenizer)
     differ = [v for v in verdicts if v.difference is not None]
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args
 
 import click
 from click.shell_completion import CompletionItem
@@ -40,21 +40,17 @@ def complete_settings(ctx: click.Context, param: click.Parameter, incomplete: st
 
 
 def _values(name: str, incomplete: str, prefix: str) -> list[CompletionItem]:
-    from qlora_fast.config.keys import KEYS, about
-    from qlora_fast.config.load import TYPES
+    from qlora_fast.config.convert import choices
+    from qlora_fast.config.keys import KEYS, TYPES
 
     if name not in KEYS:
         return []
-    limit = about(name).limit
-    choices: Sequence[Any] = _choices(TYPES[name]) or (limit.schema.get("enum", ()) if limit else ())
-    if limit and "items" in limit.schema:
-        choices = limit.schema["items"]["enum"]
-    found = [CompletionItem(f"{prefix}{c}") for c in map(str, choices) if c.startswith(incomplete)]
+    offered = choices(TYPES[name]) or (("true", "false") if _is_switch(TYPES[name]) else ())
+    found = [CompletionItem(f"{prefix}{c}") for c in map(str, offered) if c.startswith(incomplete)]
     # Any other value may be a file. Only bash asks for it apart from its key.
     return found or ([CompletionItem(incomplete, type="file")] if not prefix else [])
 
 
-def _choices(kind: Any) -> tuple[str, ...]:
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    return ("true", "false") if bool in (kind, *get_args(kind)) else ()
+def _is_switch(kind: Any) -> bool:
+    """Whether true and false are among the values of a type."""
+    return kind is bool or any(map(_is_switch, get_args(kind)))

@@ -3,7 +3,8 @@
 May import: errors, _core. Begin with :mod:`~qlora_fast.config.keys`. No torch at import.
 """
 
-from qlora_fast.config.keys import KEYS, Config
-from qlora_fast.config.load import Loaded, Reading, Verdict, dump, examine, load, of
+from qlora_fast.config.config import Config
+from qlora_fast.config.keys import KEYS
+from qlora_fast.config.load import Loaded, Reading, Verdict, dump, examine, load, of, overrides
 
-__all__ = ["KEYS", "Config", "Loaded", "Reading", "Verdict", "dump", "examine", "load", "of"]
+__all__ = ["KEYS", "Config", "Loaded", "Reading", "Verdict", "dump", "examine", "load", "of", "overrides"]

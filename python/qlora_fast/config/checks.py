@@ -1,50 +1,70 @@
-"""What must hold between settings, and what has no effect beside others."""
+"""What must hold between settings, and what has no effect without another one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
-from qlora_fast.config.keys import Config, default
+from qlora_fast.config.keys import default
 from qlora_fast.config.keys.optim import SCHEDULE_ARGUMENTS, SCHEDULE_WORDS
+
+if TYPE_CHECKING:
+    from qlora_fast.config.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two settings of which a run can have one."""
+
+    first: str
+    second: str
+    reason: str = ""
+    """Why they exclude each other, where that does not follow from what they are."""
+    agree: Callable[[Any, Any], bool] = lambda first, second: False
+    """Whether two values that are set mean the same and can be together."""
+
+    def clash(self, values: dict[str, Any]) -> bool:
+        """Whether both are set to something."""
+        first, second = (values.get(name, default(name)) for name in (self.first, self.second))
+        return bool(first) and bool(second) and second != "auto" and not self.agree(first, second)
+
+
+EXCLUSIVE = (
+    Pair("fp16", "bf16"),
+    Pair("bf16", "dtype", agree=lambda _, dtype: dtype == "bf16"),
+    Pair("fp16", "dtype", agree=lambda _, dtype: dtype == "fp16"),
+    Pair("pissa_init", "quantization_bit", "a quantized base cannot hold exactly what PiSSA leaves of the weights"),
+    Pair("pissa_init", "use_dora", "together they cannot be saved as a plain adapter"),
+    Pair("eval_dataset", "val_size"),
+    Pair("resume_from_checkpoint", "overwrite_output_dir"),
+    Pair("mask_history", "train_on_prompt"),
+)
+"""Within one file they contradict each other; of a file and the command line, the command line wins."""
 
 
 def cross_checks(config: Config) -> list[tuple[str, str]]:
     """Contradictions: (key, problem) pairs, all of them."""
-    problems: list[tuple[str, str]] = []
-    for check in (_numbers, _evaluation, _mixing, _rest, _schedule):
+    problems: list[tuple[str, str]] = _exclusive(config)
+    for check in (_evaluation, _mixing, _rest, _schedule):
         problems += check(config)
     return problems
 
 
-def _numbers(config: Config) -> list[tuple[str, str]]:
-    problems = []
-    if config.bf16 and config.fp16:
-        problems.append(("fp16", "stands beside bf16; give one of the two"))
-    for name in ("bf16", "fp16"):
-        if getattr(config, name) and config.dtype not in ("auto", name):
-            problems.append((name, f"contradicts dtype: {config.dtype}"))
-    if config.pissa_init and config.quantization_bit:
-        problems.append(
-            (
-                "pissa_init",
-                "takes the principal part out of the base weights, and a base of "
-                f"{config.quantization_bit} bits cannot hold what is left exactly; leave one of the two out",
-            )
+def _exclusive(config: Config) -> list[tuple[str, str]]:
+    clashes = [pair for pair in EXCLUSIVE if pair.clash(vars(config))]
+    return [
+        (
+            pair.first,
+            f"cannot be combined with {pair.second}; give one of the two" + f" ({pair.reason})" * bool(pair.reason),
         )
-    if config.pissa_init and config.use_dora:
-        problems.append(
-            ("pissa_init", "cannot be saved as a plain adapter together with use_dora; give one of the two")
-        )
-    if config.pissa_iter == 0:
-        problems.append(("pissa_iter", "must be -1 (exact) or at least 1"))
-    return problems
+        for pair in clashes
+    ]
 
 
 def _evaluation(config: Config) -> list[tuple[str, str]]:
     problems = []
-    if config.eval_dataset and config.val_size > 0:
-        problems.append(("eval_dataset", "stands beside val_size; give one of the two"))
     if config.eval_strategy != "no" and not config.has_eval:
         problems.append(("eval_strategy", "has nothing to evaluate on; set val_size or eval_dataset"))
     for name in ("load_best_model_at_end", "early_stopping_steps"):
@@ -72,12 +92,10 @@ def _mixing(config: Config) -> list[tuple[str, str]]:
 
 def _rest(config: Config) -> list[tuple[str, str]]:
     problems = []
-    if config.overwrite_output_dir and config.resume_from_checkpoint:
-        problems.append(("resume_from_checkpoint", "stands beside overwrite_output_dir; give one of the two"))
-    if config.train_on_prompt and config.mask_history:
-        problems.append(("mask_history", "stands beside train_on_prompt; give one of the two"))
+    if config.pissa_iter == 0:
+        problems.append(("pissa_iter", "must be -1 (exact) or at least 1"))
     if "none" in config.report_to and len(config.report_to) > 1:
-        problems.append(("report_to", "names trackers beside none"))
+        problems.append(("report_to", "names trackers and none"))
     return problems
 
 
@@ -88,10 +106,10 @@ def _schedule(config: Config) -> list[tuple[str, str]]:
     for name, text in given.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            mend = f"; did you mean {near[0]}?" if near else f"; it knows {', '.join(known) or 'none'}"
-            problems.append(f"holds `{name}`, which {kind} does not know{mend}")
+            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(known) or 'none'}"
+            problems.append(f"holds `{name}`, which {kind} does not take{hint}")
         elif name not in SCHEDULE_WORDS and not _is_number(text):
-            problems.append(f"holds `{name}: {text}`, which is no number")
+            problems.append(f"holds `{name}: {text}`, which is not a number")
     if kind == "cosine_with_min_lr" and len({"min_lr", "min_lr_rate"} & set(given)) != 1:
         problems.append("must hold either min_lr or min_lr_rate for cosine_with_min_lr")
     if kind == "warmup_stable_decay" and "num_decay_steps" not in given:

@@ -1,117 +1,157 @@
-"""A text leaf of YAML, or a word of the command line, as the type that its key asks for."""
+"""Values of settings: read from the text of YAML or of a command line, checked against their key's type by msgspec."""
 
 from __future__ import annotations
 
+import math
 import types
+from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
 
 from qlora_fast.config import yaml
 
+Text = str | list[str] | dict[str, str]
+"""A value before its key gives it a type."""
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_CONTAINERS = {list: "a list", dict: "a mapping, such as `{name: Kestrel}` or name=Kestrel,author=Lab"}
 
 
-def convert(raw: str | list[str] | dict[str, str], kind: Any) -> tuple[Any, str | None]:
-    """A raw value as its key's type, or the problem with it."""
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        for inner in alternatives(kind):
-            value, problem = convert(raw, inner)
-            if problem is None:
-                return value, None
-        # The last one takes what the others do not: a number where it need not be whole, text where it need not be a word.
-        return None, problem
-    if origin is list:
-        return _list(raw, get_args(kind)[0])
-    if origin is dict:
-        return _mapping(raw)
-    if not isinstance(raw, str):
-        return None, f"must be {words(kind)}"
-    return _scalar(raw, kind)
+def convert(raw: Text, kind: Any) -> tuple[Any, str | None]:
+    """A raw value as its key's type, or the problem with it: the first of its readings that the type takes."""
+    for reading in _readings(raw):
+        value, problem = check(reading, kind)
+        if problem is None:
+            return value, None
+    return None, _problem(raw, kind)
 
 
-def alternatives(kind: Any) -> list[Any]:
-    """The types that a union offers, in the order in which they are tried; None is how a key is unset, and is none of them."""
-    return [arg for arg in get_args(kind) if arg is not type(None)]
+def check(value: Any, kind: Any) -> tuple[Any, str | None]:
+    """A value of Python as its key's type, or the problem with it."""
+    try:
+        found = msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return value, _problem(value, kind)
+    if isinstance(found, float) and not math.isfinite(found):
+        return value, f"must be a finite number, not `{value}`"
+    return found, None
 
 
 def words(kind: Any) -> str:
-    """A type, as a person names it."""
-    origin = get_origin(kind)
+    """A type with its limits, in words: "a whole number of at least 8"."""
+    if get_origin(kind) is Annotated:
+        meta: msgspec.Meta = get_args(kind)[1]
+        return meta.description or f"{bare(kind)}{_limits(meta)}"
+    if get_origin(kind) in (Union, types.UnionType):
+        return ", or ".join(words(inner) for inner in get_args(kind) if inner is not types.NoneType)
+    return bare(kind)
+
+
+def bare(kind: Any) -> str:
+    """A type without its limits, in words."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return bare(args[0])
     if origin in (Union, types.UnionType):
-        offered = alternatives(kind)
-        return ", or ".join(words(inner) for inner in offered if inner is not int or float not in offered)
+        offered = [bare(inner) for inner in args if inner is not types.NoneType]
+        # A number that may be whole is a number.
+        return ", or ".join(one for one in offered if one != "a whole number" or "a number" not in offered)
     if origin is Literal:
-        return "one of " + ", ".join(map(str, get_args(kind)))
+        return f"one of {', '.join(map(str, args))}"
     if origin is list:
-        inner = get_args(kind)[0]
-        return "a list" if inner is str else f"a list of {words(inner).removeprefix('a ')}s"
-    if origin is dict:
-        return "a mapping"
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "text")
+        inner = args[0]
+        return (
+            f"a list of {', '.join(choices(inner))}"
+            if choices(inner)
+            else "a list"
+            if inner is str
+            else "a list of numbers"
+        )
+    return {int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}.get(
+        origin or kind, "text"
+    )
 
 
-def _list(raw: str | list[str] | dict[str, str], inner: Any) -> tuple[Any, str | None]:
-    if isinstance(raw, dict):
-        return None, "must be a list"
-    items = [item.strip() for item in (raw if isinstance(raw, list) else raw.split(","))]
-    converted = [_scalar(item, inner) for item in items if item]
-    problem = next((problem for _, problem in converted if problem), None)
-    return (None, problem) if problem else ([value for value, _ in converted], None)
-
-
-def _mapping(raw: str | list[str] | dict[str, str]) -> tuple[Any, str | None]:
-    if isinstance(raw, str) and raw.lstrip().startswith("{"):
-        # A quoted `{…}`, as other programs' files write it.
-        entry = yaml.parse(f"value: {raw}", "")[0].get("value")
-        raw = entry.value if entry and isinstance(entry.value, dict) else raw
-    if isinstance(raw, dict):
-        return raw, None
-    pairs = [item.partition("=") for item in (raw if isinstance(raw, list) else raw.split(","))]
-    if all(equals for _, equals, _ in pairs):
-        return {name.strip(): text.strip() for name, _, text in pairs}, None
-    return None, "must be a mapping, such as `{name: Kestrel}` or name=Kestrel,author=Lab"
-
-
-def _scalar(text: str, kind: Any) -> tuple[Any, str | None]:
+def choices(kind: Any) -> tuple[Any, ...]:
+    """The words or numbers that a type offers, also through an optional or a list of them; none for an open one."""
     if get_origin(kind) is Literal:
-        return _choice(text, get_args(kind))
-    if kind is str:
-        return text, None
-    if kind is bool:
-        lowered = text.lower()
+        return get_args(kind)
+    return tuple(choice for inner in get_args(kind) for choice in choices(inner))
+
+
+def limits(kind: Any) -> str:
+    """What must hold of a value beyond its bare type, in words; empty where nothing must."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return next((found for inner in get_args(kind) if (found := limits(inner))), "")
+    if get_origin(kind) is not Annotated:
+        return ""
+    meta: msgspec.Meta = get_args(kind)[1]
+    return f"be {meta.description or _limits(meta).removeprefix(' of ').removeprefix(' ')}"
+
+
+def _limits(meta: msgspec.Meta) -> str:
+    low, high = (meta.ge, meta.gt), (meta.le, meta.lt)
+    if low == (None, None):
+        return ""
+    if high == (None, None):
+        return f" greater than {meta.gt}" if meta.gt is not None else f" of at least {meta.ge}"
+    end = f"{meta.le}" if meta.le is not None else f"below {meta.lt}"
+    return f" from {meta.ge} to {end}"
+
+
+def _problem(value: Any, kind: Any) -> str:
+    if isinstance(value, str) and (offered := [c for c in choices(kind) if isinstance(c, str)]):
+        near = get_close_matches(value, offered, n=1)
+        return f"must be {words(kind)}; not `{value}`" + (f" (did you mean {near[0]}?)" if near else "")
+    container = _CONTAINERS.get(get_origin(kind))
+    if container is not None and not isinstance(value, list | dict):
+        return f"must be {container}"
+    shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return f"must be {words(kind)}" if isinstance(value, dict) else f"must be {words(kind)}, not `{shown}`"
+
+
+def _readings(raw: Text) -> Iterator[Any]:
+    """What a text may mean, the most specific first; the types of the keys decide."""
+    if isinstance(raw, dict):
+        yield raw
+        return
+    if isinstance(raw, str):
+        lowered = raw.lower()
         if lowered in _TRUE + _FALSE:
-            return lowered in _TRUE, None
-        return None, f"must be true or false, not `{text}`"
+            yield lowered in _TRUE
+        yield from _numbers(raw)
+        yield raw
+        # Choices that are spelled like a switch: `eval_strategy: no`, `gradient_checkpointing: on`.
+        yield from ("true",) if lowered in _TRUE else ("false", "no") if lowered in _FALSE else ()
+        yield from _braces(raw)
+    items = [item.strip() for item in (raw if isinstance(raw, list) else raw.split(",")) if item.strip()]
+    numbers = [next(iter(_numbers(item)), item) for item in items]
+    yield numbers
+    yield items
+    pairs = [item.partition("=") for item in items]
+    if all(equals for _, equals, _ in pairs):
+        yield {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def _numbers(text: str) -> Iterator[int | float]:
+    """``1000``, ``1_000``, and ``1e3`` or ``1000.0``, which are as whole; then the number with a fraction."""
     try:
-        if kind is int:
-            return _whole(text.replace("_", "")), None
-        number = float(text.replace("_", ""))
-    except ValueError:
-        return None, f"must be {words(kind)}, not `{text}`"
-    if number != number or number in (float("inf"), float("-inf")):
-        return None, f"must be a finite number, not `{text}`"
-    return number, None
-
-
-def _choice(text: str, choices: tuple[str, ...]) -> tuple[Any, str | None]:
-    lowered = text.lower()
-    if "true" in choices and lowered in _TRUE + _FALSE:
-        text = "true" if lowered in _TRUE else "false"
-    elif "no" in choices and lowered in _FALSE:
-        text = "no"
-    if text in choices:
-        return text, None
-    near = get_close_matches(text, choices, n=1)
-    return None, f"must be one of {', '.join(choices)}; not `{text}`" + (f" (did you mean {near[0]}?)" if near else "")
-
-
-def _whole(text: str) -> int:
-    """``1000``, and ``1e3`` or ``1000.0``, which are as whole."""
-    try:
-        return int(text)
-    except ValueError:
         number = float(text)
-        if not number.is_integer():
-            raise
-        return int(number)
+    except ValueError:
+        return
+    if math.isfinite(number):
+        try:
+            yield int(text)
+        except ValueError:
+            if number.is_integer():
+                yield int(number)
+        yield number
+
+
+def _braces(text: str) -> Iterator[Any]:
+    """A quoted `{…}`, as other programs' files write it."""
+    if text.lstrip().startswith("{"):
+        entry = yaml.parse(f"value: {text}", "")[0].get("value")
+        if entry is not None and isinstance(entry.value, dict):
+            yield entry.value

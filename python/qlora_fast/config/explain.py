@@ -45,9 +45,9 @@ def _unknown_template(reading: Reading) -> list[str]:
             continue
         if name not in ("auto", "jinja", *built_in) and Path(name).suffix not in (".yaml", ".yml"):
             near = get_close_matches(name, built_in, n=1)
-            mend = f"did you mean {near[0]}? " if near else ""
+            hint = f"did you mean {near[0]}? " if near else ""
             verdict.fate = "refused"
-            verdict.reason = f"no built-in template; {mend}auto takes the one that renders as the model's own does"
+            verdict.reason = f"no built-in template; {hint}auto takes the one that renders as the model's own does"
             return [f"{verdict.place}: `template: {name}` is {verdict.reason}"]
     return []
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from qlora_fast.config import yaml
-from qlora_fast.config.checks import cross_checks, without_effect
-from qlora_fast.config.convert import convert
+from qlora_fast.config.checks import EXCLUSIVE, without_effect
+from qlora_fast.config.config import Config, InvalidConfigError, listed
+from qlora_fast.config.convert import Text, convert
 from qlora_fast.config.foreign import (
     NOT_FOR_EYES,
     RENAMED,
@@ -20,11 +21,14 @@ from qlora_fast.config.foreign import (
     by_rule,
     foreign_key,
     foreign_value,
+    other_command,
 )
-from qlora_fast.config.keys import KEYS, Config, about
+from qlora_fast.config.keys import KEYS, TYPES, about
+from qlora_fast.config.paths import expanded
 from qlora_fast.errors import ConfigError
 
-TYPES = get_type_hints(Config)
+Given = Sequence[str] | Mapping[str, Any]
+"""Settings over a file's: ``key=value`` words, or values by key."""
 
 
 @dataclass(slots=True)
@@ -63,15 +67,18 @@ class Reading:
     config: Config | None
 
 
-def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a config file (or only the defaults), apply `key=value` overrides, check everything.
+def load(path: str | Path | None = None, given: Given = ()) -> Loaded:
+    """Read a config file (or only the defaults), apply the settings given over it, check everything.
 
     A file may name another one to start from: ``extends: ../base.yaml``.
+
+    Args:
+        given: ``key=value`` words of a command line, or what :func:`overrides` made of them; they win over the file.
 
     Raises:
         ConfigError: with all problems, each with its file and line.
     """
-    return _sound(examine(path, overrides))
+    return _sound(examine(path, given))
 
 
 def of(**settings: Any) -> Config:
@@ -83,33 +90,55 @@ def of(**settings: Any) -> Config:
     return _sound(_Judge({name: yaml.Entry(_raw(value), "") for name, value in settings.items()}, []).judge()).config
 
 
-def examine(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Reading:
+def examine(path: str | Path | None = None, given: Given = ()) -> Reading:
     """:func:`load` without raising for what is wrong in the file: what becomes of each key, and the problems."""
     entries: dict[str, yaml.Entry] = {}
     problems: list[str] = []
     if path is not None:
         entries, problems = _with_bases(Path(path), ())
-    for word in overrides:
+    over, more = _read_given(given)
+    return _Judge(entries | over, problems + more).judge()
+
+
+def overrides(words: Sequence[str]) -> dict[str, Any]:
+    """The settings that ``key=value`` words of a command line give, by key, each as the type of its key.
+
+    Raises:
+        ConfigError: with all problems: no ``=``, an unknown key, a value that is not one of its key.
+    """
+    judge = _Judge(*_read_given(words))
+    judge.decide()
+    if judge.problems:
+        raise ConfigError(listed(judge.problems))
+    return judge.values
+
+
+def _read_given(words: Given) -> tuple[dict[str, yaml.Entry], list[str]]:
+    if isinstance(words, Mapping):
+        return {name: yaml.Entry(_raw(value), f"`{name}`", layer=1) for name, value in words.items()}, []
+    entries: dict[str, yaml.Entry] = {}
+    problems: list[str] = []
+    for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             problems.append(f"`{word}` is not `key=value`")
             continue
+        value: yaml.Raw = None if text in ("", "null") else text
+        problem = None
+        # Anything that is not bracketed or quoted is meant as it is: a colon or a `#` in a path is no YAML.
         if text[:1] in ("[", "{", "'", '"'):
             parsed, trouble = yaml.parse(f"{name}: {text}", f"`{word}`")
             problems += trouble
-            if name in parsed:
-                entries[name] = yaml.Entry(parsed[name].value, f"`{word}`", parsed[name].problem)
-        else:
-            # Anything else is meant as it stands: a colon or a `#` in a path is no YAML.
-            entries[name] = yaml.Entry(None if text in ("", "null") else text, f"`{word}`")
-    return _Judge(entries, problems).judge()
+            if name not in parsed:
+                continue
+            value, problem = parsed[name].value, parsed[name].problem
+        entries[name] = yaml.Entry(value, f"`{word}`", problem, layer=1)
+    return entries, problems
 
 
 def _sound(reading: Reading) -> Loaded:
     if reading.config is None:
-        problems = reading.problems
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError("\n".join([f"{count} in the config", *(f"  {p}" for p in problems)]))
+        raise ConfigError(listed(reading.problems))
     return Loaded(reading.config, reading.verdicts)
 
 
@@ -142,7 +171,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, yaml.Entr
         raise ConfigError(f"`{path}` is data, not a config", hint=f"data is a setting: CONFIG.yaml dataset={path}")
     if path.resolve() in seen:
         return {}, [f"{path}: `extends` goes in a circle"]
-    entries, problems = yaml.read(path)
+    entries, problems = yaml.read(path, -len(seen))
     base = entries.pop("extends", None)
     if base is None:
         return entries, problems
@@ -156,12 +185,31 @@ class _Judge:
     """Decides about each entry in turn, and about all of them together at the end."""
 
     def __init__(self, entries: dict[str, yaml.Entry], problems: list[str]) -> None:
-        self._entries, self._problems = entries, problems
+        self._entries, self.problems = entries, problems
+        self.values: dict[str, Any] = {}
+        """What is set, by the key it has here, as the type of its key."""
         self._verdicts: dict[str, Verdict] = {}
-        self._values: dict[str, Any] = {}
-        self._places: dict[str, str] = {}
+        self._sources: dict[str, yaml.Entry] = {}
 
     def judge(self) -> Reading:
+        self.decide()
+        self.problems += other_command({name: entry.value for name, entry in self._entries.items()})
+        self._resolve_exclusive()
+        verdicts = list(self._verdicts.values())
+        if self.problems:
+            return Reading(verdicts, self.problems, None)
+        try:
+            config = Config(**self.values)
+        except InvalidConfigError as error:
+            for name, problem in error.problems:
+                self._problem(name, problem)
+            return Reading(verdicts, self.problems, None)
+        for name, reason in without_effect(config, list(self._entries)).items():
+            self._verdicts[name].fate, self._verdicts[name].reason = "ignored", reason
+        return Reading(verdicts, self.problems, config)
+
+    def decide(self) -> None:
+        """Each entry by itself."""
         for name, entry in self._entries.items():
             shown = "…" if name.endswith(NOT_FOR_EYES) else "{…}" if entry.problem else entry.value
             verdict = self._verdicts[name] = Verdict(name, shown, entry.place, "used")
@@ -169,15 +217,21 @@ class _Judge:
                 self._own(verdict, entry)
             else:
                 self._foreign(verdict, entry)
-        verdicts = list(self._verdicts.values())
-        if self._problems:
-            return Reading(verdicts, self._problems, None)
-        config = Config(**self._values)
-        for name, problem in cross_checks(config):
-            self._problem(name, problem)
-        for name, reason in without_effect(config, list(self._entries)).items():
-            self._verdicts[name].fate, self._verdicts[name].reason = "ignored", reason
-        return Reading(verdicts, self._problems, None if self._problems else config)
+
+    def _resolve_exclusive(self) -> None:
+        """Of two exclusive settings from different layers, that of the command line or of the extending file is taken."""
+        for pair in EXCLUSIVE:
+            if pair.clash(self.values) and {pair.first, pair.second} <= set(self._sources):
+                names = sorted((pair.first, pair.second), key=lambda name: self._sources[name].layer)
+                loser, winner = (self._sources[name] for name in names)
+                if loser.layer < winner.layer:
+                    del self.values[names[0]]
+                    self._overridden(loser.place, winner.place)
+
+    def _overridden(self, place: str, by: str) -> None:
+        for verdict in self._verdicts.values():
+            if verdict.place == place:
+                verdict.fate, verdict.reason = "ignored", f"{by} overrides it"
 
     def _own(self, verdict: Verdict, entry: yaml.Entry) -> None:
         name = verdict.key
@@ -188,7 +242,7 @@ class _Judge:
         elif isinstance(entry.value, str) and (translation := foreign_value(name, entry.value)):
             self._apply(verdict, translation)
         else:
-            self._set(name, entry.value, entry.place)
+            self._set(name, entry.value, entry)
 
     def _foreign(self, verdict: Verdict, entry: yaml.Entry) -> None:
         name = verdict.key
@@ -203,42 +257,50 @@ class _Judge:
             near = [RENAMED[name]] if name in RENAMED else get_close_matches(name, KEYS, n=1, cutoff=0.6)
             verdict.fate = "unknown"
             verdict.reason = f"did you mean `{near[0]}`?" if near else "no such setting"
-            mend = f"; did you mean `{near[0]}`?" if near else ""
-            self._problems.append(f"{_at(verdict.place)}unknown key `{name}`{mend}")
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            self.problems.append(f"{_at(verdict.place)}unknown key `{name}`{hint}")
 
     def _apply(self, verdict: Verdict, translation: Translation) -> None:
         verdict.fate, verdict.reason = translation.fate, translation.reason
         if translation.fate == "refused":
-            self._problems.append(f"{_at(verdict.place)}{_refusal(verdict)}")
+            self.problems.append(f"{_at(verdict.place)}{_refusal(verdict)}")
         if not translation.key:
             return
-        target = self._entries.get(translation.key)
+        own, target = self._entries[verdict.key], self._entries.get(translation.key)
         if target is not None and target.value is not None and translation.key != verdict.key:
             said = foreign_value(translation.key, str(target.value))
             if (said.value if said and said.key else target.value) == translation.value:
                 verdict.becomes = {translation.key: translation.value}
-            elif target.place.startswith("`"):  # a word of the command line has the last say
-                verdict.fate, verdict.reason = "ignored", f"{target.place} overrides it"
+            elif target.layer > own.layer:
+                self._overridden(own.place, target.place)
+            elif target.layer < own.layer:
+                verdict.becomes = {translation.key: translation.value}
+                self._set(translation.key, translation.value, own)
+                self._overridden(target.place, own.place)
             else:
                 self._problem(verdict.key, f"contradicts `{translation.key}` at {target.place}")
             return
         verdict.becomes = {translation.key: translation.value}
-        self._set(translation.key, translation.value, verdict.place)
+        self._set(translation.key, translation.value, own)
 
-    def _set(self, name: str, raw: str | list[str] | dict[str, str], place: str) -> None:
-        self._places[name] = place
+    def _set(self, name: str, raw: Text, source: yaml.Entry) -> None:
+        earlier = self._sources.get(name)
+        if earlier is not None and earlier.layer > source.layer:
+            self._overridden(source.place, earlier.place)
+            return
+        self._sources[name] = source
         value, problem = convert(raw, TYPES[name])
-        limit = about(name).limit
-        if problem is None and limit is not None:
-            problem = limit(value)
+        if problem is None and about(name).path:
+            value, problem = expanded(value)
         if problem:
             self._problem(name, problem)
         else:
-            self._values[name] = value
+            self.values[name] = value
 
     def _problem(self, name: str, problem: str) -> None:
-        place = self._places.get(name) or (self._entries[name].place if name in self._entries else "")
-        self._problems.append(f"{_at(place)}`{name}` {problem}")
+        source = self._sources.get(name) or self._entries.get(name)
+        place = source.place if source is not None else ""
+        self.problems.append(f"{_at(place)}`{name}` {problem}")
         if name in self._verdicts:
             self._verdicts[name].fate, self._verdicts[name].reason = "refused", problem
 
@@ -250,8 +312,8 @@ def _at(place: str) -> str:
 def _refusal(verdict: Verdict) -> str:
     said = f"`{verdict.key}: {verdict.value}`"
     rule = RULES.get(verdict.key)
-    mend = f"; only {rule.harmless[0]} is" if rule and len(rule.harmless) == 1 else ""
-    return f"{said} is not supported{mend}: {verdict.reason}"
+    hint = f"; only {rule.harmless[0]} is" if rule and len(rule.harmless) == 1 else ""
+    return f"{said} is not supported{hint}: {verdict.reason}"
 
 
 def _is_data(path: Path) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from qlora_fast.config.convert import words
+from qlora_fast.config.convert import bare, limits
 from qlora_fast.config.explain import text
-from qlora_fast.config.keys import SECTIONS, about, default
-from qlora_fast.config.load import TYPES
+from qlora_fast.config.keys import SECTIONS, TYPES, about, default
 
 _HEAD = """# Configuration
 
@@ -17,9 +16,11 @@ of them. [config.schema.json](config.schema.json) lets an editor complete and ch
 
     # yaml-language-server: $schema=docs/config.schema.json
 
-A config is a flat YAML file. Any setting can also be given as `key=value` after it on the command line, which has the last
-say; `extends: other.yaml` takes everything that is not said from another file. Numbers may be written as `5e-5`, lists as
-`a,b` or `[a, b]`. An unknown key, a key that stands twice, and settings that contradict each other are errors, all shown at once.
+A config is a flat YAML file. Any setting can also be given as `key=value` after it on the command line, which overrides the
+file; `extends: other.yaml` takes every setting that the file does not have from another one. Numbers may be written as `5e-5`,
+lists as `a,b` or `[a, b]`. An unknown key, a key that is set twice, and settings of one file that exclude each other are errors,
+all reported at once. Of two exclusive settings, one in a file and one on the command line (or in a file that extends it), the
+latter is taken. In paths, `~` and environment variables such as `$HOME` are expanded.
 
 The names are LLaMA-Factory's. Where a default is another one there, it stands in the last column, beside anything else that
 differs; a file of LLaMA-Factory's loads as it is, and `qlora-fast config explain FILE` says what becomes of each of its keys
@@ -41,25 +42,22 @@ def page() -> str:
 
 def row(name: str) -> str:
     known = about(name)
-    limit = f" Must {known.limit.words}." if known.limit and not known.limit.words.startswith("hold only") else ""
+    must = limits(TYPES[name])
     unit = f" [{known.unit}]" if known.unit else ""
-    effect = f"{known.help[:1].upper()}{known.help[1:]}.{limit} *{kind(name)}{unit}*"
+    effect = f"{known.help[:1].upper()}{known.help[1:]}.{f' Must {must}.' if must else ''} *{kind(name)}{unit}*"
     return f"| `{name}` | `{text(default(name))}` | {_cell(effect)} | {_cell(elsewhere(name))} |\n"
 
 
 def kind(name: str) -> str:
     """The type of a key in words; a choice is spelled out."""
-    limit = about(name).limit
-    if limit and limit.words.startswith("hold only"):
-        return "list of " + limit.words.removeprefix("hold only ")
-    return words(TYPES[name]).removeprefix("a ")
+    return bare(TYPES[name]).removeprefix("a ")
 
 
 def elsewhere(name: str) -> str:
     """What LLaMA-Factory calls it, and how it differs there."""
     known = about(name)
     if known.theirs is None:
-        return "ours alone"
+        return "not in LLaMA-Factory"
     parts = [
         f"`{known.theirs}`" if known.theirs else "",
         f"default {known.there}" if known.there else "",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, get_origin
 
-from qlora_fast.config.convert import alternatives
+import msgspec
+
 from qlora_fast.config.explain import text
 from qlora_fast.config.foreign import RULES, TRANSLATED
-from qlora_fast.config.keys import KEYS, about, default
-from qlora_fast.config.load import TYPES
+from qlora_fast.config.keys import KEYS, TYPES, about, default
 
 
 def schema() -> dict[str, Any]:
@@ -30,26 +29,16 @@ def schema() -> dict[str, Any]:
 
 
 def _property(name: str) -> dict[str, Any]:
-    known = about(name)
+    known, kind = about(name), TYPES[name]
     unit = f" [{known.unit}]" if known.unit else ""
-    made = {"description": f"{known.help}{unit} (default: {text(default(name))})"}
-    kinds = [{**_of(TYPES[name]), **(known.limit.schema if known.limit else {})}, {"type": "null"}]
-    if get_origin(TYPES[name]) in (list, dict):
-        kinds.insert(1, {"type": "string"})
+    offered = msgspec.json.schema(kind)
+    kinds = [one for one in offered.get("anyOf", [offered]) if one != {"type": "null"}]
+    for one in kinds:  # YAML reads an unquoted true as a boolean
+        if "enum" in one:
+            one["enum"] = [{"true": True, "false": False}.get(c, c) for c in one["enum"]]
+    if get_origin(kind) in (list, dict):
+        kinds.append({"type": "string"})
     if name == "packing":  # LLaMA-Factory's is a switch
-        kinds.insert(1, {"type": "boolean"})
-    return {**made, "anyOf": kinds}
-
-
-def _of(kind: Any) -> dict[str, Any]:
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        offered = [_of(inner) for inner in alternatives(kind)]
-        return offered[0] if len(offered) == 1 else {"type": [one["type"] for one in offered]}
-    if origin is Literal:
-        return {"enum": [{"true": True, "false": False}.get(c, c) for c in get_args(kind)]}
-    if origin is list:
-        return {"type": "array", "items": _of(get_args(kind)[0])}
-    if origin is dict:
-        return {"type": "object"}
-    return {"type": {int: "integer", float: "number", bool: "boolean"}.get(kind, "string")}
+        kinds.append({"type": "boolean"})
+    description = f"{known.help}{unit} (default: {text(default(name))})"
+    return {"description": description, "anyOf": [*kinds, {"type": "null"}]}

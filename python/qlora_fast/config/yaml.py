@@ -1,7 +1,6 @@
-"""YAML as people mean it: every scalar keeps its text until its key says what it is.
+"""YAML whose scalars keep their text until their key gives them a type.
 
-PyYAML alone reads ``5e-5`` as a string, ``no`` as False, ``012`` as 10, and keeps the last of two equal keys
-without a word. Here a file becomes ``{key: (value, line)}`` with text leaves, and a duplicate key is an error.
+PyYAML alone reads ``5e-5`` as a string, ``no`` as False, ``012`` as 10, and silently keeps the last of two equal keys. Here a file becomes ``{key: (value, line)}`` with text leaves, and a duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -25,18 +24,21 @@ class Entry:
     place: str
     problem: str | None = None
     """What is wrong with a value that is no scalar, flat list or flat mapping; its key decides whether it matters."""
+    layer: int = 0
+    """Which of two contradicting settings wins, the larger: 0 for the config file, less for the files it extends, 1 for
+    the command line."""
 
 
-def read(path: Path) -> tuple[dict[str, Entry], list[str]]:
+def read(path: Path, layer: int = 0) -> tuple[dict[str, Entry], list[str]]:
     """All entries of a flat YAML file, and the problems found on the way."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         return {}, [f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})"]
-    return parse(text, str(path))
+    return parse(text, str(path), layer)
 
 
-def parse(text: str, name: str) -> tuple[dict[str, Entry], list[str]]:
+def parse(text: str, name: str, layer: int = 0) -> tuple[dict[str, Entry], list[str]]:
     """:func:`read` for text in memory."""
     import yaml
 
@@ -58,10 +60,10 @@ def parse(text: str, name: str) -> tuple[dict[str, Entry], list[str]]:
         place = f"{name}:{key_node.start_mark.line + 1}"
         key = str(key_node.value)
         if key in entries:
-            problems.append(f"{place}: `{key}` stands here again; it was set at {entries[key].place}")
+            problems.append(f"{place}: `{key}` is set twice; it was set at {entries[key].place}")
             continue
         value, problem = _raw(value_node)
-        entries[key] = Entry(value, place, problem)
+        entries[key] = Entry(value, place, problem, layer)
     return entries, problems
 
 

@@ -106,7 +106,7 @@ def row_tokens(plan: _core.EpochPlan, lengths: Lengths, config: Config) -> NDArr
     filled = np.flatnonzero(np.diff(plan.row_offsets))
     own, starts = np.asarray(lengths, np.int64)[plan.sample_ids], plan.row_offsets[filled]
     tokens = np.zeros(len(plan.row_offsets) - 1, np.int64)
-    if config.packing in ("exact", "dense"):
+    if config.packed:
         tokens[filled] = np.add.reduceat(own, starts)
     else:
         tokens[filled] = np.maximum.reduceat(own, starts) * np.diff(plan.row_offsets)[filled]

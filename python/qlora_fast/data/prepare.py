@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from qlora_fast import _core
 from qlora_fast.config import Config, of
+from qlora_fast.config.keys import affecting
 from qlora_fast.data import drop_reasons, sources
 from qlora_fast.data.sources import Dataset
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
@@ -161,22 +162,12 @@ def _options(
     _check_placeholders(datasets, config.variables)
     options: dict[str, Any] = {
         "data": [file for dataset in datasets for file in dataset.options()],
-        "format": config.format,
-        "variables": config.variables,
         "tokenizer": tokenizer.file,
         "template": tokenizer.template,
         "default_system": tokenizer.default_system,
         "bos_token": tokenizer.bos_token,
         "eos_token": tokenizer.eos_token,
-        "cutoff_len": config.cutoff_len,
-        "truncation": config.truncation,
-        "train_on_prompt": config.train_on_prompt,
-        "mask_history": config.mask_history,
-        "max_samples": config.max_samples,
-        "deduplicate": config.deduplicate,
-        "engine": config.engine,
-        "threads": config.threads,
-        "strict": config.strict,
+        **{name: getattr(config, name) for name in affecting("data", "preparation")},
         "cache": str(resolve.cache_dir()),
         "out": "",
     }

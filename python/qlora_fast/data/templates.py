@@ -127,13 +127,13 @@ def name_of(source: str) -> str:
 
 
 def read(template: str) -> str:
-    """A built-in template's name, or the content of a template file, as the core takes it.
+    """A built-in template's name, or the content of a template file, as the core takes it; such a text stays as it is.
 
     Raises:
         TokenizerError: there is neither such a template nor such a file.
         ConfigError: the file has mistakes in it.
     """
-    if template in _core.templates():
+    if template in _core.templates() or template.startswith("{"):
         return template
     path = Path(template)
     if path.suffix in (*YAML_SUFFIXES, JINJA_SUFFIX) or path.parent != Path():

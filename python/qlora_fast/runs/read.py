@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qlora_fast.config import Config, load
-from qlora_fast.config.keys import SECTIONS
+from qlora_fast.config.keys import about, affecting
 from qlora_fast.errors import ArtifactError
 from qlora_fast.runs.eval_samples import FILE, Samples, read_samples
 
 EVALUATIONS = "eval"
 """Below a run, one folder for each further evaluation that ``qlora-fast evaluate`` made of it."""
-_LEARNING = ("Model", "LoRA", "Data", "Batch", "Optimization")
-_NOT_LEARNING = {
-    "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "max_tokens_per_row",
-    "prepared_dir", "dataset_dir", "eval_dataset", "engine", "threads", "strict", "quantization_method",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +42,11 @@ class RunRecord:
         return None if self.eval_loss is None else math.exp(min(self.eval_loss, 700.0))
 
     def settings(self) -> dict[str, Any]:
-        """What decides about what is learned, in the terms that decide: the scale and not alpha, the samples of an
-        update and not how they are cut."""
-        names = [f.name for section in _LEARNING for f in fields(SECTIONS[section]) if f.name not in _NOT_LEARNING]
+        """The settings that decide what is learned, in the terms that decide: the scale and not alpha, the samples of an
+        optimizer step and not how they are split."""
+        names = [name for name in affecting("data", "source", "learning") if not about(name).compared_as]
         config = self.config
-        batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-        derived = {"scale": config.alpha / config.lora_rank, "samples an update": batch}
+        derived = {"scale": config.scale, "samples an update": config.samples_per_update}
         return {name: getattr(config, name) for name in names} | derived | {"seed": config.seed}
 
 

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from qlora_fast.config import Config, load
+from qlora_fast.config import Config, load, overrides
+from qlora_fast.config.keys import about
 from qlora_fast.errors import ConfigError
 
 State = Literal["new", "started", "finished"]
-_DO_NOT_CHANGE_A_RUN = {"output_dir", "overwrite_output_dir", "resume_from_checkpoint", "threads"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,9 @@ def members(configs: Sequence[str], settings: Sequence[str], folder: Path) -> li
     Raises:
         ConfigError: a config is wrong, two share a name, or a folder holds a run of other settings.
     """
-    for word in settings:
-        name = word.partition("=")[0]
-        if name in ("output_dir", "overwrite_output_dir", "resume_from_checkpoint"):
-            raise ConfigError(f"`{name}` is the sweep's own business", hint="--output-dir names the folder of its runs")
+    for name in ("output_dir", "overwrite_output_dir", "resume_from_checkpoint"):
+        if name in overrides(settings):
+            raise ConfigError(f"`{name}` is set by the sweep itself", hint="--output-dir names the folder of its runs")
     found: dict[Path, Member] = {}
     for file in map(Path, configs):
         member = Member(file, tuple(settings), folder / file.stem)
@@ -131,7 +130,7 @@ def _check_same(output: Path, wanted: Config) -> None:
     changed = [
         f"{name}: {there[name]!r} → {value!r}"
         for name, value in asdict(wanted).items()
-        if name not in _DO_NOT_CHANGE_A_RUN and there[name] != value
+        if about(name).affects not in ("nothing", "preparation") and there[name] != value
     ]
     if changed:
         raise ConfigError(

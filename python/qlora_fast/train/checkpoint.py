@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qlora_fast import atomic_io
+from qlora_fast.config.paths import settled_base
 from qlora_fast.errors import ArtifactError
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.pissa import plain_settings
@@ -161,8 +162,10 @@ def load_checkpoint(path: Path, adapter: Adapter, optimizer: AdamW, identity: Id
         )
     stored = json.loads((path / "progress.json").read_text(encoding="utf-8"))
     before, now = stored["identity"], json.loads(json.dumps(identity))
-    names = sorted({*before, *now})
-    changed = [f"{n}: {before.get(n)!r} → {now.get(n)!r}" for n in names if before.get(n) != now.get(n)]
+    # Earlier versions kept the base as it was typed, and some keys that change nothing.
+    if isinstance(base := before.get("model_name_or_path"), str):
+        before["model_name_or_path"] = settled_base(base)
+    changed = [f"{n}: {before.get(n)!r} → {now[n]!r}" for n in sorted(now) if before.get(n) != now[n]]
     if changed:
         hint = "give the same settings and data, or start anew in another output_dir"
         if len(changed) == 1 and before.get(EFFECTIVE_BATCH) != now.get(EFFECTIVE_BATCH):

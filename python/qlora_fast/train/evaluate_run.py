@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,25 +56,28 @@ class Evaluated:
     folder: Path | None
 
 
-def subject_of(name: str, *, base_only: bool, settings: tuple[str, ...] = ()) -> Subject:
+def subject_of(name: str, *, base_only: bool, settings: Mapping[str, Any] | None = None) -> Subject:
     """A run's folder, a folder inside it (best, last, checkpoint-N), a lone adapter, or a base model's name.
+
+    Args:
+        settings: config keys over those of the run.
 
     Raises:
         ArtifactError: an adapter that does not say which base it belongs to.
     """
-    folder = Path(name)
+    folder, given = Path(name), settings or {}
     if not folder.is_dir() or (folder / "config.json").is_file():
-        return Subject(load(None, (f"model_name_or_path={name}", *settings)).config, None, None, name)
+        return Subject(load(None, {"model_name_or_path": name, **given}).config, None, None, name)
     run = next((f for f in (folder, folder.resolve().parent) if (f / "run.json").is_file()), None)
     if run is not None:
-        config = load(run / "config.yaml", settings).config
+        config = load(run / "config.yaml", given).config
     else:
         card = read_card(folder)
-        config = load(
-            None, (f"model_name_or_path={card['base_model']}", f"template={card['template']}", *settings)
-        ).config
-        if not any(word.startswith("default_system=") for word in settings):
-            config = replace(config, default_system=card["default_system"])
+        own = {"model_name_or_path": card["base_model"], **{key: card[key] for key in ("template", "default_system")}}
+        config = load(None, {**own, **given}).config
+    if "model_name_or_path" not in given:
+        base = resolve.found_base(config.model_name_or_path, run or folder, hint="model_name_or_path=FOLDER")
+        config = replace(config, model_name_or_path=base)
     if not base_only and not (folder / "adapter_config.json").is_file():
         raise no_adapter(folder)
     return Subject(config, None if base_only else folder, run, f"{folder.name}{' (base)' if base_only else ''}")
@@ -105,7 +108,7 @@ def score(
     dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare)
     device = pick_device()
     model = _model(subject, device)
-    packed = config.packing in ("exact", "dense")
+    packed = config.packed
     options = EvalOptions(config.per_device_eval_batch_size, config.row_budget, packed, accuracy=True)
     scores: list[NDArray[np.float64]] = []
     results: dict[str, Any] = evaluate(

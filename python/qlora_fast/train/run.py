@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from qlora_fast import atomic_io
 from qlora_fast.config import Config, dump
+from qlora_fast.config.keys import affecting
 from qlora_fast.data.plan import PlanOptions
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.model.load import count
@@ -43,15 +44,6 @@ from qlora_fast.train.trackers import Trackers
 from qlora_fast.train.trainer import Hooks, Trainer, TrainOptions
 
 log = logging.getLogger(__name__)
-
-_FREE_TO_CHANGE = {
-    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps", "save_strategy", "save_steps",
-    "save_total_limit", "eval_strategy", "eval_steps", "per_device_eval_batch_size", "compute_accuracy", "plot_loss",
-    "load_best_model_at_end", "metric_for_best_model", "dataset", "dataset_dir", "eval_dataset", "prepared_dir", "engine",
-    "threads", "world_size", "report_to", "run_name", "project", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "early_stopping_steps", "save_only_model", "gradient_checkpointing",
-}  # fmt: skip
-"""Settings that do not change what is learned; the data is compared by its fingerprint, the batch by its effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +183,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
 
 def _identity(config: Config, data: Data, plans: PlanOptions) -> dict[str, Any]:
     """Everything that a resumed run must have in common with the run that it goes on with."""
-    settings = {name: value for name, value in asdict(config).items() if name not in _FREE_TO_CHANGE}
+    # The data is compared by its fingerprint, the batch by its size; nothing else changes what is learned.
+    settings = {name: getattr(config, name) for name in affecting("data", "learning", "arithmetic")}
     return {
         **settings,
         checkpoint.EFFECTIVE_BATCH: plans.samples_per_update,

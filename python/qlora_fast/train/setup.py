@@ -64,7 +64,7 @@ class Parts:
 
     @property
     def packed(self) -> bool:
-        return self.config.packing in ("exact", "dense")
+        return self.config.packed
 
     def plan_of_epoch(self, epoch: int) -> _core.EpochPlan:
         return epoch_plan(self.lengths, self.supervised, self.plans, epoch)
@@ -131,7 +131,7 @@ def machine(config: Config, ranks: Ranks) -> tuple[torch.device, torch.dtype]:
         ConfigError: the device does not have them.
     """
     device = pick_device(ranks.local_rank)
-    return device, pick_dtype("bf16" if config.bf16 else "fp16" if config.fp16 else config.dtype, device)
+    return device, pick_dtype(config.precision, device)
 
 
 def load_data(config: Config, tokenizer: Tokenizer, progress: PrepareProgress | None) -> Data:

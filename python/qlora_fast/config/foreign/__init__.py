@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,15 +18,19 @@ __all__ = [
     "by_rule",
     "foreign_key",
     "foreign_value",
+    "other_command",
 ]
 
 
 Fate = Literal["used", "translated", "ignored", "refused", "unknown"]
 
 
+_ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """What a foreign key or value says in our words; an empty ``key`` sets nothing."""
+    """What a foreign key or value says in the terms of this program; an empty ``key`` sets nothing."""
 
     fate: Fate
     reason: str
@@ -34,7 +38,7 @@ class Translation:
     value: str = ""
 
 
-SO_HERE = Translation("used", "so here anyway")
+SO_HERE = Translation("used", "so here in any case")
 
 
 def by_rule(rule: Rule, text: str) -> Translation:
@@ -48,9 +52,15 @@ TRANSLATED = ("disable_gradient_checkpointing", "evaluation_strategy", "pure_bf1
 """Foreign keys with a translation of their own."""
 
 
+_NO_THINKING = (
+    "LLaMA-Factory removes the thoughts from every answer then; here they are kept and supervised: remove them from the "
+    "data, or take a template without thoughts, such as qwen3_nothink"
+)
+
+
 def foreign_key(name: str, text: str) -> Translation | None:
-    """What a key that is not ours says in our words, if it has a translation."""
-    on = text.lower() in ("true", "yes", "on", "1")
+    """What a key that is not ours says in the terms of this program, if it has a translation."""
+    on = text.lower() in _ON
     match name:
         case "disable_gradient_checkpointing":
             return Translation(
@@ -65,7 +75,7 @@ def foreign_key(name: str, text: str) -> Translation | None:
             reason = "full rows; samples never see each other here"
             return Translation("translated", reason, "packing", "dense") if on else SO_HERE
         case "enable_thinking" if not on:
-            return SO_HERE
+            return Translation("refused", _NO_THINKING)
         case "greater_is_better":
             return Translation("ignored", "follows from metric_for_best_model")
         case "train_sampling_strategy" if text == "group_by_length":
@@ -129,9 +139,29 @@ _VALUES: dict[str, Callable[[str], Translation | None]] = {
 
 
 def foreign_value(name: str, text: str) -> Translation | None:
-    """What a foreign value of one of our keys says in our words; None where it is an ordinary value."""
+    """What a foreign value of one of our keys says in the terms of this program; None where it is an ordinary value."""
     translate = _VALUES.get(name)
     return translate(text) if translate else None
+
+
+_ELSEWHERE = {
+    "export_dir": ("merges an adapter into its base", "qlora-fast merge RUN -o FOLDER"),
+    "infer_backend": ("answers prompts", "qlora-fast chat RUN"),
+    "do_eval": ("evaluates", "qlora-fast evaluate RUN dataset=FILE"),
+}
+"""Keys of LLaMA-Factory's files that do not train: what such a file does, and the command that does it here."""
+
+
+def other_command(values: Mapping[str, object]) -> list[str]:
+    """What is wrong with a file that does not train: it is for another command. Nothing where ``do_train`` is true."""
+    if str(values.get("do_train")).lower() in _ON:
+        return []
+    meant = [name for name in _ELSEWHERE if str(values.get(name) or "").lower() not in ("", *_OFF)]
+    return [
+        f"a file with `{name}` and without `do_train: true` {does}: `{command}`"
+        for name in meant
+        for does, command in [_ELSEWHERE[name]]
+    ]
 
 
 RENAMED: dict[str, str] = {
@@ -162,4 +192,4 @@ RENAMED: dict[str, str] = {
     "sample_packing": "packing",
     "loraplus_lr": "loraplus_lr_ratio",
 }
-"""Spellings of other tools, offered as the mend."""
+"""Spellings of other tools, offered as the hint."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from qlora_fast.config.keys.table import at_least, key, unless_unset
+from msgspec import Meta
+
+from qlora_fast.config.keys.table import Count, NotNegative, Whole, key
 
 Format = Literal["auto", "alpaca", "sharegpt", "messages"]
 Truncation = Literal["structure", "llamafactory", "drop"]
 Packing = Literal["exact", "dense", "bucketed", "none"]
+PACKED: tuple[Packing, ...] = ("exact", "dense")
+"""Samples are concatenated and nothing is padded; the other two pad."""
 MixStrategy = Literal["concat", "interleave_under", "interleave_over"]
 Deduplicate = Literal["off", "exact"]
 Engine = Literal["auto", "native", "fastokens", "tokenizers"]
@@ -17,39 +21,55 @@ Engine = Literal["auto", "native", "fastokens", "tokenizers"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataKeys:
-    """What is learned from, and how it becomes tokens."""
+    """The data, and how it becomes tokens."""
 
     dataset: list[str] = key(
         ["identity", "general"],
         "training data: files, globs, folders, - for standard input, names of dataset_info.json, or the embedded "
         "identity and general",
+        affects="source",
+        path=True,
     )
-    dataset_dir: str = key(".", "folder that dataset names start from, and of dataset_info.json", there="data")
-    eval_dataset: list[str] = key([], "data to evaluate on, instead of val_size; named as dataset")
-    val_size: float = key(
+    dataset_dir: str = key(
+        ".",
+        "folder that dataset names start from, and of dataset_info.json",
+        there="data",
+        affects="source",
+        compared_as="dataset",
+        path=True,
+    )
+    eval_dataset: list[str] = key(
+        [], "data to evaluate on, instead of val_size; named as dataset", affects="result", path=True
+    )
+    val_size: NotNegative = key(
         0.0,
         "hold out for evaluation: below 1 a share of the rows, from 1 on a count",
-        check=at_least(0),
         unit="share or rows",
+        affects="learning",
     )
-    format: Format = key("auto", "record format; auto looks at the first records of each file", theirs=None)
-    variables: dict[str, str] = key({}, "text for {{placeholders}} in the data, such as name and author", theirs=None)
-    cutoff_len: int = key(
-        2048,
-        "longest sample; see truncation. Nothing is padded to it",
-        check=at_least(8),
-        unit="tokens",
+    format: Format = key(
+        "auto", "record format; auto looks at the first records of each file", theirs=None, affects="data"
+    )
+    variables: dict[str, str] = key(
+        {}, "text for {{placeholders}} in the data, such as name and author", theirs=None, affects="data"
+    )
+    cutoff_len: Annotated[int, Meta(ge=8)] = key(
+        2048, "longest sample; see truncation. No sample is padded to it", unit="tokens", affects="data"
     )
     truncation: Truncation = key(
         "structure",
-        "what happens beyond cutoff_len: keep the template whole, LLaMA-Factory's rule, or drop the row",
+        "how longer rows are truncated: the template kept complete, LLaMA-Factory's rule, or the row dropped",
         theirs=None,
+        affects="data",
     )
-    train_on_prompt: bool = key(False, "learn the prompts too, not only the answers")
-    mask_history: bool = key(False, "learn only the last answer of a conversation")
-    max_samples: int | None = key(
-        None, "only the first N rows of each dataset", check=unless_unset(at_least(1)), unit="rows"
+    train_on_prompt: bool = key(
+        False,
+        "supervise the prompts too, not only the answers",
+        differs="the template's own text (role names, separators) is never supervised; there it is",
+        affects="data",
     )
+    mask_history: bool = key(False, "supervise only the last answer of a conversation", affects="data")
+    max_samples: Count | None = key(None, "only the first N rows of each dataset", unit="rows", affects="data")
     mix_strategy: MixStrategy = key(
         "concat",
         "how several datasets are put together: all rows once; until the first is used up (nothing is repeated); until "
@@ -57,52 +77,77 @@ class DataKeys:
         differs="rows are drawn in a random order, not from the beginning of each dataset; what is held out is taken "
         "before, so no repeated row is on both sides",
         lacks="interleave_once",
+        affects="learning",
     )
     interleave_probs: list[float] = key(
-        [], "shares of the datasets when they are interleaved, one for each; unset: they take turns"
+        [], "shares of the datasets when they are interleaved, one for each; unset: they take turns", affects="learning"
     )
     deduplicate: Deduplicate = key(
         "off",
         "exact: drop rows whose conversation is equal to an earlier one, and keep equal first questions on one side of "
         "the split",
         theirs=None,
+        affects="data",
     )
-    strict: bool = key(False, "refuse a file with a row that would be dropped, instead of counting it", theirs=None)
-    prepared_dir: str = key("prepared", "where prepared datasets are kept, one folder a fingerprint", theirs=None)
-    engine: Engine = key("auto", "tokenizer engine; all give the same ids", theirs=None)
-    threads: int = key(
-        0, "threads of the preparation; 0 takes all cores", check=at_least(0), unit="threads", theirs=None
+    strict: bool = key(
+        False,
+        "refuse a file with a row that would be dropped, instead of counting it",
+        theirs=None,
+        affects="preparation",
+    )
+    prepared_dir: str = key(
+        "prepared",
+        "where prepared datasets are kept, one folder per fingerprint",
+        theirs=None,
+        affects="nothing",
+        path=True,
+    )
+    engine: Engine = key("auto", "tokenizer engine; all give the same ids", theirs=None, affects="preparation")
+    threads: Whole = key(
+        0, "threads of the preparation; 0 takes all cores", unit="threads", theirs=None, affects="preparation"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchKeys:
-    """Which samples meet in an update, and in which rows they are computed."""
+    """Which samples form an optimizer step, and in which packed rows they are computed."""
 
     packing: Packing = key(
         "exact",
-        "exact: each update holds the samples of the plain run, without padding; dense: full rows, fewer updates; "
-        "bucketed: sorted and padded; none: the textbook",
-        differs="true there fills rows and divides the updates (dense here); false there pads (exact here: the same "
-        "updates without the pads)",
+        "exact: each optimizer step has the samples of the padded run, without padding; dense: full rows, fewer steps; "
+        "bucketed: sorted by length and padded; none: shuffled and padded",
+        differs="true there fills rows and makes fewer steps (dense here); false there pads (exact here: the same "
+        "steps without padding)",
+        affects="learning",
     )
-    per_device_train_batch_size: int = key(
-        4, "samples of a micro-batch on each device", check=at_least(1), unit="samples", there="8"
+    per_device_train_batch_size: Count = key(
+        4,
+        "samples of a micro-batch on each device",
+        unit="samples",
+        there="8",
+        affects="batch",
+        compared_as="samples_per_update",
     )
-    gradient_accumulation_steps: int = key(
-        4, "micro-batches of an update", check=at_least(1), unit="micro-batches", there="1"
+    gradient_accumulation_steps: Count = key(
+        4,
+        "micro-batches per optimizer step",
+        unit="micro-batches",
+        there="1",
+        affects="batch",
+        compared_as="samples_per_update",
     )
-    max_tokens_per_row: int | None = key(
+    max_tokens_per_row: Annotated[int, Meta(ge=8)] | None = key(
         None,
-        "token budget of a packed row: higher is faster until memory ends; unset: cutoff_len",
-        check=unless_unset(at_least(8)),
+        "token budget of a packed row: higher is faster as long as memory suffices; unset: cutoff_len",
         unit="tokens",
         theirs=None,
+        affects="arithmetic",
     )
-    world_size: int = key(
+    world_size: Count = key(
         1,
         "number of devices (plan only; train asks the launcher)",
-        check=at_least(1),
         unit="devices",
         theirs=None,
+        affects="batch",
+        compared_as="samples_per_update",
     )

@@ -3,57 +3,74 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from qlora_fast.config.keys.table import at_least, below_one, key, one_of, positive, unless_unset
+from msgspec import Meta
+
+from qlora_fast.config.keys.table import Count, Positive, ShareBelowOne, key
 
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
+QuantizationBits = Literal[4, 8]
+QuantizationMethod = Literal["bnb"]
 QuantizationType = Literal["nf4", "fp4"]
 Checkpointing = Literal["auto", "true", "false"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKeys:
-    """The frozen base: which, and in which numbers."""
+    """The frozen base model, and the numbers it is held in."""
 
     model_name_or_path: str = key(
         "smollm2-135m-instruct",
         "base model: a folder, a .gguf file, a hub id, or the embedded smollm2-135m-instruct",
         there="none: it must be named",
+        affects="learning",
+        path=True,
     )
     template: str = key(
         "auto",
         "chat template: a built-in name (`qlora-fast template list`), a YAML file, or jinja for the model's own text; "
         "auto takes the built-in one that renders as the model's own does, else jinja",
         there="none: the tokenizer's own",
+        affects="learning",
+        path=True,
     )
-    default_system: str | None = key(None, "system prompt of rows without one; '' for none; unset: the template's own")
+    default_system: str | None = key(
+        None, "system prompt of rows without one; '' for none; unset: the template's own", affects="learning"
+    )
     dtype: Dtype = key(
         "auto",
         "numbers of the frozen base and of the arithmetic: auto is bf16 where the hardware is fast at it, else fp32",
         theirs=None,
+        affects="learning",
     )
     bf16: bool = key(
         False,
         "the guide's spelling of dtype: bf16",
         differs="the base is held in bf16 too, without autocast; the adapter's own weights stay fp32",
+        affects="learning",
     )
     fp16: bool = key(
         False,
         "the same as dtype: fp16: for GPUs before Ampere, which have no fast bf16; the loss is scaled against underflow",
+        affects="learning",
     )
-    quantization_bit: int | None = key(
+    quantization_bit: QuantizationBits | None = key(
         None,
         "4 or 8 loads the base in that many bits (QLoRA): a quarter or half of the memory, slower steps",
-        check=one_of(4, 8),
         unit="bits",
         lacks="2, 3, 5 and 6 (hqq)",
+        affects="learning",
     )
-    quantization_method: Literal["bnb"] = key(
-        "bnb", "library of the quantized kernels: bitsandbytes", lacks="hqq and eetq"
+    quantization_method: QuantizationMethod = key(
+        "bnb", "library of the quantized kernels: bitsandbytes", lacks="hqq and eetq", affects="arithmetic"
     )
-    quantization_type: QuantizationType = key("nf4", "4-bit code book; nf4 fits normally distributed weights")
-    double_quantization: bool = key(True, "also quantize the scales of the 4-bit blocks: 0.4 bits a weight less")
+    quantization_type: QuantizationType = key(
+        "nf4", "4-bit code book; nf4 fits normally distributed weights", affects="learning"
+    )
+    double_quantization: bool = key(
+        True, "also quantize the scales of the 4-bit blocks: 0.4 bits a weight less", affects="learning"
+    )
     gradient_checkpointing: Checkpointing = key(
         "auto",
         "recompute activations in the backward pass: less memory, half as much computation again; auto: only when the "
@@ -61,41 +78,48 @@ class ModelKeys:
         theirs="disable_gradient_checkpointing",
         differs="there it is on whether memory asks for it or not",
         there="true",
+        affects="result",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraKeys:
-    """The adapter: the only part that learns."""
+    """The adapter: the only part that is trained."""
 
-    lora_rank: int = key(8, "width r of the adapter; more learns more and costs more memory", check=at_least(1))
-    lora_alpha: float | None = key(None, "scale is alpha/rank; unset: 2·rank", check=unless_unset(positive))
-    lora_dropout: float = key(
-        0.0, "share of the adapter's input that is dropped at random while training", check=below_one, unit="share"
+    lora_rank: Count = key(8, "width r of the adapter; more learns more and costs more memory", affects="learning")
+    lora_alpha: Positive | None = key(
+        None, "scale is alpha/rank; unset: 2·rank", affects="learning", compared_as="scale"
+    )
+    lora_dropout: ShareBelowOne = key(
+        0.0, "share of the adapter's input that is dropped at random while training", unit="share", affects="learning"
     )
     lora_target: list[str] = key(
-        ["all"], "layers that get an adapter: all (every linear layer but the head), or names such as q_proj,v_proj"
+        ["all"],
+        "layers that get an adapter: all (every linear layer but the head), or names such as q_proj,v_proj",
+        affects="learning",
     )
     additional_target: list[str] = key(
-        [], "layers that are trained whole and saved with the adapter, such as embed_tokens,lm_head"
+        [], "layers that are trained whole and saved with the adapter, such as embed_tokens,lm_head", affects="learning"
     )
-    use_rslora: bool = key(False, "rank-stabilized LoRA: scale is alpha/√rank, so that a high rank still learns")
+    use_rslora: bool = key(
+        False, "rank-stabilized LoRA: scale is alpha/√rank, so that a high rank still learns", affects="learning"
+    )
     use_dora: bool = key(
-        False, "weight-decomposed LoRA: direction and length of each weight row learn apart; slower, sometimes better"
+        False,
+        "weight-decomposed LoRA: direction and length of each weight row learn apart; slower, sometimes better",
+        affects="learning",
     )
     pissa_init: bool = key(
         False,
         "start the adapter from the principal components of each weight (PiSSA), and the base from what is left; "
         "learns faster at first",
+        affects="learning",
     )
-    pissa_iter: int = key(
-        16,
-        "iterations of the fast SVD of pissa_init; -1 takes the exact one",
-        check=at_least(-1),
-        unit="iterations",
+    pissa_iter: Annotated[int, Meta(ge=-1)] = key(
+        16, "iterations of the fast SVD of pissa_init; -1 takes the exact one", unit="iterations", affects="learning"
     )
-    neftune_noise_alpha: float | None = key(
+    neftune_noise_alpha: Positive | None = key(
         None,
         "NEFTune: uniform noise of this size, ÷ √(tokens · width), on the embeddings while training; 5 is usual",
-        check=unless_unset(positive),
+        affects="learning",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from qlora_fast.config.keys.table import at_least, below_one, key, positive, unless_unset, within
+from qlora_fast.config.keys.table import Count, NotNegative, Positive, Share, ShareBelowOne, Whole, key
 
 Schedule = Literal[
     "cosine",
@@ -27,7 +27,7 @@ Optimizer = Literal[
     "paged_adamw_32bit",
 ]
 
-SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
+SCHEDULE_ARGUMENTS: dict[Schedule, tuple[str, ...]] = {
     "cosine": ("num_cycles",),
     "linear": (),
     "constant": (),
@@ -45,48 +45,43 @@ SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
         "num_cycles",
     ),
 }
-"""What lr_scheduler_kwargs may hold: the arguments of transformers' schedules."""
+"""Names that lr_scheduler_kwargs may hold: the arguments of transformers' schedules."""
 SCHEDULE_WORDS = {"warmup_type", "decay_type"}
-"""Those of them that are words (linear, cosine, 1-sqrt); the others are numbers."""
+"""The arguments that are words (linear, cosine, 1-sqrt); the others are numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimKeys:
-    """How far, how fast and how long it learns."""
+    """Learning rate, schedule, optimizer, length of the run."""
 
-    learning_rate: float = key(5e-5, "peak step size; 1e-4 … 2e-4 is usual for LoRA", check=positive)
-    lr_scheduler_type: Schedule = key("cosine", "how the step size falls after the warm-up", there="linear")
+    learning_rate: Positive = key(5e-5, "peak step size; 1e-4 … 2e-4 is usual for LoRA", affects="learning")
+    lr_scheduler_type: Schedule = key(
+        "cosine", "how the step size falls after the warm-up", there="linear", affects="learning"
+    )
     lr_scheduler_kwargs: dict[str, str] = key(
-        {}, "numbers of the schedule, such as {min_lr_rate: 0.1} for cosine_with_min_lr"
+        {}, "numbers of the schedule, such as {min_lr_rate: 0.1} for cosine_with_min_lr", affects="learning"
     )
-    warmup_ratio: float = key(
-        0.0, "share of the updates over which the step size rises", check=within(0, 1), unit="share"
+    warmup_ratio: Share = key(
+        0.0, "share of the optimizer steps over which the learning rate rises", unit="share", affects="learning"
     )
-    warmup_steps: int = key(
-        0,
-        "the same as a count; wins over warmup_ratio",
-        check=at_least(0),
-        unit="updates",
-    )
-    num_train_epochs: float = key(3.0, "passes over the data", check=positive, unit="epochs")
-    max_steps: int | None = key(
-        None,
-        "make N updates, whatever num_train_epochs says",
-        check=unless_unset(at_least(1)),
-        unit="updates",
+    warmup_steps: Whole = key(0, "the same as a count; wins over warmup_ratio", unit="steps", affects="learning")
+    num_train_epochs: Positive = key(3.0, "passes over the data", unit="epochs", affects="learning")
+    max_steps: Count | None = key(
+        None, "make N optimizer steps, whatever num_train_epochs says", unit="steps", affects="learning"
     )
     optim: Optimizer = key(
         "adamw_torch",
         "AdamW, one fused kernel; 8-bit moments or paged ones through bitsandbytes (little to gain for LoRA)",
         lacks="other optimizers (adafactor, lion, sgd, …)",
+        affects="learning",
     )
-    weight_decay: float = key(0.0, "decoupled weight decay of AdamW", check=at_least(0))
-    max_grad_norm: float = key(1.0, "clip the gradient's norm to this; 0 never clips", check=at_least(0))
-    adam_beta1: float = key(0.9, "AdamW: decay of the mean", check=below_one)
-    adam_beta2: float = key(0.999, "AdamW: decay of the square", check=below_one)
-    adam_epsilon: float = key(1e-8, "AdamW: denominator's floor", check=positive)
-    loraplus_lr_ratio: float | None = key(
-        None, "LoRA+: B learns at this many times the rate of A; 16 is usual", check=unless_unset(positive)
+    weight_decay: NotNegative = key(0.0, "decoupled weight decay of AdamW", affects="learning")
+    max_grad_norm: NotNegative = key(1.0, "clip the gradient's norm to this; 0 never clips", affects="learning")
+    adam_beta1: ShareBelowOne = key(0.9, "AdamW: decay of the mean", affects="learning")
+    adam_beta2: ShareBelowOne = key(0.999, "AdamW: decay of the square", affects="learning")
+    adam_epsilon: Positive = key(1e-8, "AdamW: denominator's floor", affects="learning")
+    loraplus_lr_ratio: Positive | None = key(
+        None, "LoRA+: B learns at this many times the rate of A; 16 is usual", affects="learning"
     )
-    loraplus_lr_embedding: float = key(1e-6, "LoRA+: step size of adapters on embeddings", check=positive)
-    seed: int = key(42, "seed of order, split, adapter and dropout", check=at_least(0))
+    loraplus_lr_embedding: Positive = key(1e-6, "LoRA+: step size of adapters on embeddings", affects="learning")
+    seed: Whole = key(42, "seed of order, split, adapter and dropout", affects="learning")

@@ -3,83 +3,82 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from qlora_fast.config.keys.table import at_least, checkpoint_or_switch, count_or_share, each_of, key, unless_unset
+from qlora_fast.config.keys.table import Count, Interval, SwitchOrCheckpoint, key
 
 When = Literal["no", "steps", "epoch"]
-TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+Metric = Literal["eval_loss", "eval_accuracy"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalKeys:
-    """When to look at held-out data, and what follows from it."""
+    """When to evaluate, and what follows from it."""
 
-    eval_strategy: When = key("no", "when to evaluate")
-    eval_steps: int | float = key(
+    eval_strategy: When = key("no", "when to evaluate", affects="result")
+    eval_steps: Interval = key(
         50,
-        "updates between evaluations (eval_strategy: steps)",
-        check=count_or_share,
-        unit="updates",
+        "optimizer steps between evaluations (eval_strategy: steps)",
+        unit="steps",
         there="logging_steps",
+        affects="result",
     )
-    per_device_eval_batch_size: int = key(
-        8, "samples of an evaluation row; changes speed, not the result", check=at_least(1), unit="samples"
+    per_device_eval_batch_size: Count = key(
+        8, "samples of an evaluation row; changes speed, not the result", unit="samples", affects="result"
     )
     load_best_model_at_end: bool = key(
         False,
         "end with the adapter of the best evaluation",
         differs="needs no matching save_steps: best/ is always kept",
+        affects="result",
     )
-    metric_for_best_model: Literal["eval_loss", "eval_accuracy"] = key("eval_loss", "what best means")
-    early_stopping_steps: int | None = key(
-        None,
-        "stop after this many evaluations in a row without a better one",
-        check=unless_unset(at_least(1)),
-        unit="evaluations",
+    metric_for_best_model: Metric = key("eval_loss", "what best means", affects="result")
+    early_stopping_steps: Count | None = key(
+        None, "stop after this many evaluations in a row without a better one", unit="evaluations", affects="result"
     )
-    compute_accuracy: bool = key(False, "also report eval_accuracy, the share of tokens predicted rightly")
+    compute_accuracy: bool = key(
+        False, "also report eval_accuracy, the share of tokens predicted correctly", affects="result"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputKeys:
     """What is written, where and when."""
 
-    output_dir: str = key("runs/run", "folder of the run")
+    output_dir: str = key("runs/run", "folder of the run", affects="nothing", path=True)
     overwrite_output_dir: bool = key(
         False,
         "move an earlier run in output_dir aside and start anew",
         differs="nothing is deleted; false refuses a folder with a run in it, where LLaMA-Factory goes on with it silently",
+        affects="nothing",
     )
-    resume_from_checkpoint: bool | str = key(
+    resume_from_checkpoint: SwitchOrCheckpoint = key(
         False,
         "true: go on from the newest whole checkpoint in output_dir; a path: from this one of its checkpoints, and those "
         "behind it are moved aside",
-        check=checkpoint_or_switch,
         lacks="a checkpoint outside output_dir, or of another program",
+        affects="nothing",
+        path=True,
     )
-    logging_steps: int | float = key(10, "updates between log lines", check=count_or_share, unit="updates", there="500")
-    save_strategy: When = key("steps", "when to write checkpoints")
-    save_steps: int | float = key(
-        100,
-        "updates between checkpoints (save_strategy: steps)",
-        check=count_or_share,
-        unit="updates",
-        there="500",
+    logging_steps: Interval = key(10, "optimizer steps between log lines", unit="steps", there="500", affects="result")
+    save_strategy: When = key("steps", "when to write checkpoints", affects="result")
+    save_steps: Interval = key(
+        100, "optimizer steps between checkpoints (save_strategy: steps)", unit="steps", there="500", affects="result"
     )
-    save_total_limit: int | None = key(
-        None,
-        "checkpoints kept (best and newest always are)",
-        check=unless_unset(at_least(1)),
-        unit="checkpoints",
+    save_total_limit: Count | None = key(
+        None, "checkpoints kept (best and newest always are)", unit="checkpoints", affects="result"
     )
-    save_only_model: bool = key(False, "checkpoints hold the adapter alone: smaller, but no run can go on from them")
-    plot_loss: bool = key(True, "draw training_loss.png and training_eval_loss.png", there="false")
-    report_to: list[str] = key(
+    save_only_model: bool = key(
+        False, "checkpoints hold the adapter alone: smaller, but no run can go on from them", affects="result"
+    )
+    plot_loss: bool = key(True, "draw training_loss.png and training_eval_loss.png", there="false", affects="result")
+    report_to: list[Literal["none", "all"] | Tracker] = key(
         ["none"],
         "also send the log to these trackers; all: those installed. A tracker that fails never stops the run",
-        check=each_of("none", "all", *TRACKERS),
         lacks="swanlab and others",
+        affects="result",
     )
-    run_name: str | None = key(None, "name of the run in the trackers; unset: output_dir")
-    project: str = key("qlora-fast", "project of wandb and trackio, experiment of mlflow")
+    run_name: str | None = key(None, "name of the run in the trackers; unset: output_dir", affects="result")
+    project: str = key("qlora-fast", "project of wandb and trackio, experiment of mlflow", affects="result")

@@ -1,72 +1,49 @@
-"""How a setting is written down: ``name: type = key(default, effect, …)``.
+"""How a setting is declared: ``name: type = key(default, effect, affects=…)``.
 
-Everything that is known of a key stands in that one line: the YAML reader, ``key=value``, ``config keys``, the JSON schema
-and docs/configuration.md are all made from it.
+The type carries the limits (``Annotated`` with msgspec's ``Meta``), the call everything else. The YAML reader, ``key=value``,
+``config keys``, the JSON schema, docs/configuration.md, and every list of settings that a run, a sweep or a comparison
+needs are made from these lines.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from msgspec import Meta
 
 T = TypeVar("T")
 
+Count = Annotated[int, Meta(ge=1)]
+"""A whole number from 1 on."""
+Whole = Annotated[int, Meta(ge=0)]
+"""A whole number from 0 on."""
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+Interval = Annotated[
+    Annotated[int, Meta(ge=1)] | Annotated[float, Meta(gt=0, lt=1)],
+    Meta(description="a whole number from 1 on, or a share of all optimizer steps between 0 and 1"),
+]
+"""Optimizer steps between two events."""
+SwitchOrCheckpoint = Annotated[
+    bool | Annotated[str, Meta(pattern=r"(^|[/\\])checkpoint-\d+[/\\]?$")],
+    Meta(description="true, false or the path of a checkpoint-N"),
+]
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """What must hold of a value: in words, for a JSON schema, and as a test."""
+Affects = Literal["data", "preparation", "source", "learning", "batch", "arithmetic", "result", "nothing"]
+"""What changes when a setting changes:
 
-    words: str
-    schema: dict[str, Any]
-    holds: Callable[[Any], bool]
-
-    def __call__(self, value: Any) -> str | None:
-        return None if self.holds(value) else f"must {self.words}, not {_shown(value)}"
-
-
-def at_least(low: float) -> Limit:
-    return Limit(f"be at least {low}", {"minimum": low}, lambda v: bool(v >= low))
-
-
-positive = Limit("be greater than 0", {"exclusiveMinimum": 0}, lambda v: bool(v > 0))
-below_one = Limit("lie in 0 … 1 (1 excluded)", {"minimum": 0, "exclusiveMaximum": 1}, lambda v: 0 <= v < 1)
-
-
-count_or_share = Limit(
-    "be a whole number from 1 on, or a share of all updates between 0 and 1",
-    {"exclusiveMinimum": 0, "if": {"minimum": 1}, "then": {"multipleOf": 1}},
-    lambda v: 0 < v < 1 or (isinstance(v, int) and v >= 1),
-)
-
-checkpoint_or_switch = Limit(
-    "be true, false or the path of a checkpoint-N",
-    {"pattern": r"(^|[/\\])checkpoint-\d+[/\\]?$"},
-    lambda v: isinstance(v, bool) or re.fullmatch(r"checkpoint-\d+", Path(v).name) is not None,
-)
-
-
-def within(low: float, high: float) -> Limit:
-    return Limit(f"lie in {low} … {high}", {"minimum": low, "maximum": high}, lambda v: low <= v <= high)
-
-
-def one_of(*values: int) -> Limit:
-    """For numbers; words are a ``Literal``."""
-    words = " or ".join(map(str, values))
-    return Limit(f"be {words} (or be left out)", {"enum": list(values)}, lambda v: v in values)
-
-
-def each_of(*words: str) -> Limit:
-    """For a list of words out of a fixed set."""
-    schema = {"items": {"type": "string", "enum": list(words)}}
-    return Limit(f"hold only {', '.join(words)}", schema, lambda v: set(v) <= set(words))
-
-
-def unless_unset(limit: Limit) -> Limit:
-    """An unset key (null) is never checked."""
-    return Limit(limit.words, limit.schema, lambda v: v is None or limit.holds(v))
+- ``data``: the bytes of the prepared dataset, as an option of the core;
+- ``preparation``: how it is prepared, never its bytes: an option of the core too;
+- ``source``: where the data comes from; a run knows its data by the fingerprint, wherever it lies;
+- ``learning``: what is learned from the data;
+- ``batch``: with the others of its kind, the samples of an optimizer step;
+- ``arithmetic``: the rounding of what is learned and nothing else;
+- ``result``: what a run measures, reports and keeps, and how fast it is;
+- ``nothing``: where things lie, and whether to start or to continue.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +52,16 @@ class About:
 
     help: str
     """Its effect, in a line or two."""
-    limit: Limit | None
+    affects: Affects
+    compared_as: str
+    """The property of a config that runs are compared by in its place; empty for the key itself."""
+    path: bool
+    """Whether its value names files: ``~`` and environment variables in it are expanded."""
     unit: str
     theirs: str | None
-    """Its name in LLaMA-Factory; None where it is ours alone."""
+    """Its name in LLaMA-Factory; None where LLaMA-Factory has no such setting."""
     differs: str
-    """How ours differs from LLaMA-Factory's key of that name; empty where it means the same."""
+    """How it differs from LLaMA-Factory's key of that name; empty where it means the same."""
     there: str
     """LLaMA-Factory's default where it is another one."""
     lacks: str
@@ -91,29 +72,29 @@ def key(
     default: T,
     help: str,
     *,
-    check: Limit | None = None,
+    affects: Affects,
+    compared_as: str = "",
+    path: bool = False,
     unit: str = "",
     theirs: str | None = "",
     differs: str = "",
     there: str = "",
     lacks: str = "",
 ) -> T:
-    """A setting: its default, its effect, what must hold of its value.
+    """A setting: its default, its effect, what it affects.
 
     Args:
-        unit: what a number counts, such as tokens or updates.
-        theirs: LLaMA-Factory's name for it; the same name unless said otherwise, None for a key of ours alone.
-        differs: how ours differs from LLaMA-Factory's.
+        compared_as: the property of a config that runs are compared by in its place.
+        path: whether its value names files.
+        unit: what a number counts, such as tokens or steps.
+        theirs: LLaMA-Factory's name for it; the same name unless given, None for a key that it does not have.
+        differs: how it differs from LLaMA-Factory's.
         there: LLaMA-Factory's default where it is another one.
         lacks: values that LLaMA-Factory takes and this program does not.
     """
-    metadata = {"about": About(help, check, unit, theirs, differs, there, lacks)}
+    metadata = {"about": About(help, affects, compared_as, path, unit, theirs, differs, there, lacks)}
     if isinstance(default, dict | list):
         made: Any = field(default_factory=lambda: type(default)(default), metadata=metadata)
     else:
         made = field(default=default, metadata=metadata)
     return made  # type: ignore[no-any-return]
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,33 @@
+"""Paths in settings: ``~`` and environment variables expanded, a base model's folder absolute."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
+
+
+def expanded(value: Any) -> tuple[Any, str | None]:
+    """A path, or a list of them, with ``~`` and ``$NAME`` replaced; or the problem with it. What is no text stays.
+
+    A variable that is not set is a problem: it would become a folder of that name.
+    """
+    if isinstance(value, list):
+        pairs = [expanded(item) for item in value]
+        return [path for path, _ in pairs], next((problem for _, problem in pairs if problem), None)
+    if not isinstance(value, str) or value.startswith("{"):  # a template's source, as it is stored beside an adapter
+        return value, None
+    for braced, plain in _VARIABLE.findall(value):
+        if (braced or plain) not in os.environ:
+            return value, f"names the environment variable `{braced or plain}`, which is not set"
+    found = _VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], value)
+    return os.path.expanduser(found), None
+
+
+def settled_base(name: str) -> str:
+    """A base model's folder or file as an absolute path, so that it is found from any working folder; else the name."""
+    path = Path(name)
+    return str(path.absolute()) if not path.is_absolute() and (path.is_dir() or name.endswith(".gguf")) else name
