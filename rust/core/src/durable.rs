@@ -1,59 +1,65 @@
-//! Where a folder is made: beside its place, by one process at a time, and in its place only when it is whole.
+//! Where a folder is made: beside its target, by one process at a time, and moved to its target only when it is complete.
 //!
-//! A working folder is named by its target and a fingerprint of what it is to hold, so a process that comes after a
-//! killed one finds what was done. A file in it is written under a name that ends in `.tmp`, flushed to disk and
-//! renamed: whole or not there. Locks are the operating system's, so they end with their process, however it ends.
+//! A working folder is named by its target and a fingerprint of its contents, so a process that starts after a killed
+//! one finds what was done. A file in it is written under a name that ends in `.tmp`, flushed to disk and renamed: it is
+//! complete or not there. Locks are the operating system's, so they end with their process, however it ends.
+//!
+//! The lock is a file beside the working folder, not in it: the folder is created, renamed and removed only by a
+//! process that holds the lock. In the folder, the lock would have to go before the folder is renamed, and a process
+//! that waits could then make another one there.
 
 use crate::error::{Error, Result};
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Who may work in a folder beside the one who asks.
+/// Whether other processes may work in a folder at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody.
+    /// No other.
     Alone,
-    /// Others who claim a share too.
+    /// Others that claim a share too.
     Share,
 }
 
-/// A folder in the making.
+/// A folder that is being made.
 #[derive(Debug)]
 pub struct WorkingFolder {
     target: PathBuf,
     path: PathBuf,
-    claim: Claim,
-    lock: File,
+    lock: Lock,
 }
 
 impl WorkingFolder {
     /// Where the working folder of a target lies.
     #[must_use]
     pub fn place(target: &Path, fingerprint: &str) -> PathBuf {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        target.with_file_name(format!(".{name}.{}.partial", &fingerprint[..fingerprint.len().min(10)]))
+        beside(target, fingerprint, "partial")
     }
 
-    /// Begins the folder, or takes one over that was left; `None` while another process works in it.
+    /// Creates the folder, or continues one that was left; `None` while another process works in it.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
     pub fn claim(target: &Path, fingerprint: &str, claim: Claim) -> Result<Option<Self>> {
-        let path = Self::place(target, fingerprint);
-        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-        let Some(lock) = lock(&path.join("lock"), claim)? else {
+        let parent = parent_of(target);
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        let Some(lock) = Lock::acquire(&beside(target, fingerprint, "lock"), claim)? else {
             return Ok(None);
         };
-        let folder = Self { target: target.to_path_buf(), path, claim, lock };
+        let path = Self::place(target, fingerprint);
+        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        let folder = Self { target: target.to_path_buf(), path, lock };
         if claim == Claim::Alone {
-            let pid = std::process::id().to_string();
-            // Only for the eyes of a person: the lock itself is not in the text.
-            let _ = folder.lock.set_len(0).and_then(|()| (&folder.lock).write_all(pid.as_bytes()));
             folder.remove_unfinished()?;
         }
         Ok(Some(folder))
+    }
+
+    /// Removes the lock file that a process left which was killed right after its folder was complete.
+    pub fn remove_stale_lock(target: &Path, fingerprint: &str) {
+        remove_stale(&beside(target, fingerprint, "lock"));
     }
 
     /// The folder.
@@ -62,13 +68,13 @@ impl WorkingFolder {
         &self.path
     }
 
-    /// Removes files that are not whole: all of them, or those of this process where others work too.
+    /// Removes incomplete files: all of them, or those of this process where others work too.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
     pub fn remove_unfinished(&self) -> Result<()> {
-        let ending = match self.claim {
+        let ending = match self.lock.claim {
             Claim::Alone => ".tmp".to_owned(),
             Claim::Share => format!(".{}.tmp", std::process::id()),
         };
@@ -85,14 +91,12 @@ impl WorkingFolder {
         write_whole(&path, true, |file| parts.iter().try_for_each(|part| file.write_all(part)))
     }
 
-    /// Puts the folder in its place; working folders that were left there for other contents go.
+    /// Moves the folder to its target; working folders of the same target that are not in use are removed.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
     pub fn commit(self) -> Result<()> {
-        // Still held: who waits for it sees that the file is gone and looks again.
-        fs::remove_file(self.path.join("lock")).map_err(Error::io("remove", &self.path))?;
         sync_folder(&self.path)?;
         match fs::rename(&self.path, &self.target) {
             Ok(()) => {}
@@ -110,20 +114,98 @@ impl WorkingFolder {
     ///
     /// [`Error::Io`].
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.path).map_err(Error::io("remove", &self.path))
+        match fs::remove_dir_all(&self.path) {
+            // Another process with a share of the same work did.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(Error::io("remove", &self.path)),
+        }
     }
 
-    /// Working folders of the same target that nobody works in. What cannot be removed does no harm.
+    /// Working folders and locks of the same target that are not in use. What cannot be removed does no harm.
     fn remove_others(&self) {
         let prefix = format!(".{}.", self.target.file_name().unwrap_or_default().to_string_lossy());
         for entry in fs::read_dir(parent_of(&self.target)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let middle = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".partial"));
-            if middle.is_some_and(|m| m.len() == 10 && m.bytes().all(|b| b.is_ascii_hexdigit()))
-                && lock(&entry.path().join("lock"), Claim::Alone).is_ok_and(|lock| lock.is_some())
-            {
-                let _ = fs::remove_dir_all(entry.path());
+            let Some((middle, kind)) = name.strip_prefix(&prefix).and_then(|rest| rest.split_once('.')) else {
+                continue;
+            };
+            if middle.len() != 10 || !middle.bytes().all(|b| b.is_ascii_hexdigit()) {
+                continue;
             }
+            match kind {
+                "partial" => {
+                    if let Ok(Some(_lock)) = Lock::acquire(&beside(&self.target, middle, "lock"), Claim::Alone) {
+                        let _ = fs::remove_dir_all(entry.path());
+                    }
+                }
+                "lock" => remove_stale(&entry.path()),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `.NAME.FINGERPRINT.KIND` in the folder of the target.
+fn beside(target: &Path, fingerprint: &str, kind: &str) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.{}.{kind}", &fingerprint[..fingerprint.len().min(10)]))
+}
+
+/// Acquired and released, a lock file is gone; one that is held stays.
+fn remove_stale(lock: &Path) {
+    if lock.exists() {
+        drop(Lock::acquire(lock, Claim::Alone));
+    }
+}
+
+/// A locked file, which is removed when the last process releases it.
+#[derive(Debug)]
+struct Lock {
+    path: PathBuf,
+    file: File,
+    claim: Claim,
+}
+
+impl Lock {
+    /// Locks a file and creates it first; `None` while another process holds it.
+    fn acquire(path: &Path, claim: Claim) -> Result<Option<Self>> {
+        let open = File::options().create(true).truncate(false).write(true).read(true).open(path);
+        let file = open.map_err(Error::io("write", path))?;
+        let locked = match claim {
+            Claim::Alone => file.try_lock(),
+            Claim::Share => file.try_lock_shared(),
+        };
+        match locked {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // A file system without locks: better without one than not at all.
+            Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
+        }
+        if !is_still(&file, path) {
+            return Ok(None);
+        }
+        if claim == Claim::Alone {
+            let pid = std::process::id().to_string();
+            // Only for a person who looks: the lock itself is not in the text.
+            let _ = file.set_len(0).and_then(|()| (&file).write_all(pid.as_bytes()));
+        }
+        Ok(Some(Self { path: path.to_path_buf(), file, claim }))
+    }
+}
+
+impl Drop for Lock {
+    /// A process that waits for the removed file notices ([`is_still`]) and begins anew. A shared one is removed only
+    /// by the process that gets it for itself alone.
+    fn drop(&mut self) {
+        let alone = match self.claim {
+            Claim::Alone => true,
+            Claim::Share => {
+                self.file.unlock().is_ok() && self.file.try_lock().is_ok() && is_still(&self.file, &self.path)
+            }
+        };
+        if alone {
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -138,33 +220,6 @@ fn remove_ending(folder: &Path, ending: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Locks a file, making it first; `None` while another process holds it.
-///
-/// # Errors
-///
-/// [`Error::Io`].
-pub fn lock(path: &Path, claim: Claim) -> Result<Option<File>> {
-    let open = File::options().create(true).truncate(false).write(true).read(true).open(path);
-    let file = match open {
-        Ok(file) => file,
-        // Its folder was put in its place, or removed, a moment ago.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("write", path)(error)),
-    };
-    let locked = match claim {
-        Claim::Alone => file.try_lock(),
-        Claim::Share => file.try_lock_shared(),
-    };
-    match locked {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        // A file system without locks: better without one than not at all.
-        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {}
-        Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
-    }
-    Ok(is_still(&file, path).then_some(file))
 }
 
 /// Whether the path still leads to this file: the process that held the lock before may have removed it.
@@ -260,6 +315,29 @@ mod tests {
         assert!(claimed(&target, A, Claim::Share).is_none());
         alone.remove().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn processes_that_make_the_same_never_disturb_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |target: &Path| loop {
+            if target.join("manifest.json").is_file() {
+                WorkingFolder::remove_stale_lock(target, A);
+                return;
+            }
+            let Some(folder) = claimed(target, A, Claim::Alone) else { continue };
+            if target.join("manifest.json").is_file() {
+                return folder.remove().unwrap();
+            }
+            folder.write("manifest.json", &[b"{}"]).unwrap();
+            return folder.commit().unwrap();
+        };
+        for round in 0..60 {
+            let target = dir.path().join(format!("t{round}"));
+            std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| make(&target)))));
+            assert_eq!(fs::read_dir(&target).unwrap().count(), 1);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), round + 1);
+        }
     }
 
     #[test]

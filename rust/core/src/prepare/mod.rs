@@ -178,13 +178,15 @@ enum Claimed {
 fn claim(options: &Options, fingerprint: &str, claim: Claim, tick: &mut Tick<'_>) -> Result<Claimed> {
     loop {
         if let Some(manifest) = existing(&options.out, fingerprint)? {
+            WorkingFolder::remove_stale_lock(&options.out, fingerprint);
             return Ok(Claimed::Prepared(Box::new(manifest)));
         }
         if let Some(folder) = WorkingFolder::claim(&options.out, fingerprint, claim)? {
             // Another process may have finished between the two questions.
-            return match existing(&options.out, fingerprint)? {
-                None => Ok(Claimed::Folder(folder)),
-                Some(manifest) => folder.remove().map(|()| Claimed::Prepared(Box::new(manifest))),
+            return match existing(&options.out, fingerprint) {
+                Ok(None) => Ok(Claimed::Folder(folder)),
+                Ok(Some(manifest)) => folder.remove().map(|()| Claimed::Prepared(Box::new(manifest))),
+                Err(error) => folder.remove().and(Err(error)),
             };
         }
         if !tick("waiting for another process", 0, 0) {
