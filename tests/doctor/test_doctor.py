@@ -15,6 +15,7 @@ import torch
 from cli_run import cli
 from qlora_fast import _core, doctor
 from qlora_fast.doctor import Finding, fast_paths, machine, packages
+from qlora_fast.model import host
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -111,7 +112,7 @@ def test_a_folder_that_may_not_be_written_is_broken(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_container_with_fewer_cores_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cgroup_cores", lambda: 0.5)
+    monkeypatch.setattr(host, "cores", lambda: 0.5)
     (found,) = machine.cpu()
     assert (found.state, "threads: 1" in (found.mend or "")) == ("warning", True)
 

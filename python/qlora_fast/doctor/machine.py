@@ -1,4 +1,4 @@
-"""The machine: interpreter, processor, memory, disks, GPUs. Needs nothing but Python; GPUs also torch."""
+"""The machine: interpreter, processor, memory, disks, GPUs. Only the GPUs need torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qlora_fast.doctor.finding import Finding
 from qlora_fast.hub import resolve
+from qlora_fast.model import host
 
 _GB = 1e9
 _LITTLE_DISK, _NO_DISK = 10 * _GB, 0.2 * _GB
@@ -32,16 +33,15 @@ def system() -> Iterable[Finding]:
 
 def cpu() -> Iterable[Finding]:
     name, flags = _cpu_info()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable, allowed = host.usable_cores(), host.cores()
     known = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "asimd") if f in flags]
     found = f"{name}, {usable} core{'s' * (usable != 1)} usable, {' '.join(known) or 'no vector extensions known'}"
-    limit = _cgroup_cores()
-    if limit is not None and limit < usable:
+    if allowed < usable:
         yield Finding(
             "cpu",
             "warning",
-            f"{found}; the container may use {limit:g} of them",
-            f"set threads: {max(1, int(limit))} in the config, and OMP_NUM_THREADS={max(1, int(limit))}",
+            f"{found}; the container may use {allowed:g} of them",
+            f"set threads: {max(1, int(allowed))} in the config, and OMP_NUM_THREADS={max(1, int(allowed))}",
         )
     elif "avx2" not in flags and platform.machine() in ("x86_64", "AMD64"):
         yield Finding("cpu", "warning", found, "without AVX2 everything on the CPU is several times slower")
@@ -50,18 +50,13 @@ def cpu() -> Iterable[Finding]:
 
 
 def memory() -> Iterable[Finding]:
-    total, free = _memory()
-    if not total:
-        yield Finding("memory", "note", "unknown on this system")
-        return
-    limit = _cgroup_bytes()
-    found = f"{free / _GB:.1f} GB free of {total / _GB:.1f} GB"
-    if limit is not None and limit < total:
-        found += f"; the container may use {limit / _GB:.1f} GB"
-        free = min(free, limit)
-    little = free < _LITTLE_MEMORY
-    mend = "a model must fit into it while it loads: take a smaller one, or end other programs" if little else None
-    yield Finding("memory", "warning" if little else "ok", found, mend)
+    there = host.memory()
+    found = f"{there.available / _GB:.1f} GB free of {there.total / _GB:.1f} GB"
+    if there.limit is not None:
+        found += f"; the container may use {there.limit / _GB:.1f} GB"
+    little = there.available < _LITTLE_MEMORY
+    hint = "a model must fit into it while it loads: take a smaller one, or end other programs" if little else None
+    yield Finding("memory", "warning" if little else "ok", found, hint)
 
 
 def disks() -> Iterable[Finding]:
@@ -161,36 +156,6 @@ def _cpu_info() -> tuple[str, set[str]]:
     values = {key.strip(): value.strip() for key, value in fields.items()}
     flags = set((values.get("flags") or values.get("Features") or "").split())
     return values.get("model name", platform.machine()), flags
-
-
-def _memory() -> tuple[float, float]:
-    """(total, available) bytes; zeros where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-            return 0.0, 0.0
-        total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        return total, total
-    values = {line.split(":")[0]: float(line.split()[1]) * 1024 for line in lines if len(line.split()) >= 2}
-    return values.get("MemTotal", 0.0), values.get("MemAvailable", 0.0)
-
-
-def _cgroup_bytes() -> float | None:
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return float(Path(file).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-    return None
-
-
-def _cgroup_cores() -> float | None:
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        return float(quota) / float(period)
-    except (OSError, ValueError):
-        return None
 
 
 def _existing(path: Path) -> Path:

@@ -147,7 +147,7 @@ class Method:
             supervised=supervised,
             bits=config.quantization_bit,
             double=config.double_quantization,
-            width=width or (4 if config.dtype == "fp32" else 2),
+            width=width or (4 if config.precision == "fp32" else 2),
             rank=config.lora_rank,
             targets=LINEAR if list(config.lora_target) == ["all"] else tuple(config.lora_target),
             dropout=config.lora_dropout > 0,

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qlora_fast.config.keys.optim import Optimizer
 from qlora_fast.model.load import quiet_libraries
 
 log = logging.getLogger(__name__)
 
-KINDS: dict[str, tuple[int, bool]] = {
+KINDS: dict[Optimizer, tuple[int, bool]] = {
     "adamw_8bit": (8, False),
     "adamw_bnb_8bit": (8, False),
     "paged_adamw_8bit": (8, True),
@@ -30,7 +31,9 @@ KINDS: dict[str, tuple[int, bool]] = {
 class BitsAndBytes:
     """The kernel; what to do with a gradient before it is decided elsewhere."""
 
-    def __init__(self, kind: str, groups: Sequence[dict[str, Any]], betas: tuple[float, float], eps: float) -> None:
+    def __init__(
+        self, kind: Optimizer, groups: Sequence[dict[str, Any]], betas: tuple[float, float], eps: float
+    ) -> None:
         quiet_libraries()
         from bitsandbytes.optim import AdamW
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qlora_fast.data.batch import Row
+from qlora_fast.model import host
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.optimizer import AdamW
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def parts(model: nn.Module, adapter: Adapter, optimizer: AdamW) -> dict[str, int]:
@@ -36,16 +32,15 @@ def peak(device: torch.device) -> int:
     """The most that was in use at any time: on a GPU by torch, on a CPU by the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return host.peak_resident()
 
 
-def available(device: torch.device) -> int | None:
-    """Bytes that can still be had, or None where the machine does not tell."""
+def available(device: torch.device) -> int:
+    """Bytes that can still be allocated, on a CPU within the limits of its container."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    limits = list(_host_limits())
-    return min(limits) if limits else None
+    return host.memory().available
 
 
 def activations(forward: Forward, row: Row) -> int:
@@ -81,16 +76,3 @@ def _quantized_bytes(module: nn.Module) -> int:
         scales += [state.absmax, state.code, state.offset]
         scales += [inner.absmax, inner.code] if inner is not None else []
     return int(layer.weight.nbytes + sum(t.nbytes for t in scales if isinstance(t, Tensor)))
-
-
-def _host_limits() -> Iterator[int]:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                yield int(line.split()[1]) * 1024
-        # Inside a container the machine's memory is not all ours.
-        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        if limit != "max":
-            yield int(limit) - int(used)
-    except (OSError, ValueError):
-        return

@@ -5,11 +5,15 @@ Updates are counted from 1; update k uses the rate that transformers' schedulers
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from qlora_fast.config import Config
+from qlora_fast.config.keys.optim import Schedule as Kind
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Schedule:
         more: what else the kind knows, in transformers' names: ``lr_scheduler_kwargs``, which the config has checked.
     """
 
-    kind: str
+    kind: Kind
     peak: float
     updates: int
     warmup: int
@@ -34,13 +38,19 @@ class Schedule:
         """The schedule that a config asks for."""
         kind = config.lr_scheduler_type
         warmup = config.warmup_steps or math.ceil(config.warmup_ratio * updates)
-        return cls(
+        made = cls(
             kind,
             config.learning_rate,
             updates,
             0 if kind == "constant" else warmup,
             config.lr_scheduler_kwargs,
         )
+        if made.warmup >= updates > 0:
+            log.warning(
+                "the warm-up takes %s optimizer steps and the run %s: the learning rate reaches %.2g instead of %.2g",
+                f"{made.warmup:,}", f"{updates:,}", made.lr(updates), made.peak,
+            )  # fmt: skip
+        return made
 
     def lr(self, update: int) -> float:
         """The rate that update ``update`` (from 1) is made with."""
@@ -125,7 +135,7 @@ _FALL: dict[str, Callable[[float, float], float]] = {
     "cosine": lambda p, cycles: 0.5 * (1.0 + math.cos(math.pi * cycles * 2.0 * p)),
     "1-sqrt": lambda p, _: 1.0 - math.sqrt(p),
 }
-SHAPES: dict[str, Callable[[Schedule, int], float]] = {
+SHAPES: dict[Kind, Callable[[Schedule, int], float]] = {
     "cosine": _cosine,
     "linear": lambda s, done: 1.0 - s.progress(done),
     "constant": lambda s, done: 1.0,
