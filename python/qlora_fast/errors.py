@@ -5,14 +5,35 @@ Every message names the thing, the place and the mend. The mend goes into `hint`
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class QloraFastError(Exception):
     """Base of every error that a user can cause; the command line shows it without a traceback."""
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        reason: str | None = None,
+        path: Path | None = None,
+        line: int | None = None,
+        column: int | None = None,
+        row: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.reason = reason
+        """Why a row of data cannot be used: a name of :data:`qlora_fast.data.drop_reasons.REASONS`."""
+        self.path = path
+        """The file or folder that the error is about."""
+        self.line = line
+        """Line in it, from 1; in Parquet the row counted from 1."""
+        self.column = column
+        """Column of the line, in bytes from 1."""
+        self.row = row
+        """Record in it, from 0."""
 
     def __str__(self) -> str:
         return self.message

@@ -58,6 +58,12 @@ def taken_run(folder: Path, model: Path) -> list[str | Path]:
     return config("model_name_or_path: MODEL\ndataset: data.json\noutput_dir: run\n")(folder, model)
 
 
+def broken_duplicate(folder: Path, model: Path) -> list[str | Path]:
+    """A hint belongs to the error's reason, never to a word in its text."""
+    (folder / "duplicate.json").write_text('[{"instruction": "a" "output": "b"}]')
+    return ["prep", "duplicate.json", f"model_name_or_path={model}"]
+
+
 def data_as_config(folder: Path, model: Path) -> list[str | Path]:
     """YAML would read it for minutes if it were large."""
     (folder / "data.json").write_text(json.dumps(GOOD))
@@ -101,6 +107,7 @@ CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "empty array": text("[]"),
     "broken JSON at a line": text('[\n{"instruction": "a", "output": "b"},\n{"instruction": "a" "output": "b"}\n]'),
     "broken JSONL": text('{"instruction": "a", "output": "b"}\n{"instruction": "a", \n'),
+    "broken JSON in a file named for a reason": broken_duplicate,
     "cut off": text('[{"instruction": "a", "output": "b"},\n{"instruction": "a", "outp'),
     "not JSON at all": text("instruction,output\na,b\n"),
     "not UTF-8": text(b'[{"instruction": "\xc4\xe3", "output": "b"}]'),

@@ -34,20 +34,6 @@ def test_every_name_the_core_knows_is_explained() -> None:
     assert explain("nonsense") is None
 
 
-def test_the_core_gives_no_reason_that_it_does_not_list() -> None:
-    """Reasons are words in the code: every place that gives one is found."""
-    given: set[str] = set()
-    for path in [*CORE.glob("record/*.rs"), *CORE.glob("prepare/*.rs"), CORE / "conversation.rs", CORE / "truncate.rs"]:
-        code = path.read_text(encoding="utf-8").split("#[cfg(test)]")[0]
-        # Err("name"…), ok_or("name"), dropped("name"…), Err(format!("name:{…}")), Reason::from("name"), if … { "name" }
-        given |= set(
-            re.findall(r'(?:Err|ok_or|dropped|from|format!)\(\s*(?:format!\()?"([a-z][a-z_0-9]+)(?:[:"])', code)
-        )
-        given |= set(re.findall(r'\{ "([a-z]+_[a-z_]+)" \}', code))
-    assert {"empty_answer", "no_answer", "not_text", "key_twice", "too_long", "untokenizable"} <= given
-    assert given <= set(REASONS)
-
-
 def prepare(tmp_path: Path, rows: list[Any], **more: Any) -> dict[str, Any]:
     data = tmp_path / "data.json"
     data.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -103,12 +103,6 @@ NOTICES = {
 _ALL = {**REASONS, **REPAIRS, **NOTICES}
 
 
-def explain_any(text: str) -> Explanation | None:
-    """The explanation of the first reason that a message of the core names."""
-    found = [(text.index(name), -len(name), name) for name in REASONS if name in text]
-    return REASONS[min(found)[2]] if found else None
-
-
 def explain(name: str) -> Explanation | None:
     """The explanation of a name, whatever field or value stands behind its colon."""
     return _ALL.get(name.partition(":")[0])

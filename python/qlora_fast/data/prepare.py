@@ -68,18 +68,18 @@ def prepare_config(
         ArtifactError: ``out`` is there and is something else.
     """
     datasets, tokenizer = _datasets(config, data), tokenizer or tokenizer_of(config)
-    with _mends():
+    with _explained():
         report = _core.prepare(_options(config, datasets, out, tokenizer), progress)
     return _prepared(report, datasets, tokenizer.template_note)
 
 
 @contextmanager
-def _mends() -> Iterator[None]:
-    """Where a row's fault ends the work, say in words what it is: the core knows it by its name only."""
+def _explained() -> Iterator[None]:
+    """Where the fault of a row ends the work, add to the hint what its reason means: the core knows names only."""
     try:
         yield
     except DataError as error:
-        found = drop_reasons.explain_any(error.message)
+        found = drop_reasons.explain(error.reason) if error.reason else None
         if found is not None:
             error.hint = f"{error.hint}\n{found}" if error.hint else str(found)
         raise
@@ -112,9 +112,9 @@ def prepare_share(
     Raises:
         DataError, TokenizerError, ArtifactError: see :func:`prepare_config`.
     """
-    report: dict[str, Any] = json.loads(
-        _core.prepare_share(core_options(config, data, out=out), number, count, progress)
-    )
+    options = core_options(config, data, out=out)
+    with _explained():
+        report: dict[str, Any] = json.loads(_core.prepare_share(options, number, count, progress))
     return report
 
 
@@ -131,7 +131,7 @@ def merge_shares(
         ArtifactError: a share is missing.
     """
     datasets = _datasets(config, data)
-    with _mends():
+    with _explained():
         report = _core.merge(_options(config, datasets, out), progress)
     return _prepared(report, datasets)
 

@@ -1,5 +1,6 @@
 //! A dialogue, whatever format it came in, and the rules that make it learnable.
 
+use crate::reasons::{Reason, Repair};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -84,9 +85,6 @@ fn is_blank(text: &str) -> bool {
     text.trim_ascii().is_empty()
 }
 
-/// Something that [`Conversation::repair`] had to do, by its name in the report.
-pub type Repair = &'static str;
-
 impl Conversation<'_> {
     /// Makes a dialogue learnable, and says what that took; `Err` is the reason why it cannot be.
     ///
@@ -95,21 +93,22 @@ impl Conversation<'_> {
     ///
     /// # Errors
     ///
-    /// The reason to drop the row: `no_answer`, `empty_answer` or `no_prompt`.
-    pub fn repair(&mut self) -> std::result::Result<Vec<Repair>, &'static str> {
+    /// The reason to drop the row: [`Reason::NoAnswer`], [`Reason::EmptyAnswer`] or [`Reason::NoPrompt`].
+    pub fn repair(&mut self) -> std::result::Result<Vec<Repair>, Reason> {
         let mut repairs = Vec::new();
         self.join_neighbours(&mut repairs);
 
-        let answered = self.messages.iter().rposition(|m| m.role == Role::Assistant).ok_or("no_answer")?;
+        let answered = self.messages.iter().rposition(|m| m.role == Role::Assistant).ok_or(Reason::NoAnswer)?;
         if answered + 1 < self.messages.len() {
             self.messages.truncate(answered + 1);
-            repairs.push("trailing_prompt_removed");
+            repairs.push(Repair::TrailingPromptRemoved);
         }
-        let prompt = self.messages.iter().position(|m| matches!(m.role, Role::User | Role::Tool)).ok_or("no_prompt")?;
+        let prompt =
+            self.messages.iter().position(|m| matches!(m.role, Role::User | Role::Tool)).ok_or(Reason::NoPrompt)?;
         for message in &mut self.messages[..prompt] {
             if message.role == Role::Assistant && message.is_learned() {
                 message.loss = Some(false);
-                repairs.push("leading_answer_without_loss");
+                repairs.push(Repair::LeadingAnswerWithoutLoss);
             }
         }
         let mut emptied = 0;
@@ -120,9 +119,9 @@ impl Conversation<'_> {
             }
         }
         if !self.messages.iter().any(Message::is_learned) {
-            return Err(if emptied > 0 { "empty_answer" } else { "no_answer" });
+            return Err(if emptied > 0 { Reason::EmptyAnswer } else { Reason::NoAnswer });
         }
-        repairs.extend(std::iter::repeat_n("empty_answer_without_loss", emptied));
+        repairs.extend(std::iter::repeat_n(Repair::EmptyAnswerWithoutLoss, emptied));
         Ok(repairs)
     }
 
@@ -138,7 +137,7 @@ impl Conversation<'_> {
                         text.push('\n');
                         text.push_str(&message.content);
                     }
-                    repairs.push("same_role_neighbours_joined");
+                    repairs.push(Repair::SameRoleNeighboursJoined);
                 }
                 _ => joined.push(message),
             }
@@ -175,36 +174,36 @@ mod tests {
     #[test]
     fn neighbours_are_joined_and_a_trailing_prompt_goes() {
         let mut c = dialogue(&[(Role::User, "a"), (Role::User, "b"), (Role::Assistant, "c"), (Role::User, "d")]);
-        assert_eq!(c.repair(), Ok(vec!["same_role_neighbours_joined", "trailing_prompt_removed"]));
+        assert_eq!(c.repair(), Ok(vec![Repair::SameRoleNeighboursJoined, Repair::TrailingPromptRemoved]));
         assert_eq!(c, dialogue(&[(Role::User, "a\nb"), (Role::Assistant, "c")]));
     }
 
     #[test]
     fn a_greeting_is_context() {
         let mut c = dialogue(&[(Role::Assistant, "hi"), (Role::User, "q"), (Role::Assistant, "a")]);
-        assert_eq!(c.repair(), Ok(vec!["leading_answer_without_loss"]));
+        assert_eq!(c.repair(), Ok(vec![Repair::LeadingAnswerWithoutLoss]));
         assert_eq!(c.messages.iter().map(Message::is_learned).collect::<Vec<_>>(), [false, false, true]);
     }
 
     #[test]
     fn what_cannot_be_learned_says_why() {
-        assert_eq!(dialogue(&[(Role::User, "q")]).repair(), Err("no_answer"));
-        assert_eq!(dialogue(&[]).repair(), Err("no_answer"));
-        assert_eq!(dialogue(&[(Role::User, "q"), (Role::Assistant, "")]).repair(), Err("empty_answer"));
-        assert_eq!(dialogue(&[(Role::Assistant, "a")]).repair(), Err("no_prompt"));
+        assert_eq!(dialogue(&[(Role::User, "q")]).repair(), Err(Reason::NoAnswer));
+        assert_eq!(dialogue(&[]).repair(), Err(Reason::NoAnswer));
+        assert_eq!(dialogue(&[(Role::User, "q"), (Role::Assistant, "")]).repair(), Err(Reason::EmptyAnswer));
+        assert_eq!(dialogue(&[(Role::Assistant, "a")]).repair(), Err(Reason::NoPrompt));
     }
 
     #[test]
     fn blanks_are_no_answer_and_join_nothing() {
-        assert_eq!(dialogue(&[(Role::User, "q"), (Role::Assistant, " \n")]).repair(), Err("empty_answer"));
+        assert_eq!(dialogue(&[(Role::User, "q"), (Role::Assistant, " \n")]).repair(), Err(Reason::EmptyAnswer));
         let mut c = dialogue(&[(Role::User, ""), (Role::User, "b"), (Role::Assistant, "c"), (Role::Assistant, " ")]);
-        assert_eq!(c.repair(), Ok(vec!["same_role_neighbours_joined"; 2]));
+        assert_eq!(c.repair(), Ok(vec![Repair::SameRoleNeighboursJoined; 2]));
         assert_eq!(c, dialogue(&[(Role::User, "b"), (Role::Assistant, "c")]));
     }
 
     #[test]
     fn one_empty_answer_of_several_is_context() {
         let turns = [(Role::User, "q"), (Role::Assistant, ""), (Role::User, "r"), (Role::Assistant, "a")];
-        assert_eq!(dialogue(&turns).repair(), Ok(vec!["empty_answer_without_loss"]));
+        assert_eq!(dialogue(&turns).repair(), Ok(vec![Repair::EmptyAnswerWithoutLoss]));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
+use crate::reasons::Reason;
 use crate::template::{self, Controls, Kind, Learn, Rendered, Segment, Source, Template, Turn};
 use crate::tokenizer::Tokenizer;
 
@@ -97,6 +98,7 @@ impl<'t> Encoder<'t> {
             };
             let fitting: Vec<_> = template::names().into_iter().filter(fits).collect();
             return Err(Error::Tokenizer {
+                path: None,
                 problem: format!(
                     "template `{}` needs the token `{}`, which this tokenizer does not have",
                     template.name(),
@@ -126,7 +128,7 @@ impl<'t> Encoder<'t> {
         conversation: &'a Conversation<'_>,
         system: Option<&'a str>,
         learn: Learn,
-    ) -> std::result::Result<Rendered<'a>, String> {
+    ) -> std::result::Result<Rendered<'a>, Reason> {
         self.template.render(conversation, system, learn, &self.controls)
     }
 
@@ -140,7 +142,7 @@ impl<'t> Encoder<'t> {
         conversation: &'a Conversation<'_>,
         system: Option<&'a str>,
         enable_thinking: bool,
-    ) -> std::result::Result<Rendered<'a>, String> {
+    ) -> std::result::Result<Rendered<'a>, Reason> {
         self.template.prompt(conversation, system, enable_thinking, &self.controls)
     }
 

@@ -1,11 +1,38 @@
-//! What can go wrong, with where it went wrong. Text is made only when somebody reads it.
+//! What can go wrong, with where it went wrong, as fields: text is made only for people.
 
+use crate::reasons::Reason;
 use std::path::{Path, PathBuf};
 
 /// A result of the data path.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Every failure of the data path. `Display` says what and where; [`Error::hint`] how to mend it.
+/// Where in the data an error lies, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file or folder.
+    pub path: Option<PathBuf>,
+    /// 1-based line.
+    pub line: Option<u64>,
+    /// 1-based column, in bytes.
+    pub column: Option<u64>,
+    /// 0-based row.
+    pub row: Option<u64>,
+}
+
+/// A row that was dropped, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Its file.
+    pub path: PathBuf,
+    /// 1-based line.
+    pub line: u64,
+    /// 0-based row.
+    pub row: u64,
+    /// Why it was dropped.
+    pub reason: Reason,
+}
+
+/// Every failure of the data path. `Display` says what and where; [`Error::hint`] how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,7 +47,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The bytes are not the JSON they should be.
-    #[error("{}:{line}:{column}: {problem}", path.display())]
+    #[error("{}:{line}:{column}: {}{problem}", path.display(), row.map_or(String::new(), |row| format!("row {row}: ")))]
     Syntax {
         /// Which file.
         path: PathBuf,
@@ -28,9 +55,11 @@ pub enum Error {
         line: u64,
         /// 1-based column, in bytes.
         column: u64,
+        /// 0-based row, if the fault lies inside one.
+        row: Option<u64>,
         /// What is wrong there.
         problem: String,
-        /// How to mend it.
+        /// How to fix it.
         hint: &'static str,
     },
     /// A file as a whole cannot be used.
@@ -40,37 +69,30 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
-        /// How to mend it.
+        /// How to fix it.
         hint: String,
     },
     /// `strict`, and a row would have been dropped.
-    #[error("{file}:{line}: row {row} cannot be used: {reason}")]
-    Strict {
-        /// Which file.
-        file: String,
-        /// 1-based line.
-        line: u64,
-        /// 0-based row.
-        row: u64,
-        /// The reason it would have been dropped for.
-        reason: String,
-    },
+    #[error("{}:{}: row {} cannot be used: {}", .0.path.display(), .0.line, .0.row, .0.reason)]
+    Strict(Box<Rejection>),
     /// Every row was dropped.
     #[error("nothing can be trained on: all {rows} rows were dropped ({reasons})")]
     NothingSurvives {
         /// Rows read.
         rows: u64,
-        /// Reasons and counts, in words.
+        /// Names and counts of the reasons.
         reasons: String,
         /// The first dropped row.
-        first: String,
+        first: Option<Box<Rejection>>,
     },
     /// The tokenizer cannot be loaded or does not fit the template.
     #[error("{problem}")]
     Tokenizer {
+        /// Its file, if the file is at fault.
+        path: Option<PathBuf>,
         /// What is wrong.
         problem: String,
-        /// How to mend it.
+        /// How to fix it.
         hint: String,
     },
     /// An option has no meaning.
@@ -86,7 +108,7 @@ pub enum Error {
         path: PathBuf,
         /// What stands in the way.
         problem: String,
-        /// How to mend it.
+        /// How to fix it.
         hint: &'static str,
     },
     /// The caller asked to stop.
@@ -100,16 +122,48 @@ pub enum Error {
 }
 
 impl Error {
-    /// How to mend it, where that is known.
+    /// How to fix it, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Syntax { hint, .. } => Some((*hint).to_owned()),
             Self::Artifact { hint, .. } => Some((*hint).to_owned()),
             Self::File { hint, .. } | Self::Tokenizer { hint, .. } => Some(hint.clone()),
-            Self::Strict { .. } => Some("mend the row, or leave `strict` out to drop and count such rows".to_owned()),
-            Self::NothingSurvives { first, .. } => Some(format!("the first was {first}")),
+            Self::Strict(_) => Some("fix the row, or leave `strict` out to drop and count such rows".to_owned()),
+            Self::NothingSurvives { first, .. } => first.as_ref().map(|first| {
+                let Rejection { path, line, row, reason } = &**first;
+                format!("the first was {}:{line} (row {row}): {reason}", path.display())
+            }),
             Self::Io { .. } | Self::Option { .. } | Self::Interrupted { .. } => None,
+        }
+    }
+
+    /// Where in the data it lies.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        match self {
+            Self::Io { path, .. } | Self::File { path, .. } | Self::Artifact { path, .. } => {
+                Place { path: Some(path.clone()), ..Place::default() }
+            }
+            Self::Syntax { path, line, column, row, .. } => {
+                Place { path: Some(path.clone()), line: Some(*line), column: Some(*column), row: *row }
+            }
+            Self::Strict(row) | Self::NothingSurvives { first: Some(row), .. } => {
+                Place { path: Some(row.path.clone()), line: Some(row.line), column: None, row: Some(row.row) }
+            }
+            Self::Tokenizer { path, .. } => Place { path: path.clone(), ..Place::default() },
+            Self::NothingSurvives { first: None, .. } | Self::Option { .. } | Self::Interrupted { .. } => {
+                Place::default()
+            }
+        }
+    }
+
+    /// Why the row at [`Error::place`] cannot be used, if the error is about a row that was dropped.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Strict(row) | Self::NothingSurvives { first: Some(row), .. } => Some(&row.reason),
+            _ => None,
         }
     }
 

@@ -19,6 +19,7 @@ pub mod encode;
 pub mod error;
 pub mod pack;
 pub mod prepare;
+pub mod reasons;
 pub mod record;
 pub mod stats;
 pub mod template;

@@ -5,6 +5,7 @@
 
 use crate::conversation::Role;
 use crate::encode::{Encoded, Encoder, Piece};
+use crate::reasons::Reason;
 use crate::template::Turn;
 use serde::{Deserialize, Serialize};
 
@@ -48,24 +49,24 @@ pub fn truncate(
     cutoff: usize,
     rule: Rule,
     last_first: bool,
-) -> Result<Cut, String> {
+) -> Result<Cut, Reason> {
     if rule == Rule::Drop {
-        return Err("too_long".to_owned());
+        return Err(Reason::TooLong);
     }
     let turns: Vec<TurnTokens> = turns
         .iter()
         .map(|turn| {
-            let pieces = encoder.encode_apart(turn).map_err(|problem| format!("untokenizable:{problem}"))?;
+            let pieces = encoder.encode_apart(turn).map_err(|problem| Reason::Untokenizable(problem.into()))?;
             Ok(TurnTokens { role: turn.role, pieces })
         })
-        .collect::<Result<_, String>>()?;
+        .collect::<Result<_, Reason>>()?;
     let total = turns.len();
     let kept = match rule {
         Rule::Llamafactory => proportional(exchanges(turns), cutoff, last_first),
         Rule::Structure | Rule::Drop => structured(turns, cutoff),
     };
     let cut = joined(&kept, total);
-    if cut.encoded.spans.is_empty() { Err("cutoff_len_leaves_nothing_to_learn".to_owned()) } else { Ok(cut) }
+    if cut.encoded.spans.is_empty() { Err(Reason::CutoffLenLeavesNothingToLearn) } else { Ok(cut) }
 }
 
 #[derive(Debug, Clone)]

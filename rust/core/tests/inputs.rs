@@ -4,6 +4,7 @@
 
 use qlora_fast_core::error::Error;
 use qlora_fast_core::prepare::{FirstRow, Options, Report, inspect, merge, prepare, prepare_share};
+use qlora_fast_core::reasons::Reason;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -133,10 +134,10 @@ fn a_row_is_looked_at_as_it_would_be_prepared_and_also_with_files_before_it() {
         let looks = looked(1, &[2, 1, 0, 2], more).unwrap();
         looks.into_iter().map(|l| (l.row, l.dropped.map(|d| (d.reason, d.first)))).collect::<Vec<_>>()
     };
-    let unknown = || (1, Some(("unknown_format".to_owned(), None)));
+    let unknown = || (1, Some((Reason::UnknownFormat, None)));
     assert_eq!(reasons(json!({})), [(2, None), unknown(), (0, None), (2, None)]);
     let first = Some(FirstRow { file: files[0].clone(), row: 1 });
-    let equal = || (2, Some(("duplicate".to_owned(), first.clone())));
+    let equal = || (2, Some((Reason::Duplicate, first.clone())));
     assert_eq!(reasons(json!({"deduplicate": "exact"})), [equal(), unknown(), (0, None), equal()]);
     // A first row of no known format does not hide what its file is.
     assert_eq!(looked(1, &[1], json!({})).unwrap()[0].format, "alpaca");

@@ -4,6 +4,7 @@ use crate::error;
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use qlora_fast_core::pack::{self, PlanOptions};
+use qlora_fast_core::reasons::{Notice, Reason, Repair};
 use qlora_fast_core::{batching as core, prepare};
 use std::path::PathBuf;
 
@@ -30,5 +31,5 @@ pub(crate) fn padding(
 /// What a report can hold: names of (reasons, repairs, notices).
 #[pyfunction]
 pub(crate) fn report_names() -> (Vec<&'static str>, Vec<&'static str>, Vec<&'static str>) {
-    (prepare::REASONS.to_vec(), prepare::REPAIRS.to_vec(), prepare::NOTICES.to_vec())
+    (Reason::NAMES.to_vec(), Repair::NAMES.to_vec(), Notice::NAMES.to_vec())
 }

@@ -119,7 +119,7 @@ impl ChatEncoder {
         } else {
             encoder.render(&conversation, system, Learn::default())
         };
-        f(&encoder, &rendered.map_err(DataError::new_err)?.turns)
+        f(&encoder, &rendered.map_err(error::refused)?.turns)
     }
 }
 

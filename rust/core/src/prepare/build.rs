@@ -6,9 +6,10 @@ use super::pipeline::{self, Event, FileEnd, Wanted};
 use super::progress::Tick;
 use super::report::EngineReport;
 use super::rows::{Batch, RowMaker};
+use crate::dataset::Origin;
 use crate::durable::WorkingFolder;
 use crate::encode::Encoder;
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejection, Result};
 use crate::record::{Format, reader::is_plain};
 use crate::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
@@ -109,12 +110,9 @@ impl Writing<'_> {
     fn add(&mut self, batch: &Batch) -> Result<()> {
         let source = &self.sources[batch.part.0 as usize];
         if let (true, Some(first)) = (self.options.strict, batch.dropped.iter().find(|d| d.first.is_none())) {
-            return Err(Error::Strict {
-                file: source.path.display().to_string(),
-                line: first.origin.line,
-                row: first.origin.row,
-                reason: first.reason.clone(),
-            });
+            let Origin { line, row, .. } = first.origin;
+            let (path, reason) = (source.path.clone(), first.reason.clone());
+            return Err(Error::Strict(Box::new(Rejection { path, line, row, reason })));
         }
         if self.open.as_ref().is_some_and(|part| part.number != batch.part) {
             self.end_part()?;

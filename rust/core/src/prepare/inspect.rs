@@ -12,6 +12,7 @@ use super::rows::{Batch, RowMaker, Workspace};
 use crate::conversation::Conversation;
 use crate::encode::{Encoder, Span as Learned};
 use crate::error::{Error, Result};
+use crate::reasons::Reason;
 use crate::record::{self, Chunk, Format, Layout, Span};
 use crate::template::{Kind, Segment};
 use crate::tokenizer::Tokenizer;
@@ -70,7 +71,7 @@ pub struct Written {
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Refusal {
-    pub reason: String,
+    pub reason: Reason,
     /// The earlier row that says the same.
     pub first: Option<FirstRow>,
 }

@@ -14,7 +14,6 @@ mod options;
 mod parts;
 mod pipeline;
 mod progress;
-mod reasons;
 mod records;
 mod rejected;
 mod report;
@@ -25,13 +24,12 @@ pub use input::Input;
 pub use inspect::{InspectedRow, Refusal, Written, inspect};
 pub use options::{DATA_PATH_VERSION, Deduplicate, Identity, Options, Source};
 pub use progress::Tick;
-pub use reasons::{NOTICES, REASONS, REPAIRS};
 pub use rejected::{DroppedRow, FirstRow};
 pub use report::{EngineReport, Manifest, Report, ShareReport, Tally, TruncatedRow};
 pub use rows::{Batch, Counts, RowMaker, Workspace};
 
 use crate::durable::{Claim, WorkingFolder};
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejection, Result};
 use build::Share;
 use parts::Parts;
 use progress::Seconds;
@@ -269,11 +267,9 @@ fn is_whole(folder: &Path, manifest: &Manifest) -> bool {
 
 fn nothing_survives(manifest: &Manifest) -> Error {
     let reasons: Vec<_> = manifest.rows_dropped.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-    let first = manifest.dropped_examples.first();
-    Error::NothingSurvives {
-        rows: manifest.rows_read,
-        reasons: reasons.join(", "),
-        first: first
-            .map_or(String::new(), |r| format!("{}:{} (row {}): {}", r.file.display(), r.line, r.row, r.reason)),
-    }
+    let first = manifest.dropped_examples.first().map(|example| {
+        let DroppedRow { file, line, row, reason, .. } = example.clone();
+        Box::new(Rejection { path: file, line, row, reason })
+    });
+    Error::NothingSurvives { rows: manifest.rows_read, reasons: reasons.join(", "), first }
 }

@@ -4,6 +4,7 @@
 //! so the mended file is a data file like any other. What is no object stands behind the key `record`.
 
 use crate::error::{Error, Result};
+use crate::reasons::Reason;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -22,7 +23,7 @@ pub struct DroppedRow {
     pub file: PathBuf,
     pub line: u64,
     pub row: u64,
-    pub reason: String,
+    pub reason: Reason,
     /// The earlier row that a duplicate is equal to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<FirstRow>,
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_line_is_the_record_and_why() {
-        let row = DroppedRow { file: "a.json".into(), line: 3, row: 1, reason: "empty_answer".to_owned(), first: None };
+        let row = DroppedRow { file: "a.json".into(), line: 3, row: 1, reason: Reason::EmptyAnswer, first: None };
         let why = json!({"file": "a.json", "line": 3, "row": 1, "reason": "empty_answer"});
         for (text, expected) in [
             ("{\r\n \"a\": \"x\\ny\",\n \"b\": 1e400}", "{\"rejected\":W,\"a\": \"x\\ny\",  \"b\": 1e400}\n"),

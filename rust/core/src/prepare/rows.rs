@@ -6,6 +6,7 @@ use crate::conversation::Conversation;
 use crate::dataset::{Origin, Samples};
 use crate::encode::{Encoded, Encoder, Scratch};
 use crate::error::Result;
+use crate::reasons::{Notice, Reason};
 use crate::record::{self, Layout, Span};
 use crate::template::{Kind, Learn, Rendered};
 use crate::truncate;
@@ -21,7 +22,7 @@ pub struct Dropped {
     /// Where it stands.
     pub origin: Origin,
     /// Why.
-    pub reason: String,
+    pub reason: Reason,
     /// The record as it stood in the file.
     pub text: Box<str>,
     /// The earlier row that said the same.
@@ -115,8 +116,7 @@ impl RowMaker<'_> {
             let origin = Origin { file, row: span.row, line: span.line };
             let mark = marks.get(i);
             if let Some(first @ Some(_)) = mark.map(|m| m.first) {
-                let (reason, text) = ("duplicate".to_owned(), text.into());
-                batch.dropped.push(Dropped { origin, reason, text, first });
+                batch.dropped.push(Dropped { origin, reason: Reason::Duplicate, text: text.into(), first });
                 continue;
             }
             let parsed = record::parse_as(text, layout, &self.options.variables)
@@ -124,10 +124,9 @@ impl RowMaker<'_> {
             for key in parsed.ignored_keys {
                 count(&mut batch.ignored_keys, &key);
             }
-            let made = parsed.conversation.map_err(|reason| reason.to_string());
-            match made.and_then(|conversation| self.sample(&conversation, origin, workspace, batch)) {
+            match parsed.conversation.and_then(|conversation| self.sample(&conversation, origin, workspace, batch)) {
                 Ok(()) => {
-                    parsed.repairs.iter().for_each(|name| count(&mut batch.repairs, name));
+                    parsed.repairs.iter().for_each(|repair| count(&mut batch.repairs, repair.name()));
                     batch.samples.push(&workspace.encoded, origin, mark.map(|m| m.question));
                 }
                 Err(reason) => batch.dropped.push(Dropped { origin, reason, text: text.into(), first: None }),
@@ -143,12 +142,12 @@ impl RowMaker<'_> {
         origin: Origin,
         Workspace { scratch, encoded }: &mut Workspace,
         batch: &mut Batch,
-    ) -> std::result::Result<(), String> {
+    ) -> std::result::Result<(), Reason> {
         let rendered = self.render(conversation)?;
         let told = self.encoder.encode_into(&rendered.turns, scratch, encoded);
-        told.map_err(|problem| format!("untokenizable:{problem}"))?;
+        told.map_err(|problem| Reason::Untokenizable(problem.into()))?;
         if encoded.spans.is_empty() {
-            return Err("nothing_to_learn".to_owned());
+            return Err(Reason::NothingToLearn);
         }
         let full = encoded.ids.len();
         batch.full_lengths.push(full as u32);
@@ -159,10 +158,10 @@ impl RowMaker<'_> {
             batch.truncated.push(Truncated { origin, tokens: full as u64, tokens_cut, turns_cut });
             *encoded = cut.encoded;
         }
-        rendered.notices.iter().for_each(|name| count(&mut batch.notices, name));
+        rendered.notices.iter().for_each(|notice| count(&mut batch.notices, notice.name()));
         let mut content = rendered.turns.iter().flat_map(|t| &t.segments).filter(|s| s.content && s.kind == Kind::Text);
         if content.any(|s| self.encoder.tokenizer.has_lookalike(&s.text)) {
-            count(&mut batch.notices, "control_token_kept_as_text");
+            count(&mut batch.notices, Notice::ControlTokenKeptAsText.name());
         }
         Ok(())
     }
@@ -172,7 +171,7 @@ impl RowMaker<'_> {
     /// # Errors
     ///
     /// The reason to drop the row.
-    pub fn render<'c>(&'c self, conversation: &'c Conversation<'_>) -> std::result::Result<Rendered<'c>, String> {
+    pub fn render<'c>(&'c self, conversation: &'c Conversation<'_>) -> std::result::Result<Rendered<'c>, Reason> {
         let learn = Learn { prompts: self.options.train_on_prompt, last_answer_only: self.options.mask_history };
         self.encoder.render(conversation, self.options.default_system.as_deref(), learn)
     }

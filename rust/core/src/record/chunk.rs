@@ -46,7 +46,8 @@ impl Span {
                 path: path.to_path_buf(),
                 line,
                 column: column as u64,
-                problem: format!("row {}: these bytes are not UTF-8 text", self.row),
+                row: Some(self.row),
+                problem: "these bytes are not UTF-8 text".to_owned(),
                 hint: "save the file as UTF-8; an older Chinese file may be GB18030",
             }
         })
@@ -61,8 +62,9 @@ impl Span {
             path: path.to_path_buf(),
             line: self.line + (error.line().max(1) - 1) as u64,
             column: if first_line { self.column + error.column().max(1) as u64 - 1 } else { error.column() as u64 },
-            problem: format!("row {}: not valid JSON: {problem}", self.row),
-            hint: "mend the file there; a file that begins with `{` is read as one JSON object a line",
+            row: Some(self.row),
+            problem: format!("not valid JSON: {problem}"),
+            hint: "fix the file there; a file that begins with `{` is read as one JSON object a line",
         }
     }
 }

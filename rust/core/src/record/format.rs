@@ -4,11 +4,9 @@ use super::layout::{Format, Layout};
 use super::pyjson;
 use super::raw::{Field, History, Raw, RawTurn, Turns};
 use crate::conversation::{Conversation, Message, Role};
+use crate::reasons::{Detail, Reason};
 use serde_json::Value;
 use std::borrow::Cow;
-
-/// Why a record cannot be used: stable, in snake case, with the field behind a colon where there is one.
-pub type Reason = Cow<'static, str>;
 
 impl Format {
     /// The format that a record's own keys show.
@@ -67,11 +65,11 @@ fn alpaca(raw: Raw<'_>) -> Result<Conversation<'_>, Reason> {
     system(raw.system, &mut messages)?;
     match raw.history {
         History::Missing => {}
-        History::Other => return Err("not_pairs:history".into()),
+        History::Other => return Err(Reason::NotPairs("history".into())),
         History::Pairs(pairs) => {
             for pair in pairs {
                 let [question, answer] =
-                    <[Field<'_>; 2]>::try_from(pair).map_err(|_| Reason::from("not_pairs:history"))?;
+                    <[Field<'_>; 2]>::try_from(pair).map_err(|_| Reason::NotPairs("history".into()))?;
                 messages.push(Message::new(Role::User, text(question, "history")?));
                 messages.push(Message::new(Role::Assistant, text(answer, "history")?));
             }
@@ -96,12 +94,12 @@ fn turns<'a>(
     layout: &Layout,
 ) -> Result<Conversation<'a>, Reason> {
     let Turns::List(list) = list else {
-        return Err(format!("not_a_list:{name}").into());
+        return Err(Reason::NotAList(name.into()));
     };
     let mut messages = Vec::with_capacity(list.len() + 1);
     system(system_field, &mut messages)?;
     for turn in list {
-        let turn = turn.ok_or_else(|| Reason::from(format!("not_an_object:{name}")))?;
+        let turn = turn.ok_or_else(|| Reason::NotAnObject(name.into()))?;
         let message = message(turn, layout)?;
         // A system prompt beside the turns and one among them are one.
         if message.role == Role::System && messages.len() == 1 && messages[0].role == Role::System {
@@ -121,28 +119,28 @@ fn tools(field: Field<'_>) -> Result<Option<Cow<'_, str>>, Reason> {
         Field::Text(text) => Ok(Some(text)),
         Field::Json(Value::Array(list)) if list.is_empty() => Ok(None),
         Field::Json(value) => Ok(Some(Cow::Owned(pyjson::dumps(&value)))),
-        Field::Scalar(_) => Err("not_text:tools".into()),
+        Field::Scalar(_) => Err(Reason::NotText("tools".into())),
     }
 }
 
 fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason> {
     let name = match turn.role {
         Field::Text(name) => name,
-        Field::Missing | Field::Null => return Err("no_role".into()),
-        Field::Json(_) | Field::Scalar(_) => return Err("not_text:role".into()),
+        Field::Missing | Field::Null => return Err(Reason::NoRole),
+        Field::Json(_) | Field::Scalar(_) => return Err(Reason::NotText("role".into())),
     };
     let Some(speaker) = layout.speaker(&name) else {
-        return Err(format!("unknown_role:{}", name.chars().take(24).collect::<String>()).into());
+        return Err(Reason::UnknownRole(shortened(&name)));
     };
     let mut reasoning = match turn.reasoning {
         Field::Text(text) if !text.is_empty() => Some(text),
         Field::Missing | Field::Null | Field::Text(_) => None,
-        Field::Json(_) | Field::Scalar(_) => return Err("not_text:reasoning_content".into()),
+        Field::Json(_) | Field::Scalar(_) => return Err(Reason::NotText("reasoning_content".into())),
     };
     let mut tool_calls = match turn.tool_calls {
         Field::Missing | Field::Null => Vec::new(),
         Field::Json(Value::Array(calls)) => calls.iter().map(tool_call).collect::<Result<_, _>>()?,
-        _ => return Err("not_a_list:tool_calls".into()),
+        _ => return Err(Reason::NotAList("tool_calls".into())),
     };
     let mut content = match turn.content {
         Field::Json(Value::Array(parts)) => Cow::Owned(join_parts(&parts, &mut reasoning, &mut tool_calls)?),
@@ -160,7 +158,7 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
         Field::Missing | Field::Null => None,
         Field::Scalar(0.0) => Some(false),
         Field::Scalar(1.0) => Some(true),
-        _ => return Err("loss_weight_not_0_or_1".into()),
+        _ => return Err(Reason::LossWeightNot0Or1),
     };
     Ok(Message { role: speaker.role, content, reasoning, tool_calls, loss })
 }
@@ -169,7 +167,7 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
 fn tool_call(call: &Value) -> Result<String, Reason> {
     let function = call.get("function").unwrap_or(call);
     let (Some(Value::String(name)), Some(arguments)) = (function.get("name"), function.get("arguments")) else {
-        return Err("tool_call_without_name_or_arguments".into());
+        return Err(Reason::ToolCallWithoutNameOrArguments);
     };
     let arguments = match arguments {
         Value::String(text) => text.clone(),
@@ -206,12 +204,12 @@ fn join_parts(
             ("tool_call" | "tool_calls", Some(text)) => {
                 let calls = calls_in_text(text)?;
                 if calls.is_empty() {
-                    return Err("tool_call_not_json".into());
+                    return Err(Reason::ToolCallNotJson);
                 }
                 tool_calls.extend(calls);
             }
             _ => {
-                return Err(format!("not_text:content[{}]", kind.chars().take(24).collect::<String>()).into());
+                return Err(Reason::NotText(format!("content[{}]", shortened(kind)).into()));
             }
         }
     }
@@ -227,10 +225,15 @@ fn system<'a>(field: Field<'a>, messages: &mut Vec<Message<'a>>) -> Result<(), R
 }
 
 /// The text of a field; missing and null are empty.
-fn text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Reason> {
+fn text<'a>(field: Field<'a>, name: &'static str) -> Result<Cow<'a, str>, Reason> {
     match field {
         Field::Text(text) => Ok(text),
         Field::Missing | Field::Null => Ok(Cow::Borrowed("")),
-        Field::Json(_) | Field::Scalar(_) => Err(format!("not_text:{name}").into()),
+        Field::Json(_) | Field::Scalar(_) => Err(Reason::NotText(name.into())),
     }
+}
+
+/// The beginning of a name out of the data, for a reason.
+fn shortened(name: &str) -> Detail {
+    name.chars().take(24).collect::<String>().into()
 }

@@ -12,10 +12,10 @@ pub mod reader;
 mod split;
 
 pub use chunk::{Chunk, Span};
-pub use format::Reason;
 pub use layout::{Format, Layout};
 
-use crate::conversation::{Conversation, Repair};
+use crate::conversation::Conversation;
+use crate::reasons::{Reason, Repair};
 use raw::{Raw, Record};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub fn parse<'a>(
 pub fn parse_as<'a>(text: &'a str, layout: &Layout, variables: &Variables) -> Result<Parsed<'a>, serde_json::Error> {
     let mut raw = match raw::read(text, layout)? {
         Record::Object(raw) => raw,
-        Record::NotAnObject => return Ok(dropped("not_an_object".into())),
+        Record::NotAnObject => return Ok(dropped(Reason::NotAnObject("".into()))),
     };
     let mut ignored_keys = std::mem::take(&mut raw.others);
     let mut parsed = read(*raw, layout, variables, &mut ignored_keys);
@@ -77,10 +77,10 @@ pub fn detect(text: &str, layout: &Layout) -> Result<(Option<Format>, Vec<String
 
 fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: &mut Vec<Cow<'a, str>>) -> Parsed<'a> {
     if let Some(key) = raw.repeated {
-        return dropped(format!("key_twice:{key}").into());
+        return dropped(Reason::KeyTwice(key.into_owned().into()));
     }
     let Some(format) = layout.format.filter(|f| f.fits(&raw)).or_else(|| Format::of(&raw)) else {
-        return dropped("unknown_format".into());
+        return dropped(Reason::UnknownFormat);
     };
     format.ignored(&raw, ignored_keys);
     let mut conversation = match format.read(raw, layout) {
@@ -97,7 +97,7 @@ fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: 
     }
     match conversation.repair() {
         Ok(repairs) => Parsed { conversation: Ok(conversation), repairs, ignored_keys: Vec::new() },
-        Err(reason) => dropped(reason.into()),
+        Err(reason) => dropped(reason),
     }
 }
 

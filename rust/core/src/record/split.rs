@@ -264,7 +264,7 @@ impl Splitter {
     fn syntax(&mut self, problem: &str, hint: &'static str) -> Error {
         self.count_lines(self.scanned);
         let column = (self.scanned as i64 - self.line_start + 1) as u64;
-        Error::Syntax { path: self.path.clone(), line: self.line, column, problem: problem.to_owned(), hint }
+        Error::Syntax { path: self.path.clone(), line: self.line, column, row: None, problem: problem.to_owned(), hint }
     }
 
     fn too_large(&mut self) -> Error {

@@ -53,7 +53,9 @@ pub fn check(
         Compared {
             name: probe.name,
             conversation: serde_json::to_string(&probe.talk).unwrap_or_default(),
-            ours: ours.map(|rendered: Rendered<'_>| rendered.text(eos_token.unwrap_or(""))),
+            ours: ours
+                .map(|rendered: Rendered<'_>| rendered.text(eos_token.unwrap_or("")))
+                .map_err(|reason| reason.to_string()),
             refused: matches!(printed, Err(Refusal::Raised(_))),
             own: printed.map_err(|refusal| match refusal {
                 Refusal::Raised(message) | Refusal::Failed(message) => message,

@@ -3,6 +3,7 @@
 use super::chat_template::{ChatTemplate, Frame, Piece, SystemPlace, Thinking, ToolStyle};
 use super::segment::{Kind, Segment, Turn};
 use crate::conversation::{Conversation, Message, Role};
+use crate::reasons::Notice;
 use crate::record::pyjson;
 use std::borrow::Cow;
 
@@ -28,7 +29,7 @@ pub struct Rendered<'a> {
     /// Its turns, in order.
     pub turns: Vec<Turn<'a>>,
     /// What the report shall mention, by name.
-    pub notices: Vec<&'static str>,
+    pub notices: Vec<Notice>,
 }
 
 impl ChatTemplate {
@@ -81,10 +82,10 @@ impl ChatTemplate {
                 }
                 role => {
                     if is_empty_prompt(message) {
-                        rendered.notices.push("empty_prompt");
+                        rendered.notices.push(Notice::EmptyPrompt);
                     }
                     if role == Role::Tool && self.tool.is_none() {
-                        rendered.notices.push("tool_result_as_question");
+                        rendered.notices.push(Notice::ToolResultAsQuestion);
                     }
                     let learned = message.loss == Some(true);
                     if role == Role::System {
@@ -131,7 +132,7 @@ impl ChatTemplate {
         own: Option<&'a str>,
         default: &'a str,
         tools: Option<&'a str>,
-        notices: &mut Vec<&'static str>,
+        notices: &mut Vec<Notice>,
     ) -> Option<Turn<'a>> {
         let system = own.unwrap_or(default);
         let mut turn = Builder::new(Role::System, &self.system.before);
@@ -151,7 +152,7 @@ impl ChatTemplate {
                         turn.markup(TOOLS_AFTER, false);
                     }
                     ToolStyle::Unknown => {
-                        notices.push("tools_as_plain_text");
+                        notices.push(Notice::ToolsAsPlainText);
                         turn.template(if system.is_empty() { "" } else { "\n\n" });
                         turn.content(tools, false);
                     }
@@ -197,7 +198,7 @@ impl ChatTemplate {
         learned: bool,
         behind: bool,
         last: bool,
-        notices: &mut Vec<&'static str>,
+        notices: &mut Vec<Notice>,
     ) -> Turn<'a> {
         let mut turn = Builder::new(Role::Assistant, &self.prompt);
         turn.pieces(&self.assistant.before, learned);
@@ -220,11 +221,11 @@ impl ChatTemplate {
                 turn.markup("\n</think>\n\n", learned);
             }
         } else if !reasoning.is_empty() {
-            notices.push("thoughts_left_out");
+            notices.push(Notice::ThoughtsLeftOut);
         }
         answer = trimmed(answer, self.assistant.trim);
         if learned && starts_with_blanks(answer) {
-            notices.push("answer_starts_with_blanks");
+            notices.push(Notice::AnswerStartsWithBlanks);
         }
         turn.content(answer, learned);
         for (i, call) in message.tool_calls.iter().enumerate() {

@@ -9,6 +9,7 @@ use super::segment::Kind;
 use super::spec::Spec;
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::{Error, Result};
+use crate::reasons::Reason;
 use serde::Deserialize;
 
 /// How a template is named in options: always as one text, so that it fits wherever a name does.
@@ -62,7 +63,7 @@ impl Template {
     ///
     /// [`Error::Tokenizer`]: an unknown name, or what is wrong with a written one.
     pub fn new(source: &Source, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
-        let fault = |problem: String, hint: String| Error::Tokenizer { problem, hint };
+        let fault = |problem: String, hint: String| Error::Tokenizer { path: None, problem, hint };
         match source {
             Source::Name(name) => match builtin::find(name) {
                 Some(template) => Ok(Self::Frames(Box::new(template.bound(bos, eos)))),
@@ -134,7 +135,7 @@ impl Template {
         system: Option<&'a str>,
         learn: Learn,
         controls: &Controls,
-    ) -> std::result::Result<Rendered<'a>, String> {
+    ) -> std::result::Result<Rendered<'a>, Reason> {
         match self {
             Self::Frames(template) => Ok(template.render(conversation, system, learn)),
             Self::Jinja(jinja) => jinja.render(conversation, system, learn, controls),
@@ -152,7 +153,7 @@ impl Template {
         system: Option<&'a str>,
         enable_thinking: bool,
         controls: &Controls,
-    ) -> std::result::Result<Rendered<'a>, String> {
+    ) -> std::result::Result<Rendered<'a>, Reason> {
         match self {
             Self::Frames(template) => {
                 let mut rendered = template.render(conversation, system, Learn::default());

@@ -58,10 +58,7 @@ impl Tokenizer {
     /// [`Error::Io`] and [`Error::Tokenizer`].
     pub fn load(path: &Path, choice: Choice) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let fault = |problem: String| Error::Tokenizer {
-            problem: format!("`{}` is not a tokenizer that can be used: {problem}", path.display()),
-            hint: "it must be the tokenizer.json that transformers' `save_pretrained` writes".to_owned(),
-        };
+        let fault = |problem: String| unusable(path, &problem);
         let native = || native::Native::load(&bytes, cache_folder().as_deref());
         let fast = || fast::Fast::load(path);
         let reference = || reference::Reference::load(path).map_err(fault);
@@ -143,9 +140,11 @@ impl Tokenizer {
                 native::prefetch(next.as_ref());
             }
             let before = ids.len();
-            self.engine
-                .encode(text.as_ref(), ids)
-                .map_err(|problem| Error::Tokenizer { problem, hint: "try another engine".to_owned() })?;
+            self.engine.encode(text.as_ref(), ids).map_err(|problem| Error::Tokenizer {
+                path: None,
+                problem,
+                hint: "try another engine".to_owned(),
+            })?;
             lengths.push(ids.len() - before);
         }
         Ok(())
@@ -170,10 +169,7 @@ impl Tokenizer {
     /// [`Error::Io`] and [`Error::Tokenizer`].
     pub fn added_of(path: &Path) -> Result<Vec<String>> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let outside = Outside::of(&bytes).map_err(|problem| Error::Tokenizer {
-            problem: format!("`{}` is not a tokenizer that can be used: {problem}", path.display()),
-            hint: "it must be the tokenizer.json that transformers' `save_pretrained` writes".to_owned(),
-        })?;
+        let outside = Outside::of(&bytes).map_err(|problem| unusable(path, &problem))?;
         Ok(outside.added.into_iter().map(|t| t.content).collect())
     }
 
@@ -193,6 +189,14 @@ impl Tokenizer {
     #[must_use]
     pub fn has_lookalike(&self, text: &str) -> bool {
         self.lookalikes.as_ref().is_some_and(|l| l.is_match(text))
+    }
+}
+
+fn unusable(path: &Path, problem: &str) -> Error {
+    Error::Tokenizer {
+        path: Some(path.to_path_buf()),
+        problem: format!("`{}` is not a tokenizer that can be used: {problem}", path.display()),
+        hint: "it must be the tokenizer.json that transformers' `save_pretrained` writes".to_owned(),
     }
 }
 

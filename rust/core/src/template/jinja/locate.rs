@@ -9,6 +9,7 @@ use super::mask::{Hidden, Masked, Word};
 use super::program::{Asked, Jinja};
 use super::values::Part;
 use crate::conversation::{Conversation, Role};
+use crate::reasons::{Notice, Reason};
 use crate::template::controls::Controls;
 use crate::template::render::{Learn, Rendered, is_empty_prompt, starts_with_blanks};
 use crate::template::segment::{Kind, Segment, Turn};
@@ -26,7 +27,7 @@ impl Locator<'_> {
         text: &str,
         conversation: &Conversation<'_>,
         learn: Learn,
-    ) -> Result<Rendered<'static>, String> {
+    ) -> Result<Rendered<'static>, Reason> {
         let messages = &conversation.messages;
         let words = self.masked.words(text);
         let last_answer = messages.iter().rposition(|m| m.role == Role::Assistant);
@@ -42,19 +43,19 @@ impl Locator<'_> {
             let end = if i + 1 == messages.len() { Some(text.len()) } else { self.end(text, &words, i, answer) };
             let Some(end) = end.filter(|&end| end >= from) else {
                 if answer {
-                    return Err("template_rewrites_turns".to_owned());
+                    return Err(Reason::TemplateRewritesTurns);
                 }
                 continue; // its text goes with the next turn
             };
             if !answer && is_empty_prompt(message) {
-                rendered.notices.push("empty_prompt");
+                rendered.notices.push(Notice::EmptyPrompt);
             }
             let start = match (learned, answer) {
                 (false, _) => end,
                 (true, false) => from,
                 (true, true) => {
                     let start = self.start(text, &words, i).filter(|s| (from..=end).contains(s));
-                    start.ok_or_else(|| "template_rewrites_turns".to_owned())?
+                    start.ok_or(Reason::TemplateRewritesTurns)?
                 }
             };
             let mut segments = self.masked.segments(text, from..start, self.controls);
@@ -62,7 +63,7 @@ impl Locator<'_> {
             segments.extend(self.masked.segments(text, start..end, self.controls));
             segments[header..].iter_mut().for_each(|s| s.learned = true);
             if answer && segments.get(header).is_some_and(|s| s.kind == Kind::Text && starts_with_blanks(&s.text)) {
-                rendered.notices.push("answer_starts_with_blanks");
+                rendered.notices.push(Notice::AnswerStartsWithBlanks);
             }
             rendered.turns.push(Turn { role: message.role, segments });
             from = end;
@@ -111,20 +112,20 @@ impl Locator<'_> {
     }
 
     /// Contents that the template did not print.
-    fn left_out(&self, words: &[Word], conversation: &Conversation<'_>) -> Vec<&'static str> {
+    fn left_out(&self, words: &[Word], conversation: &Conversation<'_>) -> Vec<Notice> {
         let missing = (0..self.masked.hidden.len()).filter(|&i| !words.iter().any(|word| word.index == i));
         // What an answer loses, and not all of it (see below), is what it thought between its tags.
         let name = |i: usize| match &self.masked.hidden[i] {
             hidden if hidden.part != Part::Called && conversation.messages[hidden.message].role == Role::Assistant => {
-                "thoughts_left_out"
+                Notice::ThoughtsLeftOut
             }
-            _ => "content_left_out",
+            _ => Notice::ContentLeftOut,
         };
         missing.map(name).collect()
     }
 
     /// Every learned answer must be there, and nothing else may be learned with it.
-    fn check_answers(&self, words: &[Word], conversation: &Conversation<'_>, turns: &[Turn<'_>]) -> Result<(), String> {
+    fn check_answers(&self, words: &[Word], conversation: &Conversation<'_>, turns: &[Turn<'_>]) -> Result<(), Reason> {
         let learned = |s: &Segment<'_>| s.learned && s.content;
         if self.masked.hidden.is_empty() {
             return Ok(());
@@ -134,7 +135,7 @@ impl Locator<'_> {
                 (0..self.masked.hidden.len()).filter(|&w| self.masked.hidden[w].message == i).collect();
             let said = own.iter().any(|&w| words.iter().any(|word| word.index == w));
             if message.is_learned() && !own.is_empty() && !said {
-                return Err("answer_left_out_by_the_template".to_owned());
+                return Err(Reason::AnswerLeftOutByTheTemplate);
             }
         }
         let contents: Vec<&str> = turns
@@ -146,6 +147,6 @@ impl Locator<'_> {
             let answer = |h: &Hidden| conversation.messages[h.message].role == Role::Assistant;
             self.masked.hidden.iter().any(|h| answer(h) && h.text == text)
         };
-        if contents.into_iter().all(of_answers) { Ok(()) } else { Err("template_rewrites_turns".to_owned()) }
+        if contents.into_iter().all(of_answers) { Ok(()) } else { Err(Reason::TemplateRewritesTurns) }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::values::{Part, tools, values};
 use crate::conversation::{Conversation, Role};
+use crate::reasons::Reason;
 use crate::record::pyjson;
 use crate::template::controls::Controls;
 use crate::template::segment::{Kind, Segment};
@@ -45,7 +46,7 @@ impl Masked {
         source: &str,
         tags: &[&str],
         escape: bool,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Reason> {
         let key = key_for(conversation, source);
         let mut hidden = Vec::new();
         let messages = values(&conversation.messages, |message, part, text| {
@@ -60,7 +61,7 @@ impl Masked {
     }
 
     /// Hides nothing.
-    pub(super) fn nothing(conversation: &Conversation<'_>) -> Result<Self, String> {
+    pub(super) fn nothing(conversation: &Conversation<'_>) -> Result<Self, Reason> {
         let messages = values(&conversation.messages, |_, _, text| text.to_owned())?;
         Ok(Self { messages, tools: tools(conversation)?, key: String::new(), hidden: Vec::new() })
     }

@@ -19,6 +19,7 @@ use super::controls::Controls;
 use super::render::{Learn, Rendered};
 use super::segment::Turn;
 use crate::conversation::{Conversation, Message, Role};
+use crate::reasons::Reason;
 use mask::{Masked, TAGS};
 
 impl Jinja {
@@ -33,7 +34,7 @@ impl Jinja {
         system: Option<&str>,
         learn: Learn,
         controls: &Controls,
-    ) -> Result<Rendered<'static>, String> {
+    ) -> Result<Rendered<'static>, Reason> {
         let whole = with_system(conversation, system);
         self.proved(&whole, Asked::default(), controls, &|masked, text| {
             locate::Locator { jinja: self, masked, controls }.turns(text, &whole, learn)
@@ -51,7 +52,7 @@ impl Jinja {
         system: Option<&str>,
         enable_thinking: bool,
         controls: &Controls,
-    ) -> Result<Rendered<'static>, String> {
+    ) -> Result<Rendered<'static>, Reason> {
         let asked = Asked { prompt: true, thinking: Some(enable_thinking) };
         let whole = with_system(conversation, system);
         self.proved(&whole, asked, controls, &|masked, text| {
@@ -66,11 +67,11 @@ impl Jinja {
         conversation: &Conversation<'_>,
         asked: Asked,
         controls: &Controls,
-        work: &dyn Fn(&Masked, &str) -> Result<Rendered<'static>, String>,
-    ) -> Result<Rendered<'static>, String> {
+        work: &dyn Fn(&Masked, &str) -> Result<Rendered<'static>, Reason>,
+    ) -> Result<Rendered<'static>, Reason> {
         let direct = self.direct(conversation, asked).map_err(Refusal::reason)?;
         if conversation.tools.as_deref().is_some_and(|tools| controls.any(tools)) {
-            return Err("control_token_in_tool_json".to_owned());
+            return Err(Reason::ControlTokenInToolJson);
         }
         let mut failed = None;
         // Templates that part an answer at its tags print another text for words that have none; those that print the
@@ -91,7 +92,7 @@ impl Jinja {
         let contents = conversation.messages.iter().flat_map(|m| [Some(&m.content), m.reasoning.as_ref()]).flatten();
         let calls = conversation.messages.iter().flat_map(|m| &m.tool_calls).map(String::as_str);
         if contents.map(AsRef::as_ref).chain(calls).any(|text| controls.any(text)) {
-            return Err("control_token_in_text_that_the_template_rewrites".to_owned());
+            return Err(Reason::ControlTokenInTextThatTheTemplateRewrites);
         }
         // Nothing of the data looks like a control token, so the direct rendering can be cut up as it stands.
         work(&Masked::nothing(conversation)?, &direct)

@@ -3,6 +3,7 @@
 use super::environment::{environment, raised};
 use super::values::{tools, values};
 use crate::conversation::Conversation;
+use crate::reasons::Reason;
 use minijinja::{Environment, Value};
 use std::collections::BTreeMap;
 
@@ -26,10 +27,10 @@ pub(in super::super) enum Refusal {
 
 impl Refusal {
     /// The reason to drop a row.
-    pub(super) fn reason(self) -> String {
+    pub(super) fn reason(self) -> Reason {
         match self {
-            Self::Raised(message) => format!("refused_by_the_template:{message}"),
-            Self::Failed(message) => format!("template_error:{message}"),
+            Self::Raised(message) => Reason::RefusedByTheTemplate(message.into()),
+            Self::Failed(message) => Reason::TemplateError(message.into()),
         }
     }
 }
@@ -60,12 +61,10 @@ impl Jinja {
 
     /// The direct rendering of a conversation.
     pub(in super::super) fn direct(&self, conversation: &Conversation<'_>, asked: Asked) -> Result<String, Refusal> {
-        let tools = tools(conversation).map_err(Refusal::Failed)?;
-        self.print(
-            &values(&conversation.messages, |_, _, text| text.to_owned()).map_err(Refusal::Failed)?,
-            &tools,
-            asked,
-        )
+        let failed = |reason: Reason| Refusal::Failed(reason.to_string());
+        let tools = tools(conversation).map_err(failed)?;
+        let messages = values(&conversation.messages, |_, _, text| text.to_owned()).map_err(failed)?;
+        self.print(&messages, &tools, asked)
     }
 
     /// What the template prints, given messages and tools as values.

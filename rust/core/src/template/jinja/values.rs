@@ -1,6 +1,7 @@
 //! A conversation as the values that templates take.
 
 use crate::conversation::{Conversation, Message};
+use crate::reasons::Reason;
 use minijinja::value::{Serde, Value};
 
 /// A part of a message.
@@ -16,7 +17,7 @@ pub(super) enum Part {
 pub(super) fn values(
     messages: &[Message<'_>],
     mut text: impl FnMut(usize, Part, &str) -> String,
-) -> Result<Vec<Value>, String> {
+) -> Result<Vec<Value>, Reason> {
     let mut list = Vec::with_capacity(messages.len());
     for (i, message) in messages.iter().enumerate() {
         let mut given = vec![("role", Value::from(message.role.name()))];
@@ -27,7 +28,7 @@ pub(super) fn values(
         if !message.tool_calls.is_empty() {
             let mut calls = Vec::with_capacity(message.tool_calls.len());
             for call in &message.tool_calls {
-                let mut function = serde_json::from_str(call).map_err(|_| "tool_call_not_json".to_owned())?;
+                let mut function = serde_json::from_str(call).map_err(|_| Reason::ToolCallNotJson)?;
                 each_text(&mut function, &mut |value| text(i, Part::Called, value));
                 calls.push(Value::from(Serde(serde_json::json!({ "type": "function", "function": function }))));
             }
@@ -49,11 +50,11 @@ fn each_text(value: &mut serde_json::Value, text: &mut dyn FnMut(&str) -> String
 }
 
 /// The tools on offer; none is the value none.
-pub(super) fn tools(conversation: &Conversation<'_>) -> Result<Value, String> {
+pub(super) fn tools(conversation: &Conversation<'_>) -> Result<Value, Reason> {
     let Some(text) = conversation.tools.as_deref() else { return Ok(Value::from(())) };
     match serde_json::from_str(text) {
         Ok(list @ serde_json::Value::Array(_)) => Ok(Value::from(Serde(list))),
         Ok(one @ serde_json::Value::Object(_)) => Ok(Value::from(Serde([one]))),
-        _ => Err("tools_are_no_json".to_owned()),
+        _ => Err(Reason::ToolsAreNoJson),
     }
 }
