@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,3 +123,22 @@ def test_recovery_touches_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     atomic_io.recover(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "best", "notes.old-1", "x.tmp-3"]
+
+
+def test_what_a_killed_process_left_goes_and_what_a_running_one_writes_stays(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom qlora_fast import atomic_io\n"
+        "with atomic_io.new_folder(Path(sys.argv[1])) as made:\n"
+        "    (made / 'a').write_text('x')\n    print('writing', flush=True)\n    sys.stdin.read()\n"
+    )
+    target = tmp_path / "merged"
+    words = [sys.executable, "-c", code, str(target)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        write(target, "mine")
+        assert len(list(tmp_path.iterdir())) == 2, "the other process is still at it"
+        process.kill()
+    (tmp_path / ".merged-other.tmp-1").mkdir()
+    write(target, "again")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".merged-other.tmp-1", "merged"]

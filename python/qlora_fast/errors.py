@@ -1,6 +1,12 @@
 """The exceptions of qlora-fast, defined once, here; the Rust core raises these same classes.
 
-Every message names the thing, the place and the mend. The mend goes into `hint`.
+Every message names the thing and the place; how to fix it is the ``hint``.
+
+>>> try:
+...     qlora_fast.open_prepared("no/such/folder")
+... except qlora_fast.QloraFastError as error:
+...     print(type(error).__name__, "|", error.message, "|", error.hint)
+ArtifactError | `no/such/folder` is not a prepared dataset: it has no manifest.json | make one with `qlora-fast prep DATA --out DIR`
 """
 
 from __future__ import annotations
@@ -9,7 +15,12 @@ from pathlib import Path
 
 
 class QloraFastError(Exception):
-    """Base of every error that a user can cause; the command line shows it without a traceback."""
+    """Base of every error that a user can cause; the command line prints it without a traceback and exits with status 1.
+
+    Attributes:
+        message: what is wrong, and where: one sentence, or a line for each problem.
+        hint: how to fix it; None if that is obvious or unknown.
+    """
 
     def __init__(
         self,
@@ -44,31 +55,31 @@ class DataError(QloraFastError):
 
 
 class ConfigError(QloraFastError):
-    """One or more settings are wrong; all of them are reported together."""
+    """One or more settings are wrong; all problems are reported together, a line each."""
 
 
 class TokenizerError(QloraFastError):
-    """The tokenizer or the chat template cannot be used, or is not the model's."""
+    """The tokenizer or the chat template cannot be used, or does not belong to the model."""
 
 
 class ArtifactError(QloraFastError):
-    """A prepared dataset, run folder or checkpoint is missing, damaged, or somebody else's."""
+    """A prepared dataset, run, checkpoint, adapter or model is missing, damaged, or was made by another program."""
 
 
 class TrainingError(QloraFastError):
-    """Training had to stop: a loss that is not finite, a failed self-check, too little memory."""
+    """Training cannot continue: the loss is not finite, a self-check failed, memory does not suffice."""
 
 
-class PeerGone(QloraFastError):  # noqa: N818  what it means is found out later
-    """Another process of the run is gone. What to tell the user about it is decided by :mod:`qlora_fast.train.distributed`."""
+class PeerGone(QloraFastError):  # noqa: N818  whether it is an error is decided by its handler
+    """Another process of a distributed run has ended; :mod:`qlora_fast.train.distributed` finds out why and reports it."""
 
-    def __init__(self, message: str = "another process of the run is gone") -> None:
+    def __init__(self, message: str = "another process of the run has ended") -> None:
         super().__init__(message)
 
 
 class PeerError(PeerGone):
-    """Another process of the run has failed, and has told the user: end with its status and say nothing."""
+    """Another process of a distributed run failed and already reported its error: exit with its status, print nothing."""
 
 
-class Interrupted(Exception):  # noqa: N818  it is no error
-    """A signal ended the run behind a whole update, and a checkpoint was written."""
+class Interrupted(Exception):  # noqa: N818  a requested end is not an error
+    """A signal (Ctrl-C, SIGTERM) ended the run after an optimizer step; a checkpoint was written to resume from."""

@@ -51,7 +51,7 @@ def opened(*names: Path, **more: object) -> Chat:
 
 
 def say(chat: Chat, text: str) -> str:
-    return "".join(chat.session.reply(chat.ask(text), chat.sampling))
+    return "".join(chat.ask(text))
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def chat(both: Chat) -> Chat:
 
 
 def test_each_adapter_says_what_it_says_alone(chat: Chat, adapters: tuple[Path, Path], model_dir: Path) -> None:
-    assert list(chat.speakers) == ["one_v1", "two", BASE]
+    assert list(chat.adapters) == ["one_v1", "two", BASE]
     alone = {"one_v1": opened(adapters[0]), "two": opened(adapters[1])}
-    base = ChatSession(AutoModelForCausalLM.from_pretrained(model_dir).eval(), chat.speakers[BASE])
+    base = ChatSession(AutoModelForCausalLM.from_pretrained(model_dir).eval(), chat.adapters[BASE])
     said = {}
     # There and back again: nothing of one adapter stays behind.
     for name in ("one_v1", "two", BASE, "two", "one_v1"):
@@ -146,7 +146,7 @@ def test_equal_seeds_give_equal_answers(chat: Chat) -> None:
 
 def test_a_conversation_that_is_too_long_is_said_and_taken_back(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat.session, "limit", 40)
-    with pytest.raises(DataError, match=r"the model reads 40"):
+    with pytest.raises(DataError, match=r"at most 40"):
         say(chat, "word " * 60)
     assert chat.session.turns == []
     monkeypatch.setattr(chat.session, "limit", len(chat.session._encoder.encode(json.dumps({"messages": [{"role": "user", "content": "Hi"}]}), add_generation_prompt=True)[0]) + 2)  # fmt: skip
@@ -177,7 +177,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(
 
     monkeypatch.setattr(ChatSession, "_generate", interrupted)
     monkeypatch.setattr(console, "ask", ask)
-    command._talk(chat)
+    command._converse(chat)
     shown = capsys.readouterr()
     assert shown.out.startswith("I was saying\n")
     assert "(stopped)" in shown.err
@@ -196,10 +196,10 @@ def test_adapters_of_different_bases_are_not_mixed(
     (other / "qlora_fast.json").write_text(json.dumps({**card, "base_model": str(tmp_path / "base")}))
     with pytest.raises(ArtifactError, match="different base models"):
         opened(adapters[0], other)
-    with pytest.raises(ArtifactError, match="is no adapter's folder"):
+    with pytest.raises(ArtifactError, match="is a base model, not an adapter"):
         opened(adapters[0], model_dir)
     # Named, it is one base.
-    assert len(opened(adapters[0], other, base=str(model_dir)).speakers) == 3
+    assert len(opened(adapters[0], other, base=str(model_dir)).adapters) == 3
 
 
 def test_of_several_adapters_each_answers_a_prompt(adapters: tuple[Path, Path]) -> None:

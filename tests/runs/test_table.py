@@ -165,7 +165,7 @@ def test_runs_of_equal_names_get_longer_ones(tmp_path: Path) -> None:
     assert [run.name for run in read_runs(paths)] == ["a/run", "b/run"]
     with pytest.raises(ArtifactError, match="named twice"):
         read_runs([paths[0], paths[0]])
-    with pytest.raises(ArtifactError, match="is no run"):
+    with pytest.raises(ArtifactError, match="is not a run, an adapter or a model"):
         read_run(tmp_path)
     with pytest.raises(ArtifactError, match="has no evaluation `test`"):
         read_run(paths[0], on="test")

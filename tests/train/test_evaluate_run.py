@@ -114,7 +114,7 @@ def test_changed_data_is_refused(model_dir: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_evaluated_is_said(run: Path, model_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no held-out rows of its own"):
         score(subject_of(str(model_dir), base_only=False))
-    with pytest.raises(ArtifactError, match="holds no adapter"):
+    with pytest.raises(ArtifactError, match="is not a run, an adapter or a model"):
         subject_of(str(tmp_path), base_only=False)
     with pytest.raises(DataError, match="no data file"):
         score(subject_of(str(run), base_only=False), data=[str(DATA / "nothing.json")])

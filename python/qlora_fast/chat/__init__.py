@@ -1,4 +1,4 @@
-"""Talking to a model and its adapters: the session that encodes and generates, and the commands of the prompt.
+"""Chatting with a model and its adapters: the session that encodes and generates, and the slash commands.
 
-May import: config, hub, data, model, runs, errors. Begin with :mod:`~qlora_fast.chat.session`.
+May import: hub, data, model, runs, errors. Begin with :mod:`~qlora_fast.chat.session`.
 """

@@ -1,82 +1,98 @@
-"""A chat with one base model and any number of adapters on it: loading them, and the words that begin with a slash.
+"""A chat with one base model and any number of adapters on it: loading them, and the slash commands.
 
-The adapters lie side by side on one copy of the base (a few MB each), so swapping costs nothing and the same question can
-be put to each.
+The adapters share one copy of the base model (a few MB each), so switching costs nothing and each can be asked the same
+question.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from qlora_fast.chat.session import ChatSession, Sampling, Turn, load_chat_model, use_adapter
-from qlora_fast.config import of
-from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
+from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError, ConfigError
-from qlora_fast.hub import resolve
+from qlora_fast.hub import resolve as hub
 from qlora_fast.model.load import Quantization, pick_device, pick_dtype
-from qlora_fast.runs.adapter_card import check_tokenizer, read_card
+from qlora_fast.runs.resolve import target_of
 
 BASE = "base"
-"""What the base model without an adapter is called in /adapter."""
+"""The name in /adapter of the base model without an adapter."""
 HELP = """\
-/adapter [NAME]    show the adapters, or let another one speak; `base` is the model without any
-/again             put the last question again (to another adapter, or with other settings)
-/clear             forget the conversation
-/system [TEXT]     show or set the system prompt; the conversation starts anew
+/adapter [NAME]    list the adapters, or activate one; `base` is the model without an adapter
+/again             ask the last question again (of another adapter, or with other settings)
+/clear             start a new conversation
+/system [TEXT]     show or set the system prompt; setting it starts a new conversation
 /set [KEY VALUE]   show or set temperature, top_p, max_new_tokens, thinking (on, off), seed
-/help              this
+/help              show this list
 /exit              end the chat (or Ctrl-D); Ctrl-C stops an answer"""
 
 
 @dataclass(slots=True)
 class Chat:
-    """A conversation, the adapters that can speak in it, and how they choose their words."""
+    """A conversation, the loaded adapters and the sampling settings; made by :func:`open_chat`.
+
+    Attributes:
+        session: the turns so far, and what generates the next one.
+        adapters: the tokenizer and chat template of each adapter, and of ``base``, the model without an adapter.
+        active: the name of the one that answers.
+        system: the system prompt; None for that of the training.
+    """
 
     session: ChatSession
     sampling: Sampling
-    speakers: dict[str, Tokenizer]
+    adapters: dict[str, Tokenizer]
     switch: Callable[[str | None], None]
-    speaker: str = BASE
+    active: str = BASE
     system: str | None = None
     seed: int = 0
-    _last: str | None = field(default=None)
+    _last_question: str | None = field(default=None)
 
-    def ask(self, text: str) -> str:
-        """Note what is asked, so that /again can ask it once more."""
-        self._last = text
-        return text
+    def ask(self, text: str) -> Iterator[str]:
+        """Answer ``text`` with the active adapter, in pieces as they are generated. The turn becomes part of the conversation.
+
+        Raises:
+            DataError: the conversation is longer than the model can read; the turn is taken back.
+
+        Example:
+            >>> chat = qlora_fast.open_chat("runs/mine", sampling=qlora_fast.Sampling(max_new_tokens=4))
+            >>> pieces = list(chat.ask("Hello"))
+            >>> chat.session.turns[-1]["content"] == "".join(pieces)
+            True
+        """
+        self._last_question = text
+        return self.session.reply(text, self.sampling)
 
     def clear(self) -> None:
-        """Forget what was said. The system prompt stays."""
+        """Start a new conversation, from the same seed. The system prompt stays."""
         start: list[Turn] = [] if self.system is None else [{"role": "system", "content": self.system}]
         self.session.turns = start
         torch.manual_seed(self.seed)
 
     def use(self, name: str) -> None:
-        """Let another adapter speak, through the template that it was trained with.
+        """Activate another adapter, with the template that it was trained with.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: no adapter has that name.
         """
-        if name not in self.speakers:
-            raise ConfigError(f"no adapter `{name}`", hint=f"there are {', '.join(self.speakers)}")
+        if name not in self.adapters:
+            raise ConfigError(f"no adapter `{name}`", hint=f"loaded: {', '.join(self.adapters)}")
         self.switch(None if name == BASE else name)
-        self.session.speak_through(self.speakers[name])
-        self.speaker = name
+        self.session.set_tokenizer(self.adapters[name])
+        self.active = name
 
     def command(self, line: str) -> tuple[str, str | None]:
-        """Do what a line with a slash says.
+        """Execute a slash command.
 
         Returns:
-            what to show, and what to ask now (only /again has that).
+            what to show, and a question to ask now (of /again only).
 
         Raises:
-            ConfigError: no such command, or a value that cannot be. EOFError: /exit.
+            ConfigError: no such command, or a value out of its limits. EOFError: /exit.
         """
         name, _, rest = line[1:].strip().partition(" ")
         rest = rest.strip()
@@ -86,33 +102,33 @@ class Chat:
             return HELP, None
         if name == "clear":
             self.clear()
-            return "the conversation is forgotten", None
+            return "a new conversation", None
         if name == "system":
             return self._system(rest), None
         if name == "adapter":
             if rest:
                 self.use(rest)
-            return "\n".join(f"{'→' if n == self.speaker else ' '} {n}" for n in self.speakers), None
+            return "\n".join(f"{'→' if n == self.active else ' '} {n}" for n in self.adapters), None
         if name == "set":
             return self._set(rest), None
         if name == "again":
             return "", self._again()
-        raise ConfigError(f"no command `/{name}`", hint="/help shows them")
+        raise ConfigError(f"no command `/{name}`", hint="/help lists the commands")
 
     def _system(self, text: str) -> str:
         if text:
             self.system = text
             self.clear()
-            return "the conversation starts anew"
+            return "a new conversation, with this system prompt"
         own = self.session.tokenizer.default_system
         return self.system if self.system is not None else own if own is not None else "(the template's own)"
 
     def _again(self) -> str:
-        if self._last is None:
-            raise ConfigError("nothing was asked yet")
+        if self._last_question is None:
+            raise ConfigError("nothing has been asked yet")
         if self.session.turns and self.session.turns[-1]["role"] == "assistant":
             del self.session.turns[-2:]
-        return self._last
+        return self._last_question
 
     def _set(self, text: str) -> str:
         if text:
@@ -129,7 +145,7 @@ class Chat:
         """Change one setting.
 
         Raises:
-            ConfigError: no such setting, or the value cannot be.
+            ConfigError: no such setting, or the value is out of its limits.
         """
         try:
             if name == "temperature":
@@ -145,57 +161,80 @@ class Chat:
                 self.session.enable_thinking = {"on": True, "off": False}[value]
             else:
                 known = "temperature, top_p, max_new_tokens, thinking, seed"
-                raise ConfigError(f"no setting `{name}`", hint=f"there are {known}")
+                raise ConfigError(f"no setting `{name}`", hint=f"the settings are {known}")
         except (ValueError, KeyError):
-            raise ConfigError(f"`{name}` cannot be `{value}`") from None
+            raise ConfigError(f"`{value}` is not a value of `{name}`") from None
 
 
 def open_chat(
-    names: Sequence[str], *, base: str | None, thinking: bool, sampling: Sampling, bits: int | None, seed: int
+    names: str | Path | Sequence[str | Path],
+    *,
+    base: str | None = None,
+    system: str | None = None,
+    thinking: bool = False,
+    sampling: Sampling | None = None,
+    bits: int | None = None,
+    seed: int = 0,
 ) -> Chat:
-    """Load a base model and adapters on it. A base model's name alone is a chat without adapters.
+    """Load a base model and adapters on it, to chat with: what ``qlora-fast chat`` does.
+
+    Args:
+        names: one or several of: a run's folder, ``best``, ``last`` or a checkpoint in it, an adapter's folder; or one base
+            model.
+        base: the base model, if it is no longer where it was at training.
+        system: system prompt instead of the one of the training.
+        thinking: let a thinking model think.
+        sampling: how tokens are chosen; default: always the most likely one, 256 at most.
+        bits: load the base model quantized, in 4 or 8 bits.
+        seed: equal seeds give equal answers.
 
     Raises:
-        QloraFastError: anything that a user can mend.
+        ArtifactError: a name is nothing of this kind, or the adapters have different base models.
+        TokenizerError: the base model has another tokenizer than at training.
+
+    Example:
+        >>> chat = qlora_fast.open_chat("runs/mine", sampling=qlora_fast.Sampling(max_new_tokens=8))
+        >>> answer = "".join(chat.ask("Who are you?"))
+        >>> chat.session.generated <= 8
+        True
     """
-    folders = [Path(n) for n in names if Path(n).is_dir() and not (Path(n) / "config.json").is_file()]
-    if len(folders) < len(names) and len(names) > 1:
-        odd = next(n for n in names if Path(n) not in folders)
-        raise ArtifactError(f"`{odd}` is no adapter's folder", hint="give several adapters, or one base model")
-    adapters = _named(folders)
-    speakers: dict[str, Tokenizer] = {}
-    bases = {}
-    for name, folder in adapters.items():
-        card = read_card(folder)
-        its_base = base or resolve.found_base(card["base_model"], folder)
-        bases[its_base] = folder
-        tokens = resolve.tokenizer_folder(its_base)
-        check_tokenizer(card, resolve.digest(tokens / "tokenizer.json"), its_base)
-        system = card["default_system"]
-        speakers[name] = Tokenizer(tokens, card["template"], card["bos_token"], card["eos_token"], system)
+    targets = [target_of(name) for name in ([names] if isinstance(names, str | Path) else names)]
+    if len(targets) > 1 and any(target.kind == "model" for target in targets):
+        odd = next(target for target in targets if target.kind == "model")
+        raise ArtifactError(
+            f"`{odd.name}` is a base model, not an adapter", hint="give several adapters, or one base model"
+        )
+    adapted = [target for target in targets if target.kind != "model"]
+    folders = _named([target.adapter_folder() for target in adapted])
+    bases = {target.base(base): target for target in adapted} or {targets[0].base(base): targets[0]}
     if len(bases) > 1:
         raise ArtifactError(
-            f"these adapters are of different base models: {', '.join(bases)}",
-            hint="only adapters of one base can be swapped; --base names it if it is the same under two names",
+            f"these adapters have different base models: {', '.join(bases)}",
+            hint="only adapters of one base model share a chat; if it is the same model under two names, give --base",
         )
-    base = next(iter(bases), base or names[0])
-    first = next(iter(speakers), BASE)
-    speakers[BASE] = speakers[first] if adapters else tokenizer_of(of(model_name_or_path=base))
+    name = next(iter(bases))
+    tokenizers = {n: target.tokenizer(name) for n, target in zip(folders, adapted, strict=True)}
+    tokenizers[BASE] = next(iter(tokenizers.values()), None) or targets[0].tokenizer(name)
+    first = next(iter(tokenizers))
     device = pick_device()
     quantization = None if bits is None else Quantization(bits=bits)
-    path = resolve.model_path(base)
-    model = load_chat_model(path, adapters, pick_dtype("auto", device), device, quantization)
+    model = load_chat_model(hub.model_path(name), folders, pick_dtype("auto", device), device, quantization)
     limit = getattr(model.config, "max_position_embeddings", None)
-    session = ChatSession(model, speakers[first], thinking, limit=limit)
-    chat = Chat(session, sampling, speakers, lambda n: use_adapter(model, n) if adapters else None, first, seed=seed)
+    session = ChatSession(model, tokenizers[first], thinking, limit=limit)
+
+    def switch(adapter: str | None) -> None:
+        if folders:
+            use_adapter(model, adapter)
+
+    chat = Chat(session, sampling or Sampling(), tokenizers, switch, first, system, seed)
     chat.clear()
     return chat
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
-    """A name for each adapter: its folder's, with its parent's where that says nothing or is taken.
+    """A name for each adapter: its folder's, preceded by its parent's where that is not enough.
 
-    A dot would end the name inside PEFT.
+    PEFT does not allow dots in names.
     """
     named: dict[str, Path] = {}
     for folder in folders:

@@ -26,7 +26,13 @@ class Turn(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen: temperature 0 takes the most likely one."""
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 takes the most likely token.
+        top_p: choose among the most likely tokens whose probabilities sum to this share.
+        max_new_tokens: of one answer, at most.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -35,10 +41,13 @@ class Sampling:
 
 @dataclass(slots=True)
 class ChatSession:
-    """The turns so far, and what is needed for the next one.
+    """A conversation with one model: the turns so far, and what generates the next one.
 
     Attributes:
-        limit: tokens that the model can read at all; None if it does not say.
+        model: the base model, with adapters or without. tokenizer: its tokenizer and chat template.
+        enable_thinking: let a thinking model think.
+        turns: the messages so far.
+        limit: the model's positions: tokens of prompt and answer together; None if unknown.
         generated: tokens of the last answer. stopped: why it ended: ``stop``, ``length`` or ``interrupted``.
     """
 
@@ -53,19 +62,22 @@ class ChatSession:
     _decoder: Any = None
 
     def __post_init__(self) -> None:
-        self.speak_through(self.tokenizer)
+        self.set_tokenizer(self.tokenizer)
 
-    def speak_through(self, tokenizer: Tokenizer) -> None:
+    def set_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Use this tokenizer and its template from the next turn on."""
         self.tokenizer = tokenizer
         self._encoder = tokenizer.encoder()
         self._decoder = Decoder.from_file(tokenizer.file)
 
     def reply(self, text: str, sampling: Sampling) -> Iterator[str]:
-        """Answer ``text``, in pieces as they come; what was said is remembered, also when the caller stops listening.
+        """Answer ``text``, in pieces as they are generated; the turn is kept, also when the caller stops early.
+
+        Args:
+            text: the user's message. sampling: how tokens are chosen, and how many at most.
 
         Raises:
-            DataError: the conversation is longer than what the model can read; the turn is taken back.
+            DataError: the conversation is longer than the model can read; the turn is taken back.
         """
         self.turns.append({"role": "user", "content": text})
         conversation = json.dumps({"messages": self.turns})
@@ -73,8 +85,8 @@ class ChatSession:
         if self.limit is not None and len(prompt) >= self.limit:
             self.turns.pop()
             raise DataError(
-                f"the conversation has {len(prompt):,} tokens, the model reads {self.limit:,}",
-                hint="/clear forgets it; or ask something shorter",
+                f"the conversation has {len(prompt):,} tokens, the model reads at most {self.limit:,}",
+                hint="start a new conversation with /clear, or shorten the question",
             )
         shown, self.generated, self.stopped = "", 0, "interrupted"
         try:
@@ -85,7 +97,7 @@ class ChatSession:
             self.turns.append({"role": "assistant", "content": shown})
 
     def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
-        """Text up to the first stop token. A character that is spread over several tokens is shown when it is whole."""
+        """Text up to the first stop token. A character that is spread over several tokens is yielded when it is complete."""
         stops = set(self._encoder.stop_ids())
         ids: list[int] = []
         shown = ""
@@ -101,7 +113,7 @@ class ChatSession:
                 shown = whole
         else:
             self.stopped = "length"
-        # Half a character at the very end stays half: it is shown as what it is.
+        # An incomplete character at the very end is yielded as the replacement character.
         rest = self._decoder.decode(ids, skip_special_tokens=False)[len(shown) :]
         if rest:
             yield rest
@@ -135,7 +147,7 @@ def load_chat_model(
     device: torch.device,
     quantization: Quantization | None = None,
 ) -> nn.Module:
-    """The base model with a key-value cache, and the adapters side by side on it; the first one speaks.
+    """The base model with a key-value cache, and the adapters on it; the first adapter is active.
 
     Raises:
         ArtifactError: the base or an adapter cannot be loaded.
@@ -162,14 +174,14 @@ def load_chat_model(
         except (OSError, ValueError, RuntimeError) as error:
             problem = str(error).strip().splitlines()[0]
             raise ArtifactError(
-                f"the adapter `{folder}` does not go on `{base}`: {problem}",
-                hint="adapters that are swapped in one chat must be of the same base model",
+                f"the adapter `{folder}` does not fit `{base}`: {problem}",
+                hint="adapters in one chat must have the same base model",
             ) from error
     return model.eval()
 
 
 def use_adapter(model: nn.Module, name: str | None) -> None:
-    """Let this adapter speak from now on; None for the base alone."""
+    """Activate an adapter; None for the base model alone."""
     layers: Any = model.base_model
     if name is None:
         layers.disable_adapter_layers()

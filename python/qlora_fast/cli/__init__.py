@@ -63,13 +63,13 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="qlora-fast", prog_name="qlora-fast")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
 def cli(quiet: bool) -> None:
-    """From a data.json to a LoRA adapter, fast and with nothing lost silently.
+    """LoRA and QLoRA fine-tuning, from a data.json to an adapter. Every row of the data is accounted for.
 
     \b
-    qlora-fast prep data.json                      see what your data is
-    qlora-fast plan configs/base.yaml              see what a run will do
-    qlora-fast train configs/base.yaml             train (anywhere, no download)
-    qlora-fast chat runs/base                      talk to the result
+    qlora-fast prep data.json                      prepare and check data
+    qlora-fast plan configs/base.yaml              show what a run will do
+    qlora-fast train configs/base.yaml             train (on any machine, no download)
+    qlora-fast chat runs/base                      chat with the result
 
     Any setting can be given as key=value after the config file:
 
@@ -83,20 +83,22 @@ def cli(quiet: bool) -> None:
 
 
 def main() -> None:
-    """The entry point: errors a user can cause become one message and an exit status."""
+    """The entry point: errors that a user can cause become one message and an exit status."""
     from qlora_fast.errors import Interrupted, PeerError, QloraFastError
 
     try:
         sys.exit(cli.main(prog_name="qlora-fast", standalone_mode=False))
     except click.exceptions.Abort as abort:
-        # Click makes one of a Ctrl-C; what was said with that is behind it.
+        # Click turns a Ctrl-C into it; the message of the Ctrl-C is its cause.
         if abort.__cause__ is not None and abort.__cause__.args:
             from qlora_fast.cli import console
 
             console.note(str(abort.__cause__))
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        from qlora_fast.cli import console
+
+        console.fail_usage(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, Interrupted):
         sys.exit(130)

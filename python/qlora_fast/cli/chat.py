@@ -1,4 +1,4 @@
-"""``qlora-fast chat``: talk to an adapter, to several in turn, or to a base model."""
+"""``qlora-fast chat``: chat with an adapter, with several in turn, or with a base model."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ if TYPE_CHECKING:
     from qlora_fast.chat.commands import Chat
 
 
-@click.command("chat", short_help="Talk to an adapter.")
-@click.argument("names", metavar="RUN|ADAPTER|MODEL...", nargs=-1, required=True)
+@click.command("chat", short_help="Chat with an adapter.")
+@click.argument("names", metavar="RUN|CHECKPOINT|ADAPTER|MODEL...", nargs=-1, required=True)
 @click.option(
     "--prompt",
     "prompts",
     multiple=True,
-    help="Ask this and exit; may be given again, each by itself. `-`: all of stdin.",
+    help="Ask this and exit; may be repeated, each in its own conversation. `-`: all of stdin.",
 )
-@click.option("--system", help="System prompt instead of the template's own.")
+@click.option("--system", help="System prompt instead of the one of the training.")
 @click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest token."
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the most likely token."
 )
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
-              help="Choose among the likeliest tokens that make up this share.")  # fmt: skip
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Longest answer.")
+              help="Choose among the most likely tokens whose probabilities sum to this.")  # fmt: skip
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Tokens of an answer, at most."
+)
 @click.option("--thinking/--no-thinking", default=False, help="Let a thinking model think.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal answers.")
 @click.option(
-    "--quantization-bit", "bits", type=click.Choice(["4", "8"]), help="Load the base quantized, as QLoRA did."
+    "--quantization-bit", "bits", type=click.Choice(["4", "8"]), help="Load the base model quantized, as QLoRA does."
 )
 @click.option("--base", help="Base model, if it is no longer where it was at training.")
-@click.option("--json", "as_json", is_flag=True, help="Answers as JSON on stdout; with --prompt or piped questions.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print answers as JSON on stdout; needs --prompt or piped questions."
+)
 def command(
     names: tuple[str, ...],
     prompts: tuple[str, ...],
@@ -50,22 +54,24 @@ def command(
     base: str | None,
     as_json: bool,
 ) -> None:
-    """Talk to the adapter of a run; the template stored with it is used. A base model's name works as well.
+    """Chat with the adapter of a run, of a checkpoint, or of another program, or with a base model. The chat template that
+    the adapter was trained with is used.
 
     \b
     qlora-fast chat runs/base
-    qlora-fast chat saves/exp2 saves/exp4                 /adapter exp4 lets the other one speak
-    qlora-fast chat runs/base --prompt "Who are you?"     of several adapters each answers
-    qlora-fast chat runs/base --json < questions.txt      one question a line, each by itself
+    qlora-fast chat runs/base/checkpoint-40
+    qlora-fast chat saves/exp2 saves/exp4                 /adapter exp4 switches to the other one
+    qlora-fast chat runs/base --prompt "Who are you?"     with several adapters, each answers
+    qlora-fast chat runs/base --json < questions.txt      one question per line, each in its own conversation
     qlora-fast chat smollm2-135m-instruct
 
     In the chat: /adapter /again /clear /system /set /help /exit. Ctrl-C stops an answer, Ctrl-D ends the chat.
     """
     asked: Iterable[str] | None = None
     if prompts:
-        asked = [console.read_all() if prompt == "-" else prompt for prompt in prompts]
+        asked = [console.read_input() if prompt == "-" else prompt for prompt in prompts]
     elif not console.input_is_terminal():
-        asked = [line for line in console.read_all().splitlines() if line.strip()]
+        asked = [line for line in console.read_input().splitlines() if line.strip()]
     elif as_json:
         raise click.UsageError("--json needs --prompt, or questions on stdin")
 
@@ -75,29 +81,32 @@ def command(
 
         sampling = Sampling(temperature, top_p, max_new_tokens)
         chat = open_chat(
-            names, base=base, thinking=thinking, sampling=sampling, bits=None if bits is None else int(bits), seed=seed
+            names,
+            base=base,
+            system=system,
+            thinking=thinking,
+            sampling=sampling,
+            bits=None if bits is None else int(bits),
+            seed=seed,
         )
-    chat.system = system
     if asked is not None:
-        _one_by_one(chat, list(asked), as_json)
+        _answer_each(chat, list(asked), as_json)
     else:
-        chat.clear()
-        _talk(chat)
+        _converse(chat)
 
 
-def _one_by_one(chat: Chat, questions: list[str], as_json: bool) -> None:
-    """Each question in a conversation of its own, from the same seed: no answer depends on the others. Of several adapters
-    each answers."""
+def _answer_each(chat: Chat, questions: list[str], as_json: bool) -> None:
+    """Each question in its own conversation, from the same seed: no answer depends on another. Each adapter answers."""
     from qlora_fast.chat.commands import BASE
 
     answers: list[dict[str, Any]] = []
-    adapters = [name for name in chat.speakers if name != BASE] or [BASE]
+    adapters = [name for name in chat.adapters if name != BASE] or [BASE]
     for question, adapter in itertools.product(questions, adapters):
         chat.use(adapter)
         chat.clear()
         if as_json:
             started = time.perf_counter()
-            text = "".join(chat.session.reply(question, chat.sampling))
+            text = "".join(chat.ask(question))
             answers.append(
                 {
                     "prompt": question,
@@ -129,16 +138,16 @@ def _one_by_one(chat: Chat, questions: list[str], as_json: bool) -> None:
         )
 
 
-def _talk(chat: Chat) -> None:
-    """Until Ctrl-D or /exit. Nothing that goes wrong with one turn ends the chat."""
+def _converse(chat: Chat) -> None:
+    """Until Ctrl-D or /exit. An error in one turn does not end the chat."""
     from qlora_fast.errors import QloraFastError
 
-    others = [name for name in chat.speakers if name != chat.speaker]
-    console.note(f"{chat.speaker} speaks; /adapter has also {', '.join(others)}" if others else chat.speaker)
-    console.note("/help shows the commands; Ctrl-C stops an answer, Ctrl-D ends the chat\n")
+    others = [name for name in chat.adapters if name != chat.active]
+    console.note(f"{chat.active} is active; /adapter also has {', '.join(others)}" if others else chat.active)
+    console.note("/help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the chat\n")
     while True:
         try:
-            line = console.ask(f"{chat.speaker}> " if len(chat.speakers) > 2 else "you> ")
+            line = console.ask(f"{chat.active}> " if len(chat.adapters) > 2 else "you> ")
         except EOFError:
             console.note("")
             return
@@ -151,10 +160,10 @@ def _talk(chat: Chat) -> None:
             question: str | None = line
             if line.startswith("/"):
                 shown, question = chat.command(line)
-                if shown:
-                    console.note(shown)
+                for part in shown.splitlines():
+                    console.note(part)
             if question is not None:
-                _say(chat, chat.ask(question))
+                _say(chat, question)
         except EOFError:
             return
         except KeyboardInterrupt:
@@ -165,8 +174,8 @@ def _talk(chat: Chat) -> None:
 
 
 def _say(chat: Chat, question: str) -> None:
-    for piece in chat.session.reply(question, chat.sampling):
+    for piece in chat.ask(question):
         console.out_piece(piece)
     console.out()
     if chat.session.stopped == "length":
-        console.note(f"(cut after {chat.session.generated} tokens: --max-new-tokens)")
+        console.note(f"(stopped after {chat.session.generated} tokens, the limit of --max-new-tokens)")

@@ -67,7 +67,7 @@ def show(made: Report, runs: list[RunRecord], plot: str | None, *, as_markdown: 
     if as_json:
         console.out_json(made)
     elif as_markdown:
-        console.out(table.markdown(made))
+        console.out_document(table.markdown(made))
     else:
         console.table_out(table.cells(made))
         for note in made["notes"]:

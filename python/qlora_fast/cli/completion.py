@@ -55,4 +55,4 @@ def command(shell: str) -> None:
     """
     from qlora_fast.cli import cli
 
-    console.out(_SHELLS[shell](cli, {}, _PROGRAM, _VARIABLE).source().rstrip())
+    console.out_document(_SHELLS[shell](cli, {}, _PROGRAM, _VARIABLE).source().rstrip())

@@ -75,7 +75,7 @@ def show(file: str, settings: tuple[str, ...]) -> None:
     """Print FILE with all defaults filled in: what the run will have as its config.yaml."""
     from qlora_fast.config import dump, load
 
-    console.out(dump(load(file, settings).config).rstrip())
+    console.out_document(dump(load(file, settings).config).rstrip())
 
 
 @command.command("schema")
@@ -91,7 +91,7 @@ def reference() -> None:
     """Print the settings as a Markdown page (docs/configuration.md)."""
     from qlora_fast.config.reference import page
 
-    console.out(page().rstrip())
+    console.out_document(page().rstrip())
 
 
 def _key_names(incomplete: str) -> list[str]:

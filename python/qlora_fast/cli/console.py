@@ -1,4 +1,7 @@
-"""The only module that prints. stdout carries what was asked for; everything else goes to stderr."""
+"""The only module that prints. stdout carries what was asked for; everything else goes to stderr.
+
+Whatever is printed passes :mod:`~qlora_fast.cli.visible`: no control character of a file, a name or a model reaches a terminal.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from qlora_fast.cli import visible
+
 if TYPE_CHECKING:
+    import click
     from rich.console import Console as RichConsole
     from rich.progress import Progress
 
@@ -20,10 +26,12 @@ if TYPE_CHECKING:
 Tick = Callable[[str, int, int], None]
 _PLAIN_EVERY_S = 5.0
 _BAR_AFTER_S = 0.5
+MOST_INPUT = 16 * 2**20
+"""Bytes that are read from stdin as questions: an endless pipe must not fill the memory."""
 
 
 def on_terminal() -> bool:
-    """Whether somebody watches: a live bar makes sense only then."""
+    """Whether stderr is a terminal: only there a progress bar makes sense."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -34,42 +42,61 @@ def _rich(*, stderr: bool = True) -> RichConsole:
 
 
 def out(text: str = "") -> None:
-    """The answer to the command, on stdout."""
-    print(text)
+    """One line of the answer to the command, on stdout."""
+    print(visible.line(text))
+
+
+def out_document(text: str) -> None:
+    """An answer of several lines, on stdout."""
+    print(visible.text(text))
 
 
 def out_piece(text: str) -> None:
-    """A part of a line, at once: for text that comes while one watches."""
-    print(text, end="", flush=True)
+    """A part of an answer, flushed at once: for text that is being generated."""
+    print(visible.text(text), end="", flush=True)
 
 
 def out_json(value: Any) -> None:
     """The answer as one JSON document, on stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    print(visible.json(json.dumps(value, ensure_ascii=False, indent=2, default=str)))
+
+
+def out_markup_line(text: str) -> None:
+    """One line of the answer with rich markup."""
+    _rich(stderr=False).print(visible.line(text))
 
 
 def out_markup(text: str) -> None:
-    """The answer with rich markup: coloured on a terminal, plain elsewhere."""
-    _rich(stderr=False).print(text)
+    """An answer of several lines with rich markup: coloured on a terminal, plain elsewhere."""
+    _rich(stderr=False).print(visible.text(text))
 
 
 def note(text: str) -> None:
-    """A line for the person, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One line on stderr, for the user and not for scripts."""
+    print(visible.line(text), file=sys.stderr, flush=True)
 
 
 def input_is_terminal() -> bool:
-    """Whether a person types: piped input is data."""
+    """Whether stdin is a keyboard: piped input is data."""
     return sys.stdin.isatty()
 
 
-def read_all() -> str:
-    """All of stdin, as text."""
-    return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+def read_input() -> str:
+    """All of stdin, as text.
+
+    Raises:
+        DataError: it is longer than ``MOST_INPUT``.
+    """
+    from qlora_fast.errors import DataError
+
+    read = sys.stdin.buffer.read(MOST_INPUT + 1)
+    if len(read) > MOST_INPUT:
+        raise DataError(f"stdin holds more than {MOST_INPUT >> 20} MiB", hint="give the questions in smaller files")
+    return read.decode("utf-8", errors="replace")
 
 
 def ask(prompt: str) -> str:
-    """A line that the person types, with the terminal's own editing and history.
+    """A line from the keyboard, with the terminal's own editing and history.
 
     Raises:
         EOFError: Ctrl-D.
@@ -79,34 +106,45 @@ def ask(prompt: str) -> str:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  input() edits lines with it once it is loaded
     if sys.stdout.isatty():
-        return input(prompt)
-    # stdout is somebody else's: the prompt must not be in it.
-    print(prompt, end="", file=sys.stderr, flush=True)
+        return input(visible.line(prompt))
+    # stdout is a file or a pipe: the prompt does not belong there.
+    print(visible.line(prompt), end="", file=sys.stderr, flush=True)
     return input()
 
 
 def warn(text: str) -> None:
-    _rich().print(f"[yellow]warning:[/yellow] {_escape(text)}")
+    """A warning, on stderr."""
+    _rich().print(f"[yellow]warning:[/yellow] {_escape(visible.line(text))}")
 
 
 def fail(error: QloraFastError | OSError) -> None:
-    """An error and its mend, without a traceback."""
+    """An error and its hint, without a traceback."""
     console = _rich()
-    console.print(f"[bold red]error:[/bold red] {_escape(str(error))}")
+    console.print(f"[bold red]error:[/bold red] {_escape(visible.message(str(error)))}")
     hint = getattr(error, "hint", None)
     if hint:
-        console.print(f"\n[cyan]hint:[/cyan] {_escape(hint)}")
+        console.print(f"\n[cyan]hint:[/cyan] {_escape(visible.message(hint))}")
+
+
+def fail_usage(error: click.ClickException) -> None:
+    """What is wrong with the command line, with the usage of the command."""
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        print(context.get_usage(), file=sys.stderr)
+        print(f"Try '{context.command_path} --help' for help.\n", file=sys.stderr)
+    print(f"Error: {visible.message(error.format_message())}", file=sys.stderr, flush=True)
 
 
 def rows_out(pairs: list[tuple[str, str]]) -> None:
-    """Two aligned columns on stdout: a name once, its lines beside it."""
+    """Two aligned columns on stdout: names and what belongs to each."""
     width = max((len(name) for name, _ in pairs), default=0)
     for name, text in pairs:
-        out(f"{name:<{width}}  {text}".rstrip())
+        out(f"{name:<{width}}  {text}".strip("\n").rstrip())
 
 
 def table_out(rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout, heading first; columns of figures are aligned on the right."""
+    rows = [[visible.line(cell) for cell in row] for row in rows]
     right = [all(c[:1].isdigit() or c in ("", "–") for c in column[1:]) for column in zip(*rows, strict=True)]
     if sys.stdout.isatty():
         from rich.box import SIMPLE_HEAD
@@ -126,7 +164,7 @@ def table_out(rows: Sequence[Sequence[str]]) -> None:
 
 
 def log_to_stderr(quiet: bool) -> None:
-    """Let the library's own log lines through, and keep other libraries' chatter out."""
+    """Print the package's own log lines as notes, and not those of other libraries."""
     handler = _Notes()
     root = logging.getLogger("qlora_fast")
     root.handlers[:] = [handler]
@@ -135,7 +173,7 @@ def log_to_stderr(quiet: bool) -> None:
 
 
 class _Notes(logging.Handler):
-    """Log lines as notes: to what is stderr at that moment, which a live bar has put itself in front of."""
+    """Log lines as notes: to what is stderr at that moment, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         note(self.format(record))
@@ -145,17 +183,17 @@ class _Notes(logging.Handler):
 def progress(unit: str = "bytes", waiting: str = "") -> Iterator[Tick]:
     """A tick function ``(stage, done, total)``: a bar on a terminal, a line every few seconds elsewhere.
 
-    Nothing is shown for work that ends within two seconds. ``waiting`` says what is done before the first tick, where
+    Nothing is shown for work that ends within half a second. ``waiting`` is what is done before the first tick, where
     that alone takes seconds (torch is imported, a model loaded): a terminal shows it at once.
     """
-    yield from _bar(unit, waiting) if on_terminal() else _lines(unit)
+    yield from _bar(unit, visible.line(waiting)) if on_terminal() else _lines(unit)
 
 
 def _bar(unit: str, waiting: str) -> Iterator[Tick]:
     bar: Any = None
     task: Any = None
     started = time.monotonic()
-    status: Any = _rich().status(waiting) if waiting else None
+    status: Any = _rich().status(_escape(waiting)) if waiting else None
     if status is not None:
         status.start()
 
@@ -167,9 +205,9 @@ def _bar(unit: str, waiting: str) -> Iterator[Tick]:
             if time.monotonic() - started <= _BAR_AFTER_S:
                 return
             bar = _progress_bar(unit)
-            task = bar.add_task(stage, completed=done, total=total or None)
+            task = bar.add_task(_shown(stage), completed=done, total=total or None)
             bar.start()
-        bar.update(task, description=stage, completed=done, total=total or None)
+        bar.update(task, description=_shown(stage), completed=done, total=total or None)
 
     try:
         yield tick
@@ -180,7 +218,7 @@ def _bar(unit: str, waiting: str) -> Iterator[Tick]:
 
 
 def _progress_bar(unit: str) -> Progress:
-    # Imported when there is something to show: work that is done at once does not wait for it.
+    # Imported when there is something to show: quick work does not wait for it.
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -219,22 +257,27 @@ def _escape(text: str) -> str:
     return escape(text)
 
 
+def _shown(stage: str) -> str:
+    """A stage's name as a bar shows it."""
+    return _escape(visible.line(stage))
+
+
 class UpdateBar:
-    """A bar of updates at the bottom of a terminal, with log lines above it."""
+    """A bar of optimizer steps at the bottom of a terminal, with log lines above it."""
 
     def __init__(self, progress: Any, task: Any) -> None:
         self._progress, self._task = progress, task
 
     def line(self, text: str) -> None:
-        self._progress.console.print(text)
+        self._progress.console.print(_escape(visible.line(text)))
 
     def update(self, done: int, total: int) -> None:
         self._progress.update(self._task, description="training", completed=done, total=total)
 
     def stage(self, stage: str, done: int, total: int) -> None:
-        """What is done before the first update, on the same line: two bars at once would overwrite each other."""
+        """What is done before the first optimizer step, on the same line: two bars at once would overwrite each other."""
         share = f" {done / total:.0%}" if total else ""
-        self._progress.update(self._task, description=f"{stage}{share}")
+        self._progress.update(self._task, description=f"{_shown(stage)}{share}")
 
 
 @contextmanager
@@ -256,6 +299,6 @@ def update_bar() -> Iterator[UpdateBar]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    # An update may take a minute: from the last half minute alone, as rich does it, no end could be foretold.
+    # An optimizer step may take a minute: rich's default window of half a minute is too short to estimate the rest.
     with Progress(*columns, console=_rich(), transient=True, speed_estimate_period=1800) as progress:
         yield UpdateBar(progress, progress.add_task("loading", total=None))

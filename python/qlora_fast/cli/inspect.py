@@ -102,7 +102,7 @@ def _show_sample(dataset: PreparedDataset, decoder: Tokenizer, sample: int) -> N
     from rich.markup import escape
 
     ids = dataset.ids(sample).tolist()
-    console.out_markup(
+    console.out_markup_line(
         f"\n[bold]sample {sample}[/]  {escape(str(dataset.origin(sample)))}  "
         f"{len(ids):,} tokens, {int(dataset.supervised[sample]):,} learned"
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("merge", short_help="Fold an adapter into its base.")
-@click.argument("run", metavar="RUN|ADAPTER", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", metavar="RUN|CHECKPOINT|ADAPTER")
 @click.option(
     "-o", "--out", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="Where to write it."
 )
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--check-dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
               help="What the check computes in; bf16 for models that do not fit in memory in fp32.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
-def command(run: Path, out: Path, base: str | None, dtype: str, check: bool, check_dtype: str, as_json: bool) -> None:
+def command(run: str, out: Path, base: str | None, dtype: str, check: bool, check_dtype: str, as_json: bool) -> None:
     """Write a model folder that needs no adapter, for vLLM, llama.cpp, Ollama or transformers.
 
     \b
@@ -40,7 +40,7 @@ def command(run: Path, out: Path, base: str | None, dtype: str, check: bool, che
         from qlora_fast.merge.merge import Options, merge_run
 
         options = Options(None if dtype == "auto" else dtype, check_dtype if check else None, base)
-        merged = merge_run(run, out, options, lambda done, of: tick("merging", done, of))
+        merged = merge_run(Path(run), out, options, lambda done, of: tick("merging", done, of))
     if as_json:
         console.out_json({"folder": str(merged.folder), **merged.report, "commands": merged.commands})
     else:

@@ -26,7 +26,9 @@ def show(look: dict[str, Any], decoder: Tokenizer, cutoff_len: int) -> None:
     """The turns, what is to be said of them, and the text. A text that is cut is shown whole, and then what is left."""
     from rich.markup import escape
 
-    console.out_markup(f"\n[bold]row {look['row']}[/]  {escape(look['file'])}:{look['line']}  {escape(_outcome(look))}")
+    console.out_markup_line(
+        f"\n[bold]row {look['row']}[/]  {escape(look['file'])}:{look['line']}  {escape(_outcome(look))}"
+    )
     console.rows_out([*_turns(look), *_remarks(look, cutoff_len)])
     is_whole = look["dropped"] is None and not look["tokens_cut"]
     if look["text"] and not is_whole:

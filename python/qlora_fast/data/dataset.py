@@ -57,12 +57,24 @@ class Origin:
 
 
 class PreparedDataset(Sequence[Sample]):
-    """What ``qlora-fast prep`` wrote: token ids and supervised spans, mapped, never loaded.
+    """A prepared dataset: a sequence of samples, mapped read-only from the folder that ``qlora-fast prep`` wrote.
+
+    ``dataset[i]`` is a dict of ``input_ids`` and ``labels``, both int32, (tokens,); a label is −100 where a token has no loss.
+    Labels are not shifted.
 
     Attributes:
+        path: the folder.
+        fingerprint: identifies every input that can change a byte of the folder.
         lengths: tokens of each sample, (N,) uint32.
         supervised: supervised tokens of each sample, (N,) uint32.
         manifest: the report of the preparation, as stored beside the shards.
+
+    Example:
+        >>> dataset = qlora_fast.prepare("data.json", model_name_or_path="models/tiny")
+        >>> dataset[0]["input_ids"].dtype, dataset[0]["input_ids"].shape == dataset[0]["labels"].shape
+        (dtype('int32'), True)
+        >>> str(dataset.origin(0))  # file and line
+        'data.json:2'
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], shards: list[_Shard]) -> None:
@@ -141,10 +153,18 @@ class PreparedDataset(Sequence[Sample]):
 
 
 def open_prepared(path: str | Path) -> PreparedDataset:
-    """Open a folder that ``qlora-fast prep`` wrote.
+    """Open a folder that ``qlora-fast prep`` wrote. Nothing is loaded: token ids stay in the page cache.
+
+    Args:
+        path: the folder with manifest.json.
 
     Raises:
-        ArtifactError: the folder is not a whole prepared dataset of this format version.
+        ArtifactError: the folder is not a complete prepared dataset of this format version, or is damaged.
+
+    Example:
+        >>> made = qlora_fast.prepare("data.json", model_name_or_path="models/tiny")
+        >>> len(qlora_fast.open_prepared(made.path))
+        20
     """
     path = Path(path)
     try:

@@ -80,13 +80,28 @@ def plan(
     epoch: int = 0,
     **settings: Any,
 ) -> _core.EpochPlan:
-    """Plan an epoch over a prepared dataset, or over bare lengths: ``plan([30, 50, 20], packing="dense")``.
+    """Compute which samples meet in which optimizer step of an epoch, and in which packed row.
 
-    ``settings`` are config keys: packing, per_device_train_batch_size, gradient_accumulation_steps,
-    max_tokens_per_row, cutoff_len, world_size, seed. Without ``supervised`` every token counts as one.
+    A pure function of its arguments: the same call gives the same plan on any machine.
+
+    Args:
+        data: a prepared dataset, or the lengths of samples in tokens, (N,).
+        supervised: supervised tokens of each sample, (N,); default those of the dataset, or every token of bare lengths.
+        epoch: which epoch, from 0; each is shuffled anew.
+        settings: config keys: packing, per_device_train_batch_size, gradient_accumulation_steps, max_tokens_per_row
+            (tokens), cutoff_len (tokens), world_size (devices), seed.
+
+    Returns:
+        ``sample_ids`` (N,), ``row_offsets`` (rows + 1,) into them, ``update_offsets`` (optimizer steps + 1,) into the
+        rows, and ``supervised`` and ``tokens`` of each optimizer step, (optimizer steps,). All int64.
 
     Raises:
-        ConfigError: a setting is unknown or does not fit.
+        ConfigError: a setting is unknown or out of its limits.
+
+    Example:
+        >>> epoch = qlora_fast.plan([30, 50, 20, 40], per_device_train_batch_size=2, gradient_accumulation_steps=1)
+        >>> len(epoch.update_offsets) - 1, sorted(epoch.sample_ids.tolist())
+        (2, [0, 1, 2, 3])
     """
     import numpy as np
 

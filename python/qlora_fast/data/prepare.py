@@ -193,12 +193,33 @@ def prepare(
     progress: Progress | None = None,
     **settings: Any,
 ) -> PreparedDataset:
-    """Prepare files for training and open the result: ``prepare("data.json", cutoff_len=1024)``.
+    """Prepare files for training and open the result: what ``qlora-fast prep`` does.
 
-    ``settings`` are config keys (see docs); ``model_name_or_path`` decides tokenizer and template.
+    The same inputs are prepared once; calling it again finds the folder. A killed preparation is resumed.
+
+    Args:
+        data: one or several files, folders, globs, or names of a ``dataset_info.json``: Alpaca, ShareGPT or OpenAI
+            messages, as a JSON array, JSONL (plain, .gz, .zst) or Parquet.
+        out: the folder to write; default ``prepared_dir/NAME-FINGERPRINT``.
+        progress: called with (stage, bytes done, bytes in all) a few times a second.
+        settings: config keys (docs/configuration.md), such as ``cutoff_len`` (tokens); ``model_name_or_path`` selects
+            tokenizer and chat template.
+
+    Returns:
+        The dataset, mapped from disk: ``dataset[i]`` has ``input_ids`` and ``labels``, int32, (tokens,).
 
     Raises:
-        ConfigError, DataError, TokenizerError, ArtifactError: see :func:`prepare_config`.
+        ConfigError: a setting is unknown or out of its limits.
+        DataError: a file is missing or damaged, or no row of it can be used.
+        TokenizerError: the tokenizer or the template does not fit the model.
+        ArtifactError: ``out`` exists and is something else.
+
+    Example:
+        >>> dataset = qlora_fast.prepare("data.json", model_name_or_path="models/tiny", cutoff_len=256)
+        >>> len(dataset), int(dataset.lengths.max()) <= 256
+        (20, True)
+        >>> (dataset[0]["labels"] == -100).any()  # the prompt has no loss
+        np.True_
     """
     files = [str(data)] if isinstance(data, str | Path) else [str(f) for f in data]
     config = of(dataset=files, **settings)

@@ -1,4 +1,4 @@
-"""A merged model's folder: weights, tokenizer, a self-check, and how to serve it. Whole, or not there."""
+"""A merged model's folder: weights, tokenizer, a self-check, and how to serve it. Complete, or absent."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from typing import Any
 import torch
 
 from qlora_fast import atomic_io
-from qlora_fast.config import load, of
-from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
+from qlora_fast.config import load
+from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError
-from qlora_fast.hub import resolve
 from qlora_fast.merge import serving
 from qlora_fast.merge.delta import read_update
 from qlora_fast.merge.safetensors_stream import shard_files
 from qlora_fast.merge.verify import Check, FromTrained, compare_logits
 from qlora_fast.merge.weights import DTYPES, Counts, base_folder, copy_rest, write_merged
 from qlora_fast.model.load import Quantization, pick_device
-from qlora_fast.runs.adapter_card import CARD, check_tokenizer, no_adapter, read_card
+from qlora_fast.runs.resolve import target_of
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ PROBES = (
     ("用一句话解释什么是人工智能。", "人工智能是让机器完成需要智慧的任务的技术。"),
     ("Write a Python function that adds two numbers.", "def add(a, b):\n    return a + b"),
 )
-"""Short exchanges in the shapes that models are asked for; every position of them is compared."""
+"""Short conversations, as in use; the logits at every position are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,12 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What was made, as told to the person and kept in merge.json."""
+    """A merged model.
+
+    Attributes:
+        folder: an ordinary model folder. report: what merge.json holds.
+        commands: what to type to serve it, by server. notes: what to know about it.
+    """
 
     folder: Path
     report: dict[str, Any]
@@ -56,18 +60,55 @@ class Merged:
     notes: list[str]
 
 
-def merge_run(
-    adapter: Path, folder: Path, options: Options, progress: Callable[[int, int], None] = lambda *_: None
+def merge(
+    run: str | Path,
+    out: str | Path,
+    *,
+    base: str | None = None,
+    dtype: str | None = None,
+    check: bool = True,
+    check_dtype: str = "fp32",
 ) -> Merged:
-    """Merge an adapter into its base.
+    """Merge an adapter into its base model: what ``qlora-fast merge`` does.
+
+    Args:
+        run: a run's folder, ``best``, ``last`` or a checkpoint in it, or an adapter's folder.
+        out: the folder to write; it must not exist.
+        base: the base model, if it is no longer where it was at training.
+        dtype: of the merged weights: ``bf16``, ``fp16`` or ``fp32``; None for that of the base.
+        check: compare the logits of the merged model with those of base and adapter.
+        check_dtype: what the comparison computes in, ``fp32`` or ``bf16``.
+
+    Returns:
+        The folder, the report (as in merge.json), the commands to serve the model, and notes.
 
     Raises:
-        ArtifactError: the folder is taken, the parts do not belong together, or the result would not say what base and
-            adapter say. Nothing is left behind then.
+        ArtifactError: ``out`` exists, adapter and base do not belong together, or the merged model differs from base and
+            adapter by more than rounding. Nothing is left behind then.
+
+    Example:
+        >>> merged = qlora_fast.merge("runs/mine", "merged/mine")
+        >>> (merged.folder / "config.json").is_file(), list(merged.commands)
+        (True, ['vLLM', 'llama.cpp', 'Ollama'])
+    """
+    return merge_run(Path(run), Path(out), Options(dtype, check_dtype if check else None, base))
+
+
+def merge_run(
+    run: Path, folder: Path, options: Options, progress: Callable[[int, int], None] = lambda *_: None
+) -> Merged:
+    """Merge an adapter into its base model; :func:`merge` with a progress callback (bytes done, bytes in all).
+
+    Raises:
+        ArtifactError: see :func:`merge`.
     """
     if folder.exists():
-        raise ArtifactError(f"`{folder}` is there already; nothing in it was touched", hint="give another -o FOLDER")
-    name, tokenizer = _origin(adapter, options.base)
+        raise ArtifactError(f"`{folder}` already exists; nothing in it was changed", hint="give another -o FOLDER")
+    target = target_of(run)
+    adapter = target.adapter_folder()
+    name = target.base(options.base)
+    tokenizer = target.tokenizer(name)
+    atomic_io.remove_abandoned(folder)
     base, update = base_folder(name), read_update(adapter)
     _check_space(base, folder)
     dtype = DTYPES[options.dtype] if options.dtype else None
@@ -90,22 +131,6 @@ def merge_run(
         (made / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
         (made / "README.md").write_text(_readme(report, commands), encoding="utf-8")
     return Merged(folder, report, commands, notes)
-
-
-def _origin(adapter: Path, base: str | None) -> tuple[str, Tokenizer]:
-    """The base model's name, and the tokenizer and template that the adapter was trained with."""
-    if (adapter / CARD).is_file():
-        card = read_card(adapter)
-        name = base or resolve.found_base(str(card["base_model"]), adapter)
-        tokens = resolve.tokenizer_folder(name)
-        check_tokenizer(card, resolve.digest(tokens / "tokenizer.json"), name)
-        return name, Tokenizer(tokens, card["template"], card["bos_token"], card["eos_token"], card["default_system"])
-    file = adapter / "adapter_config.json"
-    if not file.is_file():
-        raise no_adapter(adapter)
-    name = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
-    name = base or resolve.found_base(name, adapter)
-    return name, tokenizer_of(of(model_name_or_path=name))
 
 
 def _check(
@@ -131,18 +156,18 @@ def _check(
     if not check.passed:
         what = f"logits differ by up to {check.max_difference:.2e}" if exact else f"their KL is {check.kl_mean:.2e}"
         raise ArtifactError(
-            f"the merged model does not say what base and adapter say: {what} (bound {check.bound:.2e}); nothing was written",
+            f"the merged model does not answer as base and adapter do: {what} (bound {check.bound:.2e}); nothing was written",
             hint="merge with --dtype fp32, or serve base and adapter side by side",
         )
     return check
 
 
 def _lost(counts: Counts | None, check: Check | None) -> ArtifactError:
-    how = "none of the weights that it moves came out different" if counts is not None else ""
+    how = "none of the weights that it changes would change" if counts is not None else ""
     if check is not None:
         how = f"the merged model is {check.kl_mean:.1e} nats from the adapter, the base alone {check.kl_update:.1e}"
     return ArtifactError(
-        f"the update is too small for the base's 16-bit weights and would be rounded away: {how}; nothing was written",
+        f"the adapter's change is too small for the base's 16-bit weights and would be rounded away: {how}; nothing was written",
         hint="merge with --dtype fp32, or serve base and adapter side by side",
     )
 
@@ -150,34 +175,33 @@ def _lost(counts: Counts | None, check: Check | None) -> ArtifactError:
 def _notes(trained_on: Quantization | None, counts: Counts, check: Check | None, left: list[str]) -> list[str]:
     notes = []
     if trained_on is not None:
-        notes.append(_of_the_change_of_base(trained_on.bits, check.from_trained if check else None))
+        notes.append(_quantization_note(trained_on.bits, check.from_trained if check else None))
     if counts.moved and counts.rounding > 0.5:
         notes.append(
-            f"rounding to 16 bits is {counts.rounding:.0%} as long as the update itself: without a direction of its own, so "
-            "it costs less than it sounds (see kl_mean); --dtype fp32 avoids it"
+            f"the rounding error to 16 bits is {counts.rounding:.0%} of the adapter's change in norm; it has no direction, so it "
+            "matters less than that (see kl_mean); --dtype fp32 avoids it"
         )
     if check is None:
         notes.append("not checked: --no-check was given")
     if left:
-        notes.append(f"programs of the base were not copied: {', '.join(left)}")
+        notes.append(f"code of the base model was not copied: {', '.join(left)}")
     return notes
 
 
-def _of_the_change_of_base(bits: int, measured: FromTrained | None) -> str:
-    said = f"trained on a base of {bits} bits, merged onto the 16-bit one, whose rounding the adapter saw in training is gone: "
+def _quantization_note(bits: int, measured: FromTrained | None) -> str:
+    text = f"trained on a {bits}-bit base and merged into the 16-bit one, without the rounding that the adapter was trained with: "
     if measured is None:
-        said += "losses differ a little from those of the run (how much was not measured)"
+        text += "losses differ a little from those of the run (not measured)"
     else:
-        said += (
-            f"the next token is {measured.kl_mean:.1e} nats from that of the run's own model on average "
-            f"({measured.kl_max:.1e} at worst; the adapter's own effect there is {measured.kl_update:.1e}), the likeliest one the same "
-            f"at {measured.same_top:.1%} of the positions"
+        text += (
+            f"KL of the next token from the trained model {measured.kl_mean:.1e} nats on average, {measured.kl_max:.1e} at most "
+            f"(the adapter itself: {measured.kl_update:.1e}); the same most likely token at {measured.same_top:.1%} of positions"
         )
-    return said + "; `qlora-fast evaluate FOLDER dataset=…` measures the merged model"
+    return text + "; `qlora-fast evaluate FOLDER dataset=…` measures the merged model"
 
 
 def _trained_on(adapter: Path) -> Quantization | None:
-    """How the base was stored while the adapter learned, if its run's config lies beside it or above it."""
+    """How the base was quantized at training, if the run's config is in the adapter's folder or its parent."""
     run = next((f for f in (adapter, adapter.resolve().parent) if (f / "config.yaml").is_file()), None)
     return None if run is None else Quantization.of(load(run / "config.yaml").config)
 
@@ -195,7 +219,7 @@ def _check_space(base: Path, folder: Path) -> None:
     place = next(parent for parent in (folder.resolve().parent, *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if free < needed // 2:
-        raise ArtifactError(f"`{place}` has {free / 1e9:.1f} GB free, the model needs {needed / 2e9:.1f}")
+        raise ArtifactError(f"`{place}` has {free / 1e9:.1f} GB free, the merged model needs {needed / 2e9:.1f} GB")
 
 
 def _report(
@@ -220,15 +244,15 @@ def _report(
 
 def _readme(report: dict[str, Any], commands: dict[str, list[str]]) -> str:
     lines = [
-        f"`{report['base_model']}` with the adapter `{Path(report['adapter']).name}` folded in, {report['dtype']}.",
+        f"`{report['base_model']}` with the adapter `{Path(report['adapter']).name}` merged into it, {report['dtype']}.",
         "",
     ]
     check = report["check"]
     if check:
         lines += [
-            f"Against base and adapter, over {check['positions']} positions: logits differ by at most "
+            f"Compared with base and adapter at {check['positions']} positions: logits differ by at most "
             f"{check['max_difference']:.2e} (largest logit {check['largest_logit']:.1f}), KL of the next token "
-            f"{check['kl_mean']:.1e} on average; the adapter itself moves it by {check['kl_update']:.1e}.",
+            f"{check['kl_mean']:.1e} on average (of the adapter itself: {check['kl_update']:.1e}).",
             "",
         ]
     lines += [f"- {note}" for note in report["notes"]]

@@ -13,6 +13,7 @@ from qlora_fast.config import Config, load
 from qlora_fast.config.keys import about, affecting
 from qlora_fast.errors import ArtifactError
 from qlora_fast.runs.eval_samples import FILE, Samples, read_samples
+from qlora_fast.runs.resolve import target_of
 
 EVALUATIONS = "eval"
 """Below a run, one folder for each further evaluation that ``qlora-fast evaluate`` made of it."""
@@ -59,9 +60,7 @@ def read_run(path: str | Path, *, name: str | None = None, on: str | None = None
     Raises:
         ArtifactError: it is no run, or has no such evaluation.
     """
-    path = Path(path)
-    if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
-        raise ArtifactError(f"`{path}` is no run of qlora-fast", hint="give the output_dir of `qlora-fast train`")
+    path = target_of(path).run_folder()
     results = _json(path / "all_results.json")
     file = path / FILE
     if on is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qlora_fast import atomic_io
-from qlora_fast.config import Config, load
+from qlora_fast.config import Config
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.data.prepare import prepare_config
@@ -28,9 +28,9 @@ from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import resolve
 from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
-from qlora_fast.runs.adapter_card import check_tokenizer, no_adapter, read_card
 from qlora_fast.runs.eval_samples import FILE, sample_id, write_samples
 from qlora_fast.runs.read import EVALUATIONS
+from qlora_fast.runs.resolve import target_of
 from qlora_fast.train.evaluate import EvalOptions, by_source, evaluate
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.setup import load_data
@@ -40,9 +40,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is evaluated: an adapter (or none) on a base model, how it was trained, and the run that it is of."""
+    """What is evaluated: an adapter (or none) on a base model, how it was trained, and the run that it belongs to."""
 
     config: Config
+    tokenizer: Tokenizer
     adapter: Path | None
     run: Path | None
     name: str
@@ -57,30 +58,23 @@ class Evaluated:
 
 
 def subject_of(name: str, *, base_only: bool, settings: Mapping[str, Any] | None = None) -> Subject:
-    """A run's folder, a folder inside it (best, last, checkpoint-N), a lone adapter, or a base model's name.
+    """A run's folder, a folder inside it (best, last, checkpoint-N), an adapter's folder, or a base model's name.
 
     Args:
         settings: config keys over those of the run.
 
     Raises:
-        ArtifactError: an adapter that does not say which base it belongs to.
+        ArtifactError: it is none of these, or an adapter that does not name its base model.
     """
-    folder, given = Path(name), settings or {}
-    if not folder.is_dir() or (folder / "config.json").is_file():
-        return Subject(load(None, {"model_name_or_path": name, **given}).config, None, None, name)
-    run = next((f for f in (folder, folder.resolve().parent) if (f / "run.json").is_file()), None)
-    if run is not None:
-        config = load(run / "config.yaml", given).config
+    target, given = target_of(name), settings or {}
+    config = target.config(given, hint="model_name_or_path=FOLDER")
+    adapter = None if base_only or target.kind == "model" else target.adapter_folder()
+    if target.adapter is None or given.keys() & {"template", "default_system"}:
+        tokenizer = tokenizer_of(config)
     else:
-        card = read_card(folder)
-        own = {"model_name_or_path": card["base_model"], **{key: card[key] for key in ("template", "default_system")}}
-        config = load(None, {**own, **given}).config
-    if "model_name_or_path" not in given:
-        base = resolve.found_base(config.model_name_or_path, run or folder, hint="model_name_or_path=FOLDER")
-        config = replace(config, model_name_or_path=base)
-    if not base_only and not (folder / "adapter_config.json").is_file():
-        raise no_adapter(folder)
-    return Subject(config, None if base_only else folder, run, f"{folder.name}{' (base)' if base_only else ''}")
+        tokenizer = target.tokenizer(config.model_name_or_path)
+    label = name if target.kind == "model" else f"{Path(target.name).name}{' (base)' if base_only else ''}"
+    return Subject(config, tokenizer, adapter, target.run, label)
 
 
 def score(
@@ -100,11 +94,7 @@ def score(
     Raises:
         QloraFastError: anything that a user can mend.
     """
-    config = subject.config
-    tokenizer = tokenizer_of(config)
-    if subject.adapter is not None and (subject.adapter / "qlora_fast.json").is_file():
-        digest = resolve.digest(tokenizer.folder / "tokenizer.json")
-        check_tokenizer(read_card(subject.adapter), digest, config.model_name_or_path)
+    config, tokenizer = subject.config, subject.tokenizer
     dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare)
     device = pick_device()
     model = _model(subject, device)

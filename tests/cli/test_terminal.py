@@ -1,0 +1,123 @@
+"""Nothing from data, files, models or names reaches a terminal as a control character, and no name forges a line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli_run import arguments, cli, environment
+from qlora_fast.cli import console, visible
+from qlora_fast.errors import ConfigError, DataError
+
+EVIL = "\x1b[2J\x1b]0;title\x07"
+NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_whatever_the_text_no_control_character_is_left(value: str) -> None:
+    for safe in (
+        visible.text(value),
+        visible.line(value),
+        visible.message(value),
+        visible.json(json.dumps(value, ensure_ascii=False)),
+    ):
+        assert not NOT_SHOWN.search(safe)
+        safe.encode()
+    assert json.loads(visible.json(json.dumps(value, ensure_ascii=False))) == value
+    assert "\n" not in visible.line(value).strip("\n")
+    assert all(line.startswith("  ") for line in visible.message(value).split("\n")[1:])
+
+
+def test_ordinary_text_stays_as_it_is() -> None:
+    for value in ("plain", "世界 👩‍🚀 é", "a\tb", "–100 → “x”"):
+        assert visible.text(value) == visible.line(value) == visible.message(value) == value
+    assert visible.line("\nnext: x\n") == "\nnext: x\n"
+    assert visible.message("1 problem\n  a.yaml:1: `x`") == "1 problem\n    a.yaml:1: `x`"
+
+
+def test_every_way_to_print_is_safe(capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"x{EVIL}\nerror: forged"
+    console.out(name)
+    console.out_piece(name.replace("\n", ""))
+    console.out_json({name: name})
+    console.out_markup(name.replace("\n", "").replace("[", "("))
+    console.note(name)
+    console.warn(name)
+    console.fail(ConfigError(f"no file `{name}`", hint=name))
+    console.rows_out([(name, name)])
+    console.table_out([("a", "b"), (name, "1")])
+    shown = capsys.readouterr()
+    for text in (shown.out, shown.err):
+        assert not NOT_SHOWN.search(text)
+        assert not [line for line in text.splitlines() if line.startswith("error: forged")]
+
+
+def test_names_and_data_cannot_write_to_the_terminal(model_dir: Path, tmp_path: Path) -> None:
+    evil = tmp_path / f"d{EVIL}\nerror: forged.json"
+    rows = [{"instruction": f"q{EVIL}\u202e\x9b", "output": f"a{EVIL}"}, {"instruction": "q", "output": ""}]
+    evil.write_text(json.dumps(rows))
+    model = f"model_name_or_path={model_dir}"
+    for words in (
+        ("prep", evil, model),
+        ("prep", evil, model, "--json"),
+        ("inspect", evil, model),
+        ("inspect", evil, "--row", "0", model),
+        ("inspect", evil, "--row", "1", model),
+        ("prep", tmp_path / f"missing{EVIL}\nhint: forged.json", model),
+        ("config", "keys", f"x{EVIL}\nerror: forged"),
+        ("train", f"x{EVIL}\nerror: forged.yaml"),
+    ):
+        ran = cli(*words, cwd=tmp_path)
+        for text in (ran.out, ran.err):
+            assert not NOT_SHOWN.search(text), (words, text)
+            assert not [line for line in text.splitlines() if line.startswith(("error: forged", "hint: forged"))], words
+
+
+def test_a_name_that_is_not_utf8_is_shown_escaped(model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    shutil.copytree(model_dir, tmp_path / "model", dirs_exist_ok=True)
+    missing = b"no\xff\xfesuch.json".decode("utf-8", "surrogateescape")
+    ran = cli("prep", missing, "model_name_or_path=model", cwd=tmp_path)
+    assert ran.status == 1
+    assert "Traceback" not in ran.err
+
+
+def test_an_endless_stdin_is_refused_before_it_fills_the_memory(
+    model_dir: Path,
+) -> None:
+    endless = subprocess.Popen(["yes", "y"], stdout=subprocess.PIPE)
+    assert endless.stdout is not None
+    try:
+        ran = subprocess.run(
+            arguments("chat", model_dir),
+            stdin=endless.stdout,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=60,
+        )
+    finally:
+        endless.kill()
+        endless.stdout.close()
+        endless.wait()
+    assert ran.returncode == 1
+    assert "more than 16 MiB" in ran.stderr
+
+
+def test_input_at_the_limit_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import sys
+
+    monkeypatch.setattr(console, "MOST_INPUT", 8)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"12345678")))
+    assert console.read_input() == "12345678"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"123456789")))
+    with pytest.raises(DataError):
+        console.read_input()
