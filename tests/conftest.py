@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
-
-from paths import FIXTURES
 
 # Two threads at most: the suite shares two cores with whatever else runs there.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -35,12 +30,4 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole model folder: a random Qwen3 of a few thousand parameters, with the test tokenizer and its template."""
     import tiny
 
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = FIXTURES / "tokenizer" / "tokenizer.json"
-    vocabulary = 1 + max(Tokenizer.from_file(str(tokenizer)).get_vocab().values())
-    tiny.save(tiny.qwen3(vocab_size=vocabulary, max_position_embeddings=2048), folder)
-    shutil.copy(tokenizer, folder)
-    template = (FIXTURES / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
-    settings = {"eos_token": "<|im_end|>", "chat_template": template, "tokenizer_class": "PreTrainedTokenizerFast"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder
+    return tiny.model_folder(tmp_path_factory.mktemp("model"))

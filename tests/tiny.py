@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from paths import FIXTURES
 from qlora_fast.model.attention import NAME
 from qlora_fast.model.load import quiet_libraries
 from qlora_fast.model.lora import LoraSpec, add_lora
@@ -61,6 +65,18 @@ def adapted(model: nn.Module, *, rank: int = 4, dropout: float = 0.0, seed: int 
 def save(model: nn.Module, folder: Path) -> Path:
     """As an ordinary model folder."""
     model.save_pretrained(folder)  # type: ignore[operator]
+    return folder
+
+
+def model_folder(folder: Path) -> Path:
+    """A complete model folder: a random Qwen3 of a few thousand parameters, with the test tokenizer and its template."""
+    tokenizer = FIXTURES / "tokenizer" / "tokenizer.json"
+    vocabulary = 1 + max(Tokenizer.from_file(str(tokenizer)).get_vocab().values())
+    save(qwen3(vocab_size=vocabulary, max_position_embeddings=2048), folder)
+    shutil.copy(tokenizer, folder)
+    template = (FIXTURES / "chat_templates" / "qwen3.jinja").read_text(encoding="utf-8")
+    settings = {"eos_token": "<|im_end|>", "chat_template": template, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 
 

@@ -356,5 +356,50 @@ def test_the_command_writes_a_folder_that_is_a_model(model_dir: Path, tmp_path: 
     ids = torch.tensor([PROMPTS[1]])
     with torch.no_grad():
         torch.testing.assert_close(alone(ids).logits, both(ids).logits, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ArtifactError, match="is there already"):
+    with pytest.raises(ArtifactError, match="already exists"):
         merge_run(run, out, Options())
+
+
+def test_template_and_stop_token_of_the_training_travel_with_the_merged_model(model_dir: Path, tmp_path: Path) -> None:
+    """A base model without chat template, trained with one: transformers prompts, and stops, as our chat does."""
+    from tokenizers import Tokenizer as Decoder
+    from transformers import AutoTokenizer
+
+    from qlora_fast.chat.commands import open_chat
+    from qlora_fast.chat.session import Sampling
+
+    base = tmp_path / "base"
+    shutil.copytree(model_dir, base)
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    settings.pop("chat_template")
+    (base / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<|endoftext|>"}))
+    ids = Decoder.from_file(str(base / "tokenizer.json"))
+    end, learned = ids.token_to_id("<|endoftext|>"), ids.token_to_id("<|eot_id|>")
+    for name in ("generation_config.json", "config.json"):
+        content = json.loads((base / name).read_text())
+        (base / name).write_text(json.dumps({**content, "eos_token_id": end}))
+    # Enough steps that the answers end: the model learns to say one word, and then to stop.
+    data = tmp_path / "d.json"
+    data.write_text(json.dumps([{"instruction": "Say it.", "output": "yes"}] * 8))
+    run = trained(
+        tmp_path / "r", base, dataset=data, template="llama3", val_size=0, eval_strategy="no", num_train_epochs=30,
+        learning_rate=3e-2, compute_accuracy="false",
+    )  # fmt: skip
+    made = merge_run(run, tmp_path / "merged", Options(check_dtype=None))
+    assert any("chat template of the training" in note for note in made.notes)
+    assert any("<|eot_id|>" in note for note in made.notes)
+
+    tokenizer = AutoTokenizer.from_pretrained(made.folder)
+    turns = [{"role": "user", "content": "Say it."}]
+    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    chat = open_chat(run, sampling=Sampling(max_new_tokens=20))
+    conversation = json.dumps({"messages": turns})
+    ours = chat.session._encoder.encode(conversation, add_generation_prompt=True)[0].tolist()
+    assert prompt["input_ids"][0].tolist() == ours
+    model = AutoModelForCausalLM.from_pretrained(made.folder)
+    assert model.generation_config.eos_token_id == [learned, end]
+    answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, len(ours) :].tolist()
+    said = "".join(chat.ask("Say it."))
+    assert chat.session.stopped == "stop"
+    assert answer[-1] == learned, "transformers stops at the token that training taught"
+    assert tokenizer.decode(answer[:-1]) == said == "yes"

@@ -14,6 +14,7 @@ import torch
 
 from qlora_fast import atomic_io
 from qlora_fast.config import load
+from qlora_fast.data.saved_tokenizer import save_stop_tokens, save_tokenizer
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError
 from qlora_fast.merge import serving
@@ -114,7 +115,8 @@ def merge_run(
     dtype = DTYPES[options.dtype] if options.dtype else None
     with atomic_io.new_folder(folder) as made:
         counts = write_merged(base, update, made, dtype, progress)
-        left = copy_rest(base, tokenizer.folder, made)
+        left = copy_rest(base, made)
+        said = [*save_tokenizer(tokenizer, made), *save_stop_tokens(tokenizer, made)]
         if counts.moved and not counts.changed:
             raise _lost(counts, None)
         stored = _stored_dtype(made)
@@ -123,7 +125,7 @@ def merge_run(
         if options.check_dtype:
             log.info("checking it against base and adapter on %d prompts", len(PROBES))
             check = _check(base, adapter, made, tokenizer, stored, options.check_dtype, trained_on)
-        notes = _notes(trained_on, counts, check, left)
+        notes = [*_notes(trained_on, counts, check, left), *said]
         settings = json.loads((made / "config.json").read_text(encoding="utf-8"))
         commands = serving.commands(folder, dtype=stored, max_len=settings.get("max_position_embeddings"))
         report = _report(name, adapter, stored, counts, check, notes)

@@ -184,21 +184,20 @@ def _merge_one(weight: Tensor, line: _Line, update: Update, counts: Counts) -> T
     return written
 
 
-def copy_rest(base: Path, tokenizer: Path, folder: Path) -> list[str]:
-    """Copy what else a model folder has: the generation settings and the tokenizer. Never code.
+def copy_rest(base: Path, folder: Path) -> list[str]:
+    """Copy what else a model folder has, such as the generation settings. Never code.
 
     Returns:
-        files that were left out because they are programs.
+        files that were left out because they are code.
     """
     left = []
-    for source in (base, tokenizer):
-        for file in sorted(source.iterdir()):
-            if not file.is_file() or file.name.endswith(_WEIGHTS) or file.name == "config.json":
-                continue
-            if file.suffix == ".py":
-                left.append(file.name)
-            elif source == base or file.name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-                shutil.copyfile(file, folder / file.name)
+    for file in sorted(base.iterdir()):
+        if not file.is_file() or file.name.endswith(_WEIGHTS) or file.name == "config.json":
+            continue
+        if file.suffix == ".py":
+            left.append(file.name)
+        else:
+            shutil.copyfile(file, folder / file.name)
     return left
 
 

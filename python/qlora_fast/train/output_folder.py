@@ -19,6 +19,7 @@ import torch
 
 from qlora_fast import _core, atomic_io
 from qlora_fast.config import Config
+from qlora_fast.data.saved_tokenizer import save_tokenizer
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError, Interrupted
 from qlora_fast.hub import resolve
@@ -155,9 +156,7 @@ def write_adapter(folder: Path, trainer: Trainer, tokenizer: Tokenizer, config: 
     """An adapter folder that PEFT loads and `chat` understands."""
     with atomic_io.new_folder(folder) as made:
         checkpoint.write_adapter(made, trainer.forward.model, trainer.adapter, config.model_name_or_path)
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            if (tokenizer.folder / name).is_file():
-                shutil.copyfile(tokenizer.folder / name, made / name)
+        save_tokenizer(tokenizer, made)
         write_card(made, config.model_name_or_path, tokenizer, resolve.digest(tokenizer.folder / "tokenizer.json"))
 
 
