@@ -40,6 +40,10 @@ REASONS = {
     "loss_weight_not_0_or_1": Explanation(
         "a turn's loss weight is neither 0 nor 1", "use 1 for turns to learn and 0 for the others"
     ),
+    "missing_key": Explanation(
+        "the record has no such key, so there is no answer to train on",
+        "rename the column that holds the answer, or name it in dataset_info.json: `columns: {response: NAME}`",
+    ),
     "no_answer": Explanation("no turn of the assistant is left to learn from", "add the answer"),
     "no_prompt": Explanation("nothing is asked before the answer", "add the question"),
     "no_role": Explanation("a turn does not say who speaks", "give it a `role` (or `from`)"),
@@ -61,6 +65,9 @@ REASONS = {
         "name a built-in template, or write one (docs/templates.md)",
     ),
     "too_long": Explanation("longer than cutoff_len, and `truncation: drop` is set", "raise cutoff_len"),
+    "tool_call_arguments_not_json": Explanation(
+        "the arguments of a tool call are text that is not JSON", "complete them; a call without arguments has `{}`"
+    ),
     "tool_call_not_json": Explanation("a tool call is not valid JSON", "mend its JSON"),
     "tool_call_without_name_or_arguments": Explanation(
         "a tool call has no `name` or no `arguments`", "give it both; arguments may be `{}`"
@@ -81,6 +88,7 @@ REPAIRS = {
     "empty_answer_without_loss": Explanation("an empty answer in a longer dialogue stays as context, without loss"),
     "leading_answer_without_loss": Explanation("an answer before the first question stays as context, without loss"),
     "same_role_neighbours_joined": Explanation("two turns in a row by the same speaker were joined by a line break"),
+    "system_prompts_joined": Explanation("several system prompts before the first turn were joined by line breaks"),
     "trailing_prompt_removed": Explanation("a last question that nobody answers was removed"),
 }
 """What was mended in a row that was kept."""

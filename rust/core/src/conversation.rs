@@ -96,6 +96,7 @@ impl Conversation<'_> {
     /// The reason to drop the row: [`Reason::NoAnswer`], [`Reason::EmptyAnswer`] or [`Reason::NoPrompt`].
     pub fn repair(&mut self) -> std::result::Result<Vec<Repair>, Reason> {
         let mut repairs = Vec::new();
+        self.join_system_prompts(&mut repairs);
         self.join_neighbours(&mut repairs);
 
         let answered = self.messages.iter().rposition(|m| m.role == Role::Assistant).ok_or(Reason::NoAnswer)?;
@@ -123,6 +124,27 @@ impl Conversation<'_> {
         }
         repairs.extend(std::iter::repeat_n(Repair::EmptyAnswerWithoutLoss, emptied));
         Ok(repairs)
+    }
+
+    /// One system prompt out of those before the first turn: most templates print one only. Equal ones count once.
+    fn join_system_prompts(&mut self, repairs: &mut Vec<Repair>) {
+        let first_turn = self.messages.iter().position(|m| m.role != Role::System).unwrap_or(self.messages.len());
+        if first_turn < 2 {
+            return;
+        }
+        let mut prompts = self.messages.drain(..first_turn);
+        let Some(mut joined) = prompts.next() else { return };
+        for prompt in prompts {
+            if is_blank(&joined.content) {
+                joined.content = prompt.content;
+            } else if !is_blank(&prompt.content) && prompt.content != joined.content {
+                let text = joined.content.to_mut();
+                text.push('\n');
+                text.push_str(&prompt.content);
+            }
+            repairs.push(Repair::SystemPromptsJoined);
+        }
+        self.messages.insert(0, joined);
     }
 
     fn join_neighbours(&mut self, repairs: &mut Vec<Repair>) {
@@ -176,6 +198,23 @@ mod tests {
         let mut c = dialogue(&[(Role::User, "a"), (Role::User, "b"), (Role::Assistant, "c"), (Role::User, "d")]);
         assert_eq!(c.repair(), Ok(vec![Repair::SameRoleNeighboursJoined, Repair::TrailingPromptRemoved]));
         assert_eq!(c, dialogue(&[(Role::User, "a\nb"), (Role::Assistant, "c")]));
+    }
+
+    #[test]
+    fn system_prompts_before_the_first_turn_are_joined_and_counted() {
+        let system = |texts: &[&'static str]| {
+            let mut turns: Vec<_> = texts.iter().map(|&text| (Role::System, text)).collect();
+            turns.extend([(Role::User, "q"), (Role::System, "later"), (Role::Assistant, "a")]);
+            let mut c = dialogue(&turns);
+            let repairs = c.repair().unwrap();
+            assert_eq!(c.messages.len(), 4);
+            (c.messages[0].content.to_string(), repairs.len())
+        };
+        assert_eq!(system(&["one"]), ("one".to_owned(), 0));
+        assert_eq!(system(&["one", "two"]), ("one\ntwo".to_owned(), 1));
+        assert_eq!(system(&["one", " ", "two"]), ("one\ntwo".to_owned(), 2));
+        assert_eq!(system(&["", "two"]), ("two".to_owned(), 1));
+        assert_eq!(system(&["one", "one"]), ("one".to_owned(), 1));
     }
 
     #[test]

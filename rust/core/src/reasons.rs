@@ -34,6 +34,8 @@ pub enum Reason {
     /// A turn's loss is neither 0 nor 1.
     #[strum(serialize = "loss_weight_not_0_or_1")]
     LossWeightNot0Or1,
+    /// The record has no such key, which the format needs; the file's name of it.
+    MissingKey(Detail),
     /// No assistant turn has a loss.
     NoAnswer,
     /// No turn of a user or a tool.
@@ -58,6 +60,8 @@ pub enum Reason {
     TemplateRewritesTurns,
     /// Longer than `cutoff_len`, and rows are not to be truncated.
     TooLong,
+    /// The arguments of a tool call are text that is not JSON.
+    ToolCallArgumentsNotJson,
     /// A tool call is not JSON.
     ToolCallNotJson,
     /// A tool call lacks its name or its arguments.
@@ -86,6 +90,7 @@ impl Reason {
     fn detail_mut(&mut self) -> Option<&mut Detail> {
         match self {
             Self::KeyTwice(detail)
+            | Self::MissingKey(detail)
             | Self::NotAList(detail)
             | Self::NotAnObject(detail)
             | Self::NotPairs(detail)
@@ -143,6 +148,8 @@ pub enum Repair {
     LeadingAnswerWithoutLoss,
     /// Neighbouring turns of one role became one.
     SameRoleNeighboursJoined,
+    /// Several system prompts before the first turn became one.
+    SystemPromptsJoined,
     /// A prompt after the last answer was removed.
     TrailingPromptRemoved,
 }

@@ -5,6 +5,7 @@ use super::pyjson;
 use super::raw::{Field, History, Raw, RawTurn, Turns};
 use crate::conversation::{Conversation, Message, Role};
 use crate::reasons::{Detail, Reason};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::borrow::Cow;
 
@@ -53,14 +54,18 @@ impl Format {
     /// The record as a dialogue, before any repair.
     pub(super) fn read<'a>(self, raw: Raw<'a>, layout: &Layout) -> Result<Conversation<'a>, Reason> {
         match self {
-            Self::Alpaca => alpaca(raw),
+            Self::Alpaca => alpaca(raw, layout),
             Self::Sharegpt => turns(raw.conversations, raw.system, raw.tools, "conversations", layout),
             Self::Messages => turns(raw.messages, raw.system, raw.tools, "messages", layout),
         }
     }
 }
 
-fn alpaca(raw: Raw<'_>) -> Result<Conversation<'_>, Reason> {
+fn alpaca<'a>(raw: Raw<'a>, layout: &Layout) -> Result<Conversation<'a>, Reason> {
+    // A key that is not there is another mistake than an answer that is empty.
+    if raw.output == Field::Missing && !matches!(raw.history, History::Pairs(_)) {
+        return Err(Reason::MissingKey(layout.name_of("output").to_owned().into()));
+    }
     let mut messages = Vec::with_capacity(3);
     system(raw.system, &mut messages)?;
     match raw.history {
@@ -100,13 +105,7 @@ fn turns<'a>(
     system(system_field, &mut messages)?;
     for turn in list {
         let turn = turn.ok_or_else(|| Reason::NotAnObject(name.into()))?;
-        let message = message(turn, layout)?;
-        // A system prompt beside the turns and one among them are one.
-        if message.role == Role::System && messages.len() == 1 && messages[0].role == Role::System {
-            messages[0].content = message.content;
-        } else {
-            messages.push(message);
-        }
+        messages.push(message(turn, layout)?);
     }
     Ok(Conversation { messages, tools: tools(tools_field)? })
 }
@@ -124,6 +123,9 @@ fn tools(field: Field<'_>) -> Result<Option<Cow<'_, str>>, Reason> {
 }
 
 fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason> {
+    if let Some(key) = turn.repeated {
+        return Err(Reason::KeyTwice(key.into_owned().into()));
+    }
     let name = match turn.role {
         Field::Text(name) => name,
         Field::Missing | Field::Null => return Err(Reason::NoRole),
@@ -142,6 +144,11 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
         Field::Json(Value::Array(calls)) => calls.iter().map(tool_call).collect::<Result<_, _>>()?,
         _ => return Err(Reason::NotAList("tool_calls".into())),
     };
+    match turn.function_call {
+        Field::Missing | Field::Null => {}
+        Field::Json(call @ Value::Object(_)) => tool_calls.push(tool_call(&call)?),
+        _ => return Err(Reason::ToolCallNotJson),
+    }
     let mut content = match turn.content {
         Field::Json(Value::Array(parts)) => Cow::Owned(join_parts(&parts, &mut reasoning, &mut tool_calls)?),
         field => text(field, "content")?,
@@ -170,10 +177,13 @@ fn tool_call(call: &Value) -> Result<String, Reason> {
         return Err(Reason::ToolCallWithoutNameOrArguments);
     };
     let arguments = match arguments {
-        Value::String(text) => text.clone(),
+        // OpenAI's form: JSON as text. It is kept as it is written, if it is JSON.
+        Value::String(text) if serde_json::from_str::<IgnoredAny>(text).is_ok() => text.clone(),
+        Value::String(_) => return Err(Reason::ToolCallArgumentsNotJson),
         other => pyjson::dumps(other),
     };
-    Ok(format!("{{\"name\": \"{name}\", \"arguments\": {arguments}}}"))
+    let name = pyjson::dumps(&Value::String(name.clone()));
+    Ok(format!("{{\"name\": {name}, \"arguments\": {arguments}}}"))
 }
 
 /// The calls that JSON text holds: one, a list of them, or none because it is no JSON.

@@ -63,6 +63,7 @@ pub(super) enum TurnKey {
     Content,
     Reasoning,
     ToolCalls,
+    FunctionCall,
     Loss,
 }
 
@@ -105,6 +106,11 @@ impl Layout {
         position(name)
     }
 
+    /// What the file calls one of our record keys.
+    pub(super) fn name_of(&self, ours: &'static str) -> &str {
+        self.columns.get(ours).map_or(ours, String::as_str)
+    }
+
     /// What a key of a turn means.
     pub(super) fn turn_key(&self, name: &str) -> Option<TurnKey> {
         let tag = |ours: &str| self.tags.get(ours).map(String::as_str);
@@ -119,9 +125,11 @@ impl Layout {
         match name {
             "role" | "from" if tag("role").is_none() => Some(TurnKey::Role),
             "content" | "value" if tag("content").is_none() => Some(TurnKey::Content),
-            "reasoning_content" | "reasoning" => Some(TurnKey::Reasoning),
+            "reasoning_content" | "reasoning" | "thinking" => Some(TurnKey::Reasoning),
             "tool_calls" => Some(TurnKey::ToolCalls),
-            "loss" | "loss_weight" | "weight" | "train" => Some(TurnKey::Loss),
+            // OpenAI's older form of one call.
+            "function_call" => Some(TurnKey::FunctionCall),
+            "loss" | "loss_weight" | "loss_mask" | "weight" | "train" => Some(TurnKey::Loss),
             _ => None,
         }
     }

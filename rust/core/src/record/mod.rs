@@ -151,6 +151,16 @@ mod tests {
             (r#"{"instruction":"q","output":3}"#, "not_text:output"),
             (r#"{"instruction":["q"],"output":"a"}"#, "not_text:instruction"),
             (r#"{"instruction":"q","output":null}"#, "empty_answer"),
+            (r#"{"instruction":"q","response":"a"}"#, "missing_key:output"),
+            (r#"{"messages":[{"role":"user","content":"q","value":"r"}]}"#, "key_twice:value"),
+            (
+                r#"{"messages":[{"role":"assistant","content":"","tool_calls":[{"function":{"name":"f","arguments":"{\"x\": "}}]}]}"#,
+                "tool_call_arguments_not_json",
+            ),
+            (
+                r#"{"messages":[{"role":"assistant","function_call":{"name":"f","arguments":""}}]}"#,
+                "tool_call_arguments_not_json",
+            ),
             (r#"{"instruction":"q","output":"a","history":[["x"]]}"#, "not_pairs:history"),
             (r#"{"conversations":{}}"#, "not_a_list:conversations"),
             (r#"{"conversations":[3]}"#, "not_an_object:conversations"),
@@ -177,6 +187,17 @@ mod tests {
         assert_eq!(answer.loss, Some(true));
         assert_eq!(call.tool_calls, [r#"{"name": "f", "arguments": {"x": [1, 2]}}"#]);
         assert_eq!(call.loss, Some(false));
+    }
+
+    #[test]
+    fn other_names_of_thoughts_calls_and_loss_are_known() {
+        let text = r#"{"messages":[{"role":"user","content":"q"},
+            {"role":"assistant","thinking":"hm","reasoning":"hm","function_call":{"name":"a\"b","arguments":"{ }"},"loss_mask":1}]}"#;
+        let conversation = parse(text, None, &Variables::new()).unwrap().conversation.unwrap();
+        let call = &conversation.messages[1];
+        assert_eq!(call.reasoning.as_deref(), Some("hm"));
+        assert_eq!(call.tool_calls, [r#"{"name": "a\"b", "arguments": { }}"#]);
+        assert_eq!(call.loss, Some(true));
     }
 
     #[test]

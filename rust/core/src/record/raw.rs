@@ -21,6 +21,17 @@ pub(super) enum Field<'a> {
     Scalar(f64),
 }
 
+impl Field<'_> {
+    /// Whether the field has no value: missing, null or empty text.
+    fn is_absent(&self) -> bool {
+        match self {
+            Self::Missing | Self::Null => true,
+            Self::Text(text) => text.is_empty(),
+            Self::Json(_) | Self::Scalar(_) => false,
+        }
+    }
+}
+
 /// One turn of `conversations` or `messages`.
 #[derive(Debug, Default)]
 pub(super) struct RawTurn<'a> {
@@ -28,8 +39,11 @@ pub(super) struct RawTurn<'a> {
     pub(super) content: Field<'a>,
     pub(super) reasoning: Field<'a>,
     pub(super) tool_calls: Field<'a>,
+    pub(super) function_call: Field<'a>,
     pub(super) loss: Field<'a>,
     pub(super) others: Vec<Cow<'a, str>>,
+    /// A key that gives another value to what an earlier key of the turn gave one.
+    pub(super) repeated: Option<Cow<'a, str>>,
 }
 
 /// The list of turns, if it is one.
@@ -149,6 +163,7 @@ any_type! { ReadTurn<'_>, Option<RawTurn<'de>>,
                 Some(TurnKey::Content) => &mut turn.content,
                 Some(TurnKey::Reasoning) => &mut turn.reasoning,
                 Some(TurnKey::ToolCalls) => &mut turn.tool_calls,
+                Some(TurnKey::FunctionCall) => &mut turn.function_call,
                 Some(TurnKey::Loss) => &mut turn.loss,
                 None => {
                     map.next_value::<IgnoredAny>()?;
@@ -156,7 +171,13 @@ any_type! { ReadTurn<'_>, Option<RawTurn<'de>>,
                     continue;
                 }
             };
-            *slot = map.next_value_seed(ReadField)?;
+            let value = map.next_value_seed(ReadField)?;
+            // Two names of one thing (`reasoning` and `reasoning_content`) may stand side by side if they agree.
+            if slot.is_absent() {
+                *slot = value;
+            } else if !value.is_absent() && *slot != value {
+                turn.repeated = Some(key);
+            }
         }
         Ok(Some(turn))
     }

@@ -26,6 +26,8 @@ enum State {
     End,
     /// In a file of lines.
     Lines,
+    /// In a file of objects that span several lines: before an object or the end.
+    Objects,
 }
 
 /// Cuts the text of a stream into [`Chunk`]s.
@@ -146,7 +148,9 @@ impl Splitter {
                         let start = self.element.take().map_or(end, |e| e.start);
                         records.push(self.span(start, end));
                         self.scanned = end;
-                        self.state = State::Comma;
+                        if self.state != State::Objects {
+                            self.state = State::Comma;
+                        }
                     }
                     None => return Ok(()),
                 }
@@ -159,7 +163,11 @@ impl Splitter {
             };
             self.state = match (self.state, byte) {
                 (State::Start, b'[') => State::Element(true),
-                (State::Start, b'{') => State::Lines,
+                (State::Start, b'{') => match self.first_object_spans_lines() {
+                    Some(true) => State::Objects,
+                    Some(false) => State::Lines,
+                    None => return Ok(()),
+                },
                 (State::Start, _) => {
                     return Err(self.syntax(
                         "neither a JSON array nor JSONL starts like this",
@@ -184,12 +192,33 @@ impl Splitter {
                         "several arrays in one file are not a JSON document; JSONL has no brackets",
                     ));
                 }
+                (State::Objects, b'{') => {
+                    self.element = Some(Element { start: self.scanned, nesting: Nesting::default() });
+                    continue;
+                }
+                (State::Objects, _) => {
+                    return Err(self.syntax(
+                        "expected the `{` of another record here",
+                        "records that span lines follow each other without commas; or put `[` … `]` around them all",
+                    ));
+                }
                 (State::Lines, _) => State::Lines,
             };
-            if self.state != State::Lines {
+            if !matches!(self.state, State::Lines | State::Objects) {
                 self.scanned += 1;
             }
         }
+    }
+
+    /// Whether the object at the start of the text is still open where its first line ends, so that the file is not
+    /// JSONL: a pretty-printed record, or several of them. `None`: the line does not end in what has been read.
+    fn first_object_spans_lines(&self) -> Option<bool> {
+        let rest = &self.pending[self.scanned..];
+        let Some(length) = memchr::memchr(b'\n', rest) else {
+            return self.at_end.then_some(false);
+        };
+        let (_, closed) = Nesting::default().follow(&rest[..length], true);
+        Some(!closed)
     }
 
     /// Goes on inside the element; its end, if it lies in `pending`.
@@ -210,7 +239,9 @@ impl Splitter {
             let end = self.pending.len();
             let records = vec![self.span(element.start, end)];
             self.scanned = end;
-            self.state = State::Comma;
+            if self.state != State::Objects {
+                self.state = State::Comma;
+            }
             return Ok(Some(self.hand_over(records)));
         }
         match self.state {
@@ -220,7 +251,7 @@ impl Splitter {
             State::Element(_) | State::Comma => {
                 Err(self.syntax("the array is not closed", "the file ends too early; was it cut in transfer?"))
             }
-            State::End | State::Lines => Ok(None),
+            State::End | State::Lines | State::Objects => Ok(None),
         }
     }
 
@@ -325,6 +356,16 @@ mod tests {
             [r#"{"a":"],}\""}"#, "[1,{\"b\":2}]", "3", "\"x,y\"", "null"]
         );
         assert_eq!(texts("[]"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn objects_that_span_lines_are_records() {
+        let pretty = "{\n  \"a\": \"}\n\"\n}\n";
+        assert_eq!(texts(pretty), [pretty.trim()]);
+        assert_eq!(texts("{\n}\n{\"b\": 1}\n\n {\n\"c\": [\n]}"), ["{\n}", "{\"b\": 1}", "{\n\"c\": [\n]}"]);
+        assert_eq!(read(b"{\n}\n {\n}").unwrap().iter().map(|r| (r.1, r.2)).collect::<Vec<_>>(), [(1, 1), (3, 2)]);
+        let error = read(b"{\n},\n{\n}").unwrap_err().to_string();
+        assert!(error.contains(":2:2: expected the `{`"), "{error}");
     }
 
     #[test]
