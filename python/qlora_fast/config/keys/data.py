@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from qlora_fast.config.keys.table import Count, NotNegative, Whole, key
+from qlora_fast.config.keys.table import Count, NotNegative, Share, Whole, key
 
 Format = Literal["auto", "alpaca", "sharegpt", "messages"]
 Truncation = Literal["structure", "llamafactory", "drop"]
@@ -61,6 +61,18 @@ class DataKeys:
         "how longer rows are truncated: the template kept complete, LLaMA-Factory's rule, or the row dropped",
         theirs=None,
         affects="data",
+    )
+    max_dropped_share: Share = key(
+        0.9,
+        "a run does not begin when a larger share of the rows was dropped; each dropped row is counted and named anyway",
+        theirs=None,
+        affects="nothing",
+    )
+    train_beyond_max_positions: bool = key(
+        False,
+        "train on rows that are longer than the positions named in the model's config.json (RoPE scaling included)",
+        theirs=None,
+        affects="nothing",
     )
     train_on_prompt: bool = key(
         False,
