@@ -58,7 +58,9 @@ def adapted(model: nn.Module, *, rank: int = 4, dropout: float = 0.0, seed: int 
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in peft.named_parameters():
             if "lora_B" in name:
-                parameter.data.normal_(std=0.05, generator=generator)
+                # Drawn on the host: the same values on every device, and a generator belongs to one.
+                values = torch.empty(parameter.shape, dtype=parameter.dtype).normal_(std=0.05, generator=generator)
+                parameter.data.copy_(values)
     return peft
 
 

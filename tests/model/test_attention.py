@@ -11,14 +11,14 @@ from transformers import Gemma2Config, GemmaConfig, GptOssConfig, MambaConfig, Q
 
 import tiny
 from qlora_fast.errors import ConfigError
-from qlora_fast.model.attention import NAME, packed_attention, refuse_unpackable
+from qlora_fast.model.attention import NAME, Borders, packed_attention, refuse_unpackable
 
 LENGTHS = (7, 19, 12)
 IDS = torch.randint(0, tiny.VOCAB, (1, sum(LENGTHS)), generator=torch.Generator().manual_seed(1))
 POSITIONS = torch.cat([torch.arange(n) for n in LENGTHS])[None]
 BORDERS = (0, 7, 26, 38)
 OURS = {
-    "borders": BORDERS,
+    "borders": Borders(BORDERS),
     "cu_seq_lens_q": torch.tensor(BORDERS, dtype=torch.int32),
     "max_length_q": max(LENGTHS),
 }

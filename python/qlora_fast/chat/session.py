@@ -15,6 +15,7 @@ from torch import nn
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError, DataError
 from qlora_fast.model.load import Quantization, bitsandbytes_config, quiet_libraries, refuse_out_of_reach
+from qlora_fast.model.varlen import without_cudnn
 
 
 class Turn(TypedDict):
@@ -124,7 +125,8 @@ class ChatSession:
         ids, cache = torch.tensor([prompt], device=device), None
         room = sampling.max_new_tokens if self.limit is None else self.limit - len(prompt)
         for _ in range(min(sampling.max_new_tokens, room)):
-            out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            with without_cudnn():  # each token is a new shape
+                out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
             token = _choose(out.logits[0, -1].float(), sampling)
             yield token

@@ -1,9 +1,9 @@
 """Attention over packed rows: samples one behind the other, none seeing another, and no mask.
 
 Registered with transformers under :data:`NAME`. An attention that transformers does not know gets no mask built for
-it, and the borders of the samples flow through the model to it as keyword arguments. On CUDA
-``torch.nn.attention.varlen`` runs all samples in one kernel; elsewhere, and in fp32, each sample is one causal
-``scaled_dot_product_attention``. Whatever it cannot do exactly (soft caps, sinks, biases) it refuses.
+it, and the borders of the samples flow through the model to it as keyword arguments. Where :mod:`qlora_fast.model.varlen` runs,
+it takes all samples in one kernel; elsewhere each sample is one causal ``scaled_dot_product_attention``, which is as exact.
+Whatever it cannot do exactly (soft caps, sinks, biases) it refuses.
 
 It is for training and scoring only: with a key/value cache it would be wrong, so generation uses another attention.
 
@@ -12,23 +12,47 @@ Legend: B rows (1 when packed), H heads, G key/value heads, S row length, L samp
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import AttentionInterface
 
 from qlora_fast.errors import ConfigError
+from qlora_fast.model.varlen import WITHOUT_CUDNN, path_for, without_cudnn
 
 NAME = "qlora_fast_packed"
 _HINT = "set `packing: none` or `packing: bucketed`"
 _STATEFUL = ("mamba", "rwkv", "ssm", "jamba", "zamba", "falcon_h1", "xlstm", "lfm", "retnet", "recurrent", "hybrid")
 _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+
+
+class Borders:
+    """Where the samples of a packed row begin and end, for the host: (samples + 1) integers.
+
+    An object, and not a tuple: torch.compile takes it as it is, where it would compile anew for every tuple of numbers.
+    """
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: Iterable[int]) -> None:
+        self._places = tuple(int(place) for place in places)
+
+    def lengths(self) -> list[int]:
+        return [end - start for start, end in pairwise(self._places)]
+
+
+def length_step(longest: int) -> int:
+    """The next power of two, at least 64: what kernels are told of a row's longest sample.
+
+    It decides how many blocks are launched, and those past the end of their sample return at once; in exchange a compiled or
+    captured step serves rows whose longest samples differ.
+    """
+    return max(64, 1 << (longest - 1).bit_length())
 
 
 def packed_attention(
@@ -43,7 +67,7 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
-    borders: tuple[int, ...] | None = None,
+    borders: Borders | None = None,
     is_causal: bool | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
@@ -52,8 +76,8 @@ def packed_attention(
     Args:
         query: (B, H, S, D). key, value: (B, G, S, D).
         sliding_window: tokens that a token sees at most, itself included.
-        borders: (samples + 1) Python integers. cu_seq_lens_q: the same on the device, int32.
-        max_length_q: length of the longest sample.
+        borders: where the samples begin and end, on the host. cu_seq_lens_q: (samples + 1,) the same on the device, int32.
+        max_length_q: length of the longest sample, or more.
 
     Returns:
         (B, S, H, D), and no attention weights.
@@ -63,27 +87,48 @@ def packed_attention(
     """
     _refuse_what_would_be_wrong(module, query, key, attention_mask, is_causal, more)
     window = sliding_window if sliding_window is not None and sliding_window < _longest(query, max_length_q) else None
+    if not query.is_cuda:
+        return _attend(query, key, value, borders, cu_seq_lens_q, max_length_q, scaling, dropout, window), None
+    # torch.compile knows this context and not the other, which is the cheaper one.
+    with sdpa_kernel(WITHOUT_CUDNN) if torch.compiler.is_compiling() else without_cudnn():
+        return _attend(query, key, value, borders, cu_seq_lens_q, max_length_q, scaling, dropout, window), None
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    borders: Borders | None,
+    cu_seq_lens: Tensor | None,
+    max_length: int | None,
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+) -> Tensor:
+    """(B, S, H, D) by the path that runs on the device."""
     if borders is None:
-        return _causal(query, key, value, scaling, dropout, window).transpose(1, 2), None
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and cu_seq_lens_q is not None and not dropout:
-        varlen = varlen_kernel()
-        if varlen is not None:
-            out = varlen(query[0], key[0], value[0], cu_seq_lens_q, _longest(query, max_length_q), scaling, window)
-            return out[None], None
-    return _each_sample(query, key, value, borders, scaling, dropout, window), None
+        return _causal(query, key, value, scaling, dropout, window).transpose(1, 2)
+    if query.is_cuda and cu_seq_lens is not None and not dropout:
+        kernel = path_for(query.device, query.dtype, query.shape[-1]).kernel
+        if kernel is not None:
+            return kernel(query[0], key[0], value[0], cu_seq_lens, _longest(query, max_length), scaling, window)[None]
+    out: Tensor = _each_sample(query, key, value, borders, scaling, dropout, window)
+    return out
 
 
+# Left to eager mode: a compiled graph would hold the number and the lengths of the samples, and be compiled for each row.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _each_sample(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    borders: tuple[int, ...],
+    borders: Borders,
     scaling: float | None,
     dropout: float,
     window: int | None,
 ) -> Tensor:
     """One causal sdpa a sample: (1, S, H, D)."""
-    sizes = [end - start for start, end in pairwise(borders)]
+    sizes = borders.lengths()
     # split, not slices: its backward writes one gradient instead of adding up one a sample.
     pieces = [
         _causal(q, k, v, scaling, dropout, window if window is not None and window < q.shape[2] else None)
@@ -102,45 +147,6 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: flo
     # The one mask of this file: a band, for a sample that is longer than the model's window.
     band = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
     return sdpa(q, k, v, attn_mask=band, dropout_p=dropout, scale=scaling, enable_gqa=grouped)
-
-
-Varlen = Callable[[Tensor, Tensor, Tensor, Tensor, int, float | None, int | None], Tensor]
-
-
-@lru_cache(maxsize=1)
-def varlen_kernel() -> Varlen | None:
-    """torch's varlen attention behind one signature: its causal flag and its GQA switch changed between versions."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    known = inspect.signature(varlen_attn).parameters
-    windowed = "window_size" in known
-
-    def call(
-        q: Tensor, k: Tensor, v: Tensor, borders: Tensor, longest: int, scale: float | None, window: int | None
-    ) -> Tensor:
-        if window is not None and not windowed:
-            raise ConfigError("this torch has no sliding window for packed rows", hint=_HINT)
-        options: dict[str, Any] = {"window_size": (-1 if window is None else window - 1, 0)}
-        if not windowed:
-            options = {"is_causal": True}
-        heads, groups = q.shape[0], k.shape[0]
-        if heads != groups:
-            if "enable_gqa" in known:
-                options["enable_gqa"] = True
-            else:
-                k, v = (t.repeat_interleave(heads // groups, dim=0) for t in (k, v))
-        if scale is not None and "scale" in known:
-            options["scale"] = scale
-        # (H, S, D) → (S, H, D), which is what the kernel wants.
-        q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))
-        out = varlen_attn(q, k, v, borders, borders, longest, longest, **options)
-        if not isinstance(out, Tensor):
-            raise TypeError("varlen_attn gave more than the output that was asked for")
-        return out
-
-    return call
 
 
 def _longest(query: Tensor, max_length: int | None) -> int:

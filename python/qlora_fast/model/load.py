@@ -56,7 +56,8 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
         if device.type == "cpu":
             raise ConfigError("`fp16` needs a GPU: a CPU emulates it, slowly", hint="use bf16, or dtype: fp32")
         return torch.float16
-    if wanted == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+    # is_bf16_supported() counts emulation: a GPU before Ampere (8.0) would compute in it, slowly.
+    if wanted == "auto" and device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8:
         return torch.bfloat16
     return torch.float32
 

@@ -165,7 +165,11 @@ def load_checkpoint(path: Path, adapter: Adapter, optimizer: AdamW, identity: Id
     # Earlier versions kept the base as it was typed, and some keys that change nothing.
     if isinstance(base := before.get("model_name_or_path"), str):
         before["model_name_or_path"] = settled_base(base)
-    changed = [f"{n}: {before.get(n)!r} → {now[n]!r}" for n in sorted(now) if before.get(n) != now[n]]
+    free = set()
+    if before.get("packing") == now.get("packing") == "exact":
+        # An exact update is its samples; into how many rows they are cut changes memory and speed alone.
+        free.add("max_tokens_per_row")
+    changed = [f"{n}: {before.get(n)!r} → {now[n]!r}" for n in sorted(now.keys() - free) if before.get(n) != now[n]]
     if changed:
         hint = "give the same settings and data, or start anew in another output_dir"
         if len(changed) == 1 and before.get(EFFECTIVE_BATCH) != now.get(EFFECTIVE_BATCH):

@@ -18,9 +18,25 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qlora_fast.data.batch import Row, own_lengths
-from qlora_fast.model.attention import NAME
+from qlora_fast.model.attention import NAME, Borders, length_step
 from qlora_fast.model.load import eval_as_trained
+from qlora_fast.model.varlen import path_for
 from qlora_fast.train.loss import chunk_of, supervised_loss
+
+
+class _Pick(torch.autograd.Function):
+    """Rows of a matrix, none of them twice: then their gradients are copied back, where indexing would sort and add them up."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape = table.shape
+        return table.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return upstream.new_zeros(ctx.shape).index_copy_(0, index, upstream), None
 
 
 class Forward:
@@ -48,6 +64,14 @@ class Forward:
         self._noise_reach: Tensor | None = None
         if noise:
             inner.get_input_embeddings().register_forward_hook(self._add_noise)
+
+    def attention(self) -> str:
+        """Which attention rows run through on this device, and why."""
+        if not self._packs:
+            return f"transformers' own ({self._causal.config._attn_implementation})"
+        text = self._causal.config.get_text_config()
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return str(path_for(self.device, self.dtype, int(width)))
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
@@ -100,7 +124,8 @@ class Forward:
     def _hidden(self, row: Row) -> Tensor:
         """Hidden states at the predicting positions, (K, D)."""
         states: Tensor = self._decoder(**self._inputs(row)).last_hidden_state
-        return states.reshape(-1, states.shape[-1])[self._to_device(row.target_index)]
+        picked: Tensor = _Pick.apply(states.reshape(-1, states.shape[-1]), self._to_device(row.target_index))
+        return picked
 
     def _own_logits(self, row: Row) -> Tensor:
         """Logits at the predicting positions through the model's own head, (K, V)."""
@@ -109,16 +134,17 @@ class Forward:
             logits: Tensor = self._causal(**self._inputs(row), logits_to_keep=index).logits[0]
             return logits
         logits = self._causal(**self._inputs(row)).logits
-        return logits.reshape(-1, logits.shape[-1])[index]
+        picked: Tensor = _Pick.apply(logits.reshape(-1, logits.shape[-1]), index)
+        return picked
 
     def _inputs(self, row: Row) -> dict[str, Any]:
         # use_cache=False: a cache would switch transformers' own packing detection off, and costs memory.
         inputs: dict[str, Any] = {"use_cache": False, "input_ids": self._to_device(row.input_ids)}
         inputs["position_ids"] = self._to_device(row.position_ids)
         if row.cu_seqlens is not None:
-            inputs["borders"] = tuple(row.cu_seqlens.tolist())
+            inputs["borders"] = Borders(row.cu_seqlens)
             inputs["cu_seq_lens_q"] = inputs["cu_seq_lens_k"] = self._to_device(row.cu_seqlens)
-            inputs["max_length_q"] = inputs["max_length_k"] = row.max_seqlen
+            inputs["max_length_q"] = inputs["max_length_k"] = length_step(row.max_seqlen)
         elif not self._packs and row.attention_mask is not None:
             inputs["attention_mask"] = self._to_device(row.attention_mask)
         return inputs

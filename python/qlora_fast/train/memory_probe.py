@@ -116,38 +116,48 @@ def explained(config: Config, dataset: PreparedDataset, row: Row) -> Iterator[No
         if not _is_out_of_memory(error):
             raise
         samples = "1 sample" if len(row.sample_ids) == 1 else f"{len(row.sample_ids)} samples"
-        mends = advice(config, dataset, row)[:3]
+        changes = advice(config, dataset, row)[:3]
         raise TrainingError(
             f"out of memory; the longest row has {row.input_ids.size:,} tokens ({samples})",
-            hint="cheapest first: " + "; or ".join(mends),
+            hint="cheapest first: " + "; or ".join(changes),
         ) from error
 
 
 def advice(config: Config, dataset: PreparedDataset, row: Row) -> list[str]:
-    """What to change to need less memory, the cheapest first, each with what it costs."""
+    """What to change to need less memory, the cheapest first, each with what it costs.
+
+    A run that goes on from a checkpoint accepts only the first kind: the rest changes what is learned, and says so.
+    """
     tokens, longest = row.input_ids.size, row.max_seqlen
-    mends = []
+    same, other = [], []
+    batch, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
     if row.cu_seqlens is not None and tokens > longest:
-        mends.append(f"max_tokens_per_row={max(longest, math.ceil(tokens / 2))} (shorter rows, the same result)")
+        fewer = max(longest, math.ceil(tokens / 2))
+        if config.packing == "exact":
+            same.append(f"max_tokens_per_row={fewer} (shorter rows, the same result)")
+        else:  # here an update is a number of rows
+            rows = -(-steps * tokens // fewer)
+            other.append(f"max_tokens_per_row={fewer} gradient_accumulation_steps={rows} (about the same updates)")
     elif row.cu_seqlens is None and len(row.sample_ids) > 1:
-        batch, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
         less = max(1, batch // 2)
-        mends.append(
+        same.append(
             f"per_device_train_batch_size={less} gradient_accumulation_steps={-(-batch * steps // less)} (the same updates)"
         )
     if config.gradient_checkpointing == "false":
-        mends.append("gradient_checkpointing=true (the same result, half as much computation again)")
+        same.append("gradient_checkpointing=true (the same result, half as much computation again)")
     if config.quantization_bit is None:
-        mends.append("quantization_bit=4 (the base in a quarter of the memory, a little slower and coarser)")
+        other.append("quantization_bit=4 (the base in a quarter of the memory, a little slower and coarser)")
     elif config.quantization_bit == 8:
-        mends.append("quantization_bit=4 (the base in half of the memory)")
+        other.append("quantization_bit=4 (the base in half of the memory)")
     shorter = max(8, longest // 2)
     cut = float((dataset.lengths > shorter).mean())
-    mends.append(f"cutoff_len={shorter} (cuts {cut:.1%} of the samples)")
+    other.append(f"cutoff_len={shorter} (cuts {cut:.1%} of the samples)")
     if config.lora_rank > 8:
-        mends.append(f"lora_rank={config.lora_rank // 2} (learns less)")
-    mends.append("a smaller model")
-    return mends
+        other.append(f"lora_rank={config.lora_rank // 2} (learns less)")
+    other.append("a smaller model")
+    if config.resume_from_checkpoint:
+        other = [f"{change}, in a new run" for change in other]
+    return [*same, *other]
 
 
 def gib(size: float) -> str:

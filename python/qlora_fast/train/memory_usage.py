@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from qlora_fast.model import host
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.optimizer import AdamW
+
+_ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING")
 
 
 def parts(model: nn.Module, adapter: Adapter, optimizer: AdamW) -> dict[str, int]:
@@ -41,6 +45,25 @@ def available(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return host.memory().available
+
+
+def grow_segments(device: torch.device) -> bool:
+    """Let torch's allocator grow its blocks in place: rows of many sizes would otherwise leave gaps that nothing fits in.
+
+    To be called before anything is allocated. Settings that the user gave torch stay as they are.
+
+    Returns:
+        Whether it was switched on.
+    """
+    if device.type != "cuda" or sys.platform != "linux" or any(name in os.environ for name in _ALLOCATOR_SETTINGS):
+        return False
+    set_settings = getattr(torch._C, "_accelerator_setAllocatorSettings", None) or getattr(
+        torch._C, "_cuda_cudaCachingAllocator_set_allocator_settings", None
+    )
+    if set_settings is None:
+        return False
+    set_settings("expandable_segments:True")
+    return True
 
 
 def activations(forward: Forward, row: Row) -> int:

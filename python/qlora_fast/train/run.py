@@ -165,7 +165,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     )  # fmt: skip
     if rank == 0:
         atomic_io.write_text(output / "config.yaml", dump(config))
-    own_folder, about = output if rank == 0 else None, environment(config, data.train.fingerprint, device)
+    about = {**environment(config, data.train.fingerprint, device), "attention": forward.attention()}
+    own_folder = output if rank == 0 else None
     with ending_noted(own_folder, about, trainer):
         with trackers, explained(config, data.train, longest):
             # Loading is over, and the first update may take a minute.

@@ -26,6 +26,7 @@ from qlora_fast.hub import resolve
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
 from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.train import memory_usage
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.memory_probe import longest_row
@@ -131,6 +132,7 @@ def machine(config: Config, ranks: Ranks) -> tuple[torch.device, torch.dtype]:
         ConfigError: the device does not have them.
     """
     device = pick_device(ranks.local_rank)
+    memory_usage.grow_segments(device)
     return device, pick_dtype(config.precision, device)
 
 
