@@ -1,0 +1,50 @@
+"""Figures of the training step that may fall and never rise. `benches/gpu/expected.json` holds the operations; what a real
+GPU launches is compared with the same numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from benches.gpu.items.profile import EXPECTED
+
+from nullgpu.conftest import Program
+
+LOGSUMEXP = 0.125
+"""GiB that torch.logsumexp takes for a moment beside a chunk of logits, which the estimate leaves out."""
+LAYER_BREAKS, LAYER_GRAPHS = 16, 17
+"""Of a decoder layer with LoRA over ten different rows: the hook of the adapter breaks the graph at each linear layer."""
+
+
+@pytest.mark.slow
+def test_operations_of_a_micro_batch(program: Program) -> None:
+    (found,) = program("measure", "step")
+    expected = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    assert found.keys() == expected.keys()
+    for name, most in expected.items():
+        for part, count in most.items():
+            assert found[name][part] <= count, f"{name}: {part} launches more than it did: {found[name]['most']}"
+        assert found[name]["waits"] == 0
+
+
+@pytest.mark.slow
+def test_the_allocator_stays_below_the_estimate_of_memory(program: Program) -> None:
+    (found,) = program("measure", "memory")
+    for name, gib in found.items():
+        assert gib["peak"] <= gib["estimated"] + LOGSUMEXP, name
+        assert gib["peak"] >= 0.8 * gib["estimated"], f"{name}: the estimate has become too large"
+
+
+def test_ten_different_rows_are_one_graph_in_attention(program: Program) -> None:
+    (found,) = program("measure", "graphs")
+    assert found["attention"] == {"graphs": 1, "breaks": 0, "why": []}
+    assert found["layer"]["breaks"] <= LAYER_BREAKS
+    assert found["layer"]["graphs"] <= LAYER_GRAPHS
+
+
+def test_memory_that_ends_is_an_error_that_says_what_to_change(program: Program) -> None:
+    (found,) = program("memory", gib=1)
+    assert found["segments"], "the allocator's blocks can grow"
+    assert found["all_expandable"]
+    assert "out of memory" in found["error"]
+    assert "max_tokens_per_row" in found["hint"]
