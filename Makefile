@@ -84,8 +84,8 @@ docs: $(STAMPS)/package ## Regenerate docs/configuration.md and the JSON schema 
 	$(BIN)/qlora-fast config reference > docs/configuration.md
 	$(BIN)/qlora-fast config schema > docs/config.schema.json
 
-gpu: $(STAMPS)/package ## On an NVIDIA GPU: the cuda tests and a throughput table
-	$(BIN)/python -m benches.gpu
+gpu: $(if $(BARE),,$(STAMPS)/package) ## On an NVIDIA GPU: what only a GPU can show, in ten minutes (BARE=1: with python3 as it is)
+	$(if $(BARE),$(PYTHON),$(BIN)/python) -m benches.gpu
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target dist

@@ -23,6 +23,8 @@ class Curve:
     grad_norm: list[float] = field(default_factory=list)
     seconds: float = 0.0
     peak_bytes: int = 0
+    ends: list[float] = field(default_factory=list)
+    """When each update ended, in seconds since the loop began; the device has been waited for."""
 
 
 class _Ordered(Dataset):  # type: ignore[type-arg]
@@ -52,6 +54,11 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, *args: object, **kwargs: object) -> None:
         self.started = time.perf_counter()
+
+    def on_step_end(self, *args: object, **kwargs: object) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.curve.ends.append(time.perf_counter() - self.started)
 
     def on_log(
         self, args: object, state: object, control: object, logs: dict[str, float] | None = None, **kw: object
@@ -84,6 +91,7 @@ def train(
     accumulation: int,
     learning_rate: float,
     bf16: bool = False,
+    scheduler: str = "cosine",
 ) -> Curve:
     """One epoch over ``order`` in padded micro-batches of ``batch``, logging each update."""
     curve = Curve()
@@ -94,7 +102,7 @@ def train(
             gradient_accumulation_steps=accumulation,
             num_train_epochs=1,
             learning_rate=learning_rate,
-            lr_scheduler_type="cosine",
+            lr_scheduler_type=scheduler,
             warmup_steps=0,
             weight_decay=0.0,
             max_grad_norm=1.0,

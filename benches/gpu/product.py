@@ -1,0 +1,46 @@
+"""What the benchmarks use of the package, in one place."""
+
+from qlora_fast.data.batch import Row, packed_row
+from qlora_fast.data.dataset import PreparedDataset, open_prepared
+from qlora_fast.data.plan import PlanOptions, epoch_plan
+from qlora_fast.model.attention import NAME as ATTENTION
+from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.load import quiet_libraries
+from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.model.memory_estimate import Method, Shape, estimate
+from qlora_fast.train.forward import Forward
+from qlora_fast.train.optimizer import AdamW, AdamWOptions
+from qlora_fast.train.progress import Log
+from qlora_fast.train.schedule import Schedule
+from qlora_fast.train.trainer import Hooks, Trainer, TrainOptions
+
+__all__ = [
+    "ATTENTION",
+    "AdamW",
+    "AdamWOptions",
+    "Adapter",
+    "Forward",
+    "Hooks",
+    "Log",
+    "LoraSpec",
+    "Method",
+    "PlanOptions",
+    "PreparedDataset",
+    "Row",
+    "Schedule",
+    "Shape",
+    "TrainOptions",
+    "Trainer",
+    "add_lora",
+    "epoch_plan",
+    "estimate",
+    "open_prepared",
+    "packed_row",
+    "quiet_libraries",
+]  # fmt: skip
+
+SWITCHES: dict[str, object] = {}
+"""What can be switched on and off: name → a function of a loaded model that switches it on. Filled as the package gets it."""
+
+KERNEL_CASES: list[object] = []
+"""The package's Triton kernels, each with its reference; none in this version."""
