@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paths import ROOT
-from qlora_fast.config import KEYS, Config, dump, load, of
+from qlora_fast.config import KEYS, Config, dump, example, load, of
 from qlora_fast.config.keys import affecting
 from qlora_fast.errors import ConfigError
 
@@ -111,7 +111,7 @@ def test_overrides_are_taken_as_they_stand(tmp_path: Path) -> None:
     assert read.variables == {"name": "K", "author": "L M"}
 
 
-CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "templates")
+CONFIGS = sorted(example.names().values())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)

@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM
 import tiny
 from cli_run import cli
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub.untrusted import INDEX, weight_files
 from qlora_fast.merge import verify
 from qlora_fast.merge.delta import nearest, read_update
 from qlora_fast.merge.merge import Options, _notes, merge_run
-from qlora_fast.merge.safetensors_stream import INDEX, Entry, read_header, shard_files, write_file
+from qlora_fast.merge.safetensors_stream import Entry, read_header, write_file
 from qlora_fast.merge.verify import FromTrained, compare_logits
 from qlora_fast.merge.weights import Counts, base_folder, write_merged
 from qlora_fast.model.load import Quantization, load_base, quiet_libraries
@@ -62,7 +63,7 @@ def merged(base: Path, update: Path, folder: Path, dtype: torch.dtype | None = N
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: t for path in shard_files(folder) for name, t in load_file(path).items()}
+    return {name: t for path in weight_files(folder) for name, t in load_file(path).items()}
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -143,7 +144,7 @@ def test_a_zero_adapter_gives_the_base_bit_for_bit(variant: str, dtype: torch.dt
     update = adapter(base, tmp_path / "adapter", std=0.0, **VARIANTS[variant])
     counts = merged(base, update, tmp_path / "merged")
     assert (counts.moved, counts.changed) == (0, 0)
-    assert sorted(p.name for p in shard_files(tmp_path / "merged")) == ["model.safetensors"]
+    assert sorted(p.name for p in weight_files(tmp_path / "merged")) == ["model.safetensors"]
     after = tensors(tmp_path / "merged")
     assert after.keys() == own.keys()
     bits = torch.int32 if dtype == torch.float32 else torch.int16
@@ -158,7 +159,7 @@ def test_shards_stay_as_they_are_and_one_tensor_is_in_memory_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = base_model(tmp_path / "base", "llama", shard="40KB")
-    files = [p.name for p in shard_files(base)]
+    files = [p.name for p in weight_files(base)]
     assert len(files) > 2
     update = adapter(base, tmp_path / "adapter")
     alive: list[int] = []
@@ -175,7 +176,7 @@ def test_shards_stay_as_they_are_and_one_tensor_is_in_memory_at_a_time(
 
     monkeypatch.setattr("qlora_fast.merge.weights.write_file", watched)
     merged(base, update, tmp_path / "merged")
-    assert [p.name for p in shard_files(tmp_path / "merged")] == files
+    assert [p.name for p in weight_files(tmp_path / "merged")] == files
     index = json.loads((tmp_path / "merged" / INDEX).read_text())
     assert index["weight_map"] == json.loads((base / INDEX).read_text())["weight_map"]
     assert index["metadata"]["total_size"] == sum(alive)

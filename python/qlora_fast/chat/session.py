@@ -13,8 +13,16 @@ from tokenizers import Tokenizer as Decoder
 from torch import nn
 
 from qlora_fast.data.tokenizer import Tokenizer
-from qlora_fast.errors import ArtifactError, DataError
-from qlora_fast.model.load import Quantization, bitsandbytes_config, quiet_libraries, refuse_out_of_reach
+from qlora_fast.errors import DataError
+from qlora_fast.model.adapter_files import load_adapter
+from qlora_fast.model.load import (
+    SAFE,
+    Quantization,
+    bitsandbytes_config,
+    quiet_libraries,
+    refuse_out_of_reach,
+    unloadable,
+)
 from qlora_fast.model.varlen import without_cudnn
 
 
@@ -156,29 +164,18 @@ def load_chat_model(
     """
     quiet_libraries()
     refuse_out_of_reach(base)
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", **SAFE}
     if quantization is not None:
         arguments |= {"quantization_config": bitsandbytes_config(quantization, dtype), "device_map": {"": str(device)}}
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(base, **arguments)
-    except (OSError, ValueError, ImportError) as error:
-        raise ArtifactError(f"cannot load the model `{base}`: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # what a library does with a hostile file is not foreseeable
+        raise unloadable(base, error) from error
     model = model if quantization is not None else model.to(device)
-    for number, (name, folder) in enumerate(adapters.items()):
-        try:
-            if number == 0:
-                model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-            else:
-                model.load_adapter(str(folder), adapter_name=name)  # type: ignore[operator]
-        except (OSError, ValueError, RuntimeError) as error:
-            problem = str(error).strip().splitlines()[0]
-            raise ArtifactError(
-                f"the adapter `{folder}` does not fit `{base}`: {problem}",
-                hint="adapters in one chat must have the same base model",
-            ) from error
+    for name, folder in adapters.items():
+        model = load_adapter(model, folder, name)
     return model.eval()
 
 

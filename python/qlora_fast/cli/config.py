@@ -21,6 +21,7 @@ def command() -> None:
     qlora-fast config keys lora_rank          what a setting does
     qlora-fast config explain lf.yaml         what becomes of each key of a LLaMA-Factory file
     qlora-fast config show my.yaml seed=1     the whole config, defaults filled in
+    qlora-fast config example base            an example to start from
     """
 
 
@@ -78,6 +79,24 @@ def show(file: str, settings: tuple[str, ...]) -> None:
     console.out_document(dump(load(file, settings).config).rstrip())
 
 
+@command.command("example")
+@click.argument("name", required=False, shell_complete=lambda *a: _example_names(a[2]))
+def example(name: str | None) -> None:
+    """List the example configs of the package, or print one to start from.
+
+    \b
+    qlora-fast config example
+    qlora-fast config example gpu-8gb > my.yaml
+    """
+    from qlora_fast.config import example as examples
+
+    if name is not None:
+        console.out_piece(examples.text(name))
+        return
+    console.rows_out([(name, examples.about(path)) for name, path in examples.names().items()])
+    console.note("\nnext: qlora-fast config example NAME > my.yaml; or `qlora-fast init data.json`, made for your data")
+
+
 @command.command("schema")
 def schema() -> None:
     """Print the settings as a JSON schema, for editors (docs/config.schema.json)."""
@@ -98,6 +117,12 @@ def _key_names(incomplete: str) -> list[str]:
     from qlora_fast.config.keys import KEYS
 
     return [name for name in KEYS if name.startswith(incomplete)]
+
+
+def _example_names(incomplete: str) -> list[str]:
+    from qlora_fast.config.example import names
+
+    return [name for name in names() if name.startswith(incomplete)]
 
 
 def _describe(name: str) -> dict[str, Any]:

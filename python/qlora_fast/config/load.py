@@ -165,7 +165,11 @@ def dump(config: Config) -> str:
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, yaml.Entry], list[str]]:
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        hint = f"configs there: {', '.join(near[:6])}" if near else "a config is a YAML file, such as configs/base.yaml"
+        hint = (
+            f"configs there: {', '.join(near[:6])}"
+            if near
+            else "`qlora-fast config example base > my.yaml` writes one; `qlora-fast init data.json` makes one for your data"
+        )
         raise ConfigError(f"no config file `{path}`", hint=hint)
     if _is_data(path):
         raise ConfigError(f"`{path}` is data, not a config", hint=f"data is a setting: CONFIG.yaml dataset={path}")

@@ -10,15 +10,15 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import json
 import logging
 import os
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from qlora_fast import atomic_io
 from qlora_fast.errors import ArtifactError, TokenizerError
-from qlora_fast.hub import connectivity
+from qlora_fast.hub import connectivity, untrusted
 from qlora_fast.hub.gguf import write_tokenizer
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,11 @@ def model_path(name: str) -> str:
         raise ArtifactError(
             f"`{folder}` has no config.json", hint="give the folder of a whole model, not of an adapter"
         )
-    if not folder.is_dir():
-        _refuse_missing_folder(name)
-    return str(folder) if folder.is_dir() else name
+    if folder.is_dir():
+        untrusted.check_model(folder)
+        return str(folder)
+    _refuse_missing_folder(name)
+    return name
 
 
 def found_base(name: str, beside: Path, *, hint: str = "--base FOLDER") -> str:
@@ -182,7 +184,9 @@ def _write_model(gguf: Path, folder: Path) -> None:
     transformers_logging.disable_progress_bar()
     # Its bar is drawn whether somebody watches or not, and says nothing that the line above did not.
     with contextlib.redirect_stderr(io.StringIO()):
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
+        )
     # The weights are plain bf16 now; transformers still calls the model quantized and would refuse to save it.
     if "quantization_config" in model.config.__dict__:
         del model.config.quantization_config
@@ -227,13 +231,21 @@ def digest(path: Path) -> str:
     return sha.hexdigest()
 
 
-def read_tokenizer_config(folder: Path) -> dict[str, object]:
-    """``tokenizer_config.json`` of a folder, its chat template joined in from chat_template.jinja; {} without one."""
-    path = folder / "tokenizer_config.json"
-    config: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """``tokenizer_config.json`` of a folder, its chat template joined in from chat_template.jinja; {} without one.
+
+    Raises:
+        TokenizerError: it is malformed.
+    """
+    config = untrusted.read_optional(
+        folder / untrusted.TOKENIZER_CONFIG, untrusted.TokenizerConfig, error=TokenizerError
+    )
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
-        config["chat_template"] = jinja.read_text(encoding="utf-8")
+        try:
+            config["chat_template"] = jinja.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise TokenizerError(f"`{jinja}` is not UTF-8 text (byte {error.start:,})") from None
     return config
 
 
@@ -241,4 +253,5 @@ def largest_id(folder: Path) -> int:
     """The largest token id of a folder's tokenizer.json."""
     from tokenizers import Tokenizer
 
+    # The core has read the file before: it is a tokenizer.
     return max(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab().values())

@@ -11,7 +11,6 @@ What is not one of these is refused by name: nothing of an adapter may be left o
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import untrusted
 from qlora_fast.model.load import quiet_libraries
 
 _NEUTRAL = {
@@ -77,9 +77,9 @@ def read_update(folder: Path) -> Update:
     Raises:
         ArtifactError: it is damaged, or of a kind that cannot be folded into its base exactly.
     """
+    config = untrusted.check_adapter(folder)
     try:
-        config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors = load_file(folder / untrusted.ADAPTER_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"`{folder}` holds no whole adapter: {error}", hint="give a finished run") from error
     _refuse_unknown(config, folder)

@@ -17,9 +17,10 @@ from qlora_fast.config import load
 from qlora_fast.data.saved_tokenizer import save_stop_tokens, save_tokenizer
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import untrusted
+from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.merge import serving
 from qlora_fast.merge.delta import read_update
-from qlora_fast.merge.safetensors_stream import shard_files
 from qlora_fast.merge.verify import Check, FromTrained, compare_logits
 from qlora_fast.merge.weights import DTYPES, Counts, base_folder, copy_rest, write_merged
 from qlora_fast.model.load import Quantization, pick_device
@@ -126,7 +127,7 @@ def merge_run(
             log.info("checking it against base and adapter on %d prompts", len(PROBES))
             check = _check(base, adapter, made, tokenizer, stored, options.check_dtype, trained_on)
         notes = [*_notes(trained_on, counts, check, left), *said]
-        settings = json.loads((made / "config.json").read_text(encoding="utf-8"))
+        settings = untrusted.read_json(made / untrusted.MODEL_CONFIG, untrusted.ModelConfig)
         commands = serving.commands(folder, dtype=stored, max_len=settings.get("max_position_embeddings"))
         report = _report(name, adapter, stored, counts, check, notes)
         (made / "Modelfile").write_text(serving.modelfile(tokenizer), encoding="utf-8")
@@ -211,13 +212,13 @@ def _trained_on(adapter: Path) -> Quantization | None:
 def _stored_dtype(folder: Path) -> str:
     from qlora_fast.merge.safetensors_stream import read_header
 
-    entries = [entry for path in shard_files(folder) for entry in read_header(path)]
+    entries = [entry for path in weight_files(folder) for entry in read_header(path)]
     largest = max((e for e in entries if e.dtype.is_floating_point), key=lambda e: e.bytes)
     return next((name for name, dtype in DTYPES.items() if dtype == largest.dtype), "fp32")
 
 
 def _check_space(base: Path, folder: Path) -> None:
-    needed = 2 * sum(path.stat().st_size for path in shard_files(base))
+    needed = 2 * sum(path.stat().st_size for path in weight_files(base))
     place = next(parent for parent in (folder.resolve().parent, *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if free < needed // 2:

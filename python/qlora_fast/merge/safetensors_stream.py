@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub.untrusted import INDEX
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -40,38 +40,18 @@ class Entry:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def shard_files(folder: Path) -> list[Path]:
-    """A model folder's weight files, in the order of their names.
-
-    Raises:
-        ArtifactError: it has none as safetensors, or one that its index names is missing.
-    """
-    if (folder / INDEX).is_file():
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        names = [SINGLE]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        hint = "save the model again as safetensors: from_pretrained(…).save_pretrained(…) of transformers does"
-        raise ArtifactError(f"`{folder}` has no {missing[0]}", hint=hint)
-    return [folder / name for name in names]
-
-
 def read_header(path: Path) -> list[Entry]:
-    """What a file holds, in the order in which it stands there.
+    """The tensors of a file, in the order in which they are stored.
 
     Raises:
         ArtifactError: the header is damaged, or a tensor has a type that is unknown here.
     """
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header: dict[str, Any] = json.loads(file.read(size))
-        header.pop("__metadata__", None)
-        ordered = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
-        return [Entry(name, _DTYPES[about["dtype"]], tuple(about["shape"])) for name, about in ordered]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"`{path}` cannot be read: {error!r}") from error
+        with safe_open(path, framework="pt") as file:
+            parts = {name: file.get_slice(name) for name in file.offset_keys()}
+            return [Entry(name, _DTYPES[part.get_dtype()], tuple(part.get_shape())) for name, part in parts.items()]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ArtifactError(f"`{path}` cannot be read: {error}") from error
 
 
 def write_file(path: Path, entries: Sequence[Entry], tensor_of: Callable[[Entry], Tensor]) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from qlora_fast.errors import ArtifactError
-from qlora_fast.model.load import Quantization, eval_as_trained, load_base, quiet_libraries
+from qlora_fast.model.adapter_files import load_adapter
+from qlora_fast.model.load import SAFE, Quantization, eval_as_trained, load_base, quiet_libraries
 
 log = logging.getLogger(__name__)
 
@@ -146,9 +147,7 @@ def _without_and_with(
     adapter: Path, base: nn.Module, prompts: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Logits of a base alone, and with the adapter on it."""
-    from peft import PeftModel
-
-    together: Any = eval_as_trained(PeftModel.from_pretrained(base, str(adapter)))
+    together: Any = eval_as_trained(load_adapter(base, adapter))
     with together.disable_adapter():
         before = _logits(together, prompts, device)
     return before, _logits(together, prompts, device)
@@ -171,5 +170,7 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
     quiet_libraries()
     from transformers import AutoModelForCausalLM
 
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").to(device)
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **SAFE).to(
+        device
+    )
     return model.eval()

@@ -19,9 +19,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from qlora_fast.errors import ArtifactError
-from qlora_fast.hub import resolve
+from qlora_fast.hub import resolve, untrusted
+from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.merge.delta import Update, nearest
-from qlora_fast.merge.safetensors_stream import Entry, read_header, shard_files, write_file, write_index
+from qlora_fast.merge.safetensors_stream import Entry, read_header, write_file, write_index
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -61,8 +62,8 @@ def base_folder(name: str) -> Path:
     path = resolve.model_path(name)
     if not Path(path).is_dir():
         path = _from_hub(path)
-    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    if "quantization_config" in config:
+    config = untrusted.read_json(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig)
+    if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "quantized")
         raise ArtifactError(
             f"`{path}` is stored quantized ({method}): what an adapter learned would be rounded away in it",
@@ -87,9 +88,9 @@ def write_merged(
     Raises:
         ArtifactError: a part of the adapter finds no weight in the base, or one of another shape.
     """
-    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    settings = untrusted.read_json(base / untrusted.MODEL_CONFIG, untrusted.ModelConfig)
     tied = bool(settings.get("tie_word_embeddings"))
-    plan, untied = _plan({path: read_header(path) for path in shard_files(base)}, update, tied, dtype)
+    plan, untied = _plan({path: read_header(path) for path in weight_files(base)}, update, tied, dtype)
     _check_all_used(plan, update, base)
     total = sum(line.entry.bytes for lines in plan.values() for line in lines)
     counts, done = Counts(), 0

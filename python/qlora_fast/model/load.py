@@ -13,13 +13,15 @@ from torch import nn
 
 from qlora_fast.config import Config
 from qlora_fast.config.keys.data import PACKED
-from qlora_fast.errors import ArtifactError, ConfigError
-from qlora_fast.hub import connectivity
+from qlora_fast.errors import ArtifactError, ConfigError, QloraFastError
+from qlora_fast.hub import connectivity, untrusted
 from qlora_fast.model.attention import NAME, packable, refuse_unpackable
 
 log = logging.getLogger(__name__)
 
-_WEIGHTS = tuple(f"{stem}{end}" for stem in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
+"""Arguments of every ``from_pretrained``: no code of a model is run, no pickle is opened, nobody is asked."""
 _CHECK = "check `model_name_or_path`; without network, give a local folder"
 
 
@@ -83,14 +85,13 @@ def load_base(
     """
     quiet_libraries()
     refuse_out_of_reach(path)
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if packing in PACKED:
             refuse_unpackable(config, packing)
-        arguments: dict[str, Any] = {"dtype": dtype}
+        arguments: dict[str, Any] = {"dtype": dtype, **SAFE}
         if packable(config) is None:
             arguments["attn_implementation"] = NAME
         if quantization is not None:
@@ -99,8 +100,10 @@ def load_base(
                 "device_map": {"": str(device)},
             }
         model: nn.Module = AutoModelForCausalLM.from_pretrained(path, **arguments)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _explained(path, error) from error
+    except QloraFastError:
+        raise
+    except Exception as error:  # what a library does with a hostile file is not foreseeable
+        raise unloadable(path, error) from error
     model.requires_grad_(False)
     return model if quantization is not None else model.to(device)
 
@@ -170,11 +173,15 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> Any:
     )
 
 
-def _explained(path: str, error: Exception) -> ArtifactError:
+def unloadable(path: str, error: Exception) -> ArtifactError:
+    """What to report when transformers cannot load a model."""
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if Path(path).is_dir():
-        return ArtifactError(f"cannot load the model in `{path}`: {first}", hint="check that the folder is complete")
+        hint = "check that the folder is complete"
+        if "auto_map" in untrusted.read_json(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig):
+            hint = "this model comes with code of its own, which is never run; a newer transformers may know the model"
+        return ArtifactError(f"cannot load the model in `{path}`: {first}", hint=hint)
     return ArtifactError(
-        f"cannot load the model `{path}`: no such folder, and not to be had from the hub ({first})",
+        f"cannot load the model `{path}`: not found locally or on the Hub ({first})",
         hint=_CHECK,
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from qlora_fast.errors import QloraFastError
-from qlora_fast.hub import resolve
+from qlora_fast.hub import resolve, untrusted
 from qlora_fast.model.memory_estimate import Memory, Method, Shape, estimate, full_fine_tuning
 
 SHAPES: dict[str, Shape] = {
@@ -60,7 +59,7 @@ def shape_of(model: str) -> Shape | None:
             return None
     if not (folder / "config.json").is_file():
         return None
-    return Shape.of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    return Shape.of(untrusted.read_json(folder / untrusted.MODEL_CONFIG, untrusted.ModelConfig))
 
 
 def guide_table(tokens: int = 2048, rank: int = 8) -> list[GuideRow]:

@@ -6,11 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from qlora_fast.data.tokenizer import Tokenizer
-from qlora_fast.errors import ArtifactError, TokenizerError
+from qlora_fast.errors import TokenizerError
+from qlora_fast.hub import untrusted
 
 CARD = "qlora_fast.json"
 """The file's name."""
+
+
+class Card(Struct):
+    """The fields of a card."""
+
+    base_model: str
+    template: str
+    tokenizer_sha256: str
+    default_system: str | None = None
+    bos_token: str | None = None
+    eos_token: str | None = None
 
 
 def write_card(folder: Path, base: str, tokenizer: Tokenizer, tokenizer_digest: str) -> None:
@@ -32,17 +46,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    path = folder / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"`{path}` cannot be read: {error}") from None
-    text = {"base_model", "template", "tokenizer_sha256"}
-    optional = {"default_system", "bos_token", "eos_token"}
-    sound = isinstance(card, dict) and all(isinstance(card.get(key), str) for key in text)
-    if not sound or not all(isinstance(card.get(key, None), str | None) for key in optional):
-        raise ArtifactError(f"`{path}` is damaged", hint="copy it from another adapter of the same run, or remove it")
-    return {key: card.get(key) for key in (*text, *optional)}
+    hint = "copy it from another adapter of the same run, or remove it"
+    card = untrusted.read_json(folder / CARD, Card, hint=hint)
+    return {field: card.get(field) for field in Card.__struct_fields__}
 
 
 def check_tokenizer(card: dict[str, Any], digest: str, base: str) -> None:

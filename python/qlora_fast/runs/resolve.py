@@ -14,7 +14,6 @@ answers a wrong one with the same message.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +24,11 @@ from qlora_fast.config.paths import expanded
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError
 from qlora_fast.hub import resolve as hub
+from qlora_fast.hub import untrusted
 from qlora_fast.runs.adapter_card import CARD, check_tokenizer, read_card
 
 Kind = Literal["run", "checkpoint", "best", "last", "adapter", "model"]
-ADAPTER = "adapter_config.json"
+ADAPTER = untrusted.ADAPTER_CONFIG
 RUN = "run.json"
 
 
@@ -137,7 +137,7 @@ class Target:
         if card is not None:
             own = {"model_name_or_path": card["base_model"], "template": card["template"]}
             return own if card["default_system"] is None else {**own, "default_system": card["default_system"]}
-        base = _read_adapter_config(adapter).get("base_model_name_or_path")
+        base = untrusted.read_json(adapter / ADAPTER, untrusted.AdapterConfig).get("base_model_name_or_path")
         if isinstance(base, str) and base:
             return {"model_name_or_path": base}
         if replaced:
@@ -189,13 +189,3 @@ def _no_adapter(folder: Path, message: str) -> ArtifactError:
     names = ", ".join(f"`{path}`" for path in inside[:6])
     hint = f"adapters there: {names}" if names else "give the output_dir of a finished run, or a checkpoint in it"
     return ArtifactError(message, hint=hint)
-
-
-def _read_adapter_config(folder: Path) -> dict[str, object]:
-    try:
-        content = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"`{folder / ADAPTER}` is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise ArtifactError(f"`{folder / ADAPTER}` is damaged: it is not an object")
-    return content

@@ -26,6 +26,7 @@ from qlora_fast.data.prepare import prepare_config
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import resolve
+from qlora_fast.model.adapter_files import load_adapter
 from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
 from qlora_fast.runs.eval_samples import FILE, sample_id, write_samples
@@ -168,9 +169,7 @@ def _model(subject: Subject, device: torch.device) -> nn.Module:
     )
     if subject.adapter is None:
         return model
-    from peft import PeftModel
-
-    adapted: nn.Module = PeftModel.from_pretrained(model, str(subject.adapter), autocast_adapter_dtype=False)
+    adapted = load_adapter(model, subject.adapter, keep_dtype=True)
     fuse(adapted)
     return adapted.eval()
 

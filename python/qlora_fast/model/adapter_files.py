@@ -1,0 +1,55 @@
+"""Saved adapters put on a model by PEFT, after their files were looked at: no pickle, no pattern that never ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import untrusted
+
+
+def load_adapter(model: nn.Module, folder: Path, name: str = "default", *, keep_dtype: bool = False) -> nn.Module:
+    """Put a LoRA adapter on a base model, or beside the adapters that a model has.
+
+    Args:
+        model: a base model, or what this function returned for one.
+        name: of the adapter; without a dot.
+        keep_dtype: hold the adapter as it was saved; otherwise fp16 and bf16 become fp32.
+
+    Returns:
+        the model with the adapter, PEFT's.
+
+    Raises:
+        ArtifactError: the folder holds no complete LoRA adapter, or it does not fit the model.
+    """
+    kind = untrusted.check_adapter(folder)["peft_type"]
+    if kind != "LORA":
+        raise ArtifactError(f"`{folder}` is an adapter of type {kind}, not LoRA")
+    from peft import LoraConfig, PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        settings: Any = LoraConfig.from_pretrained(str(folder))
+        if isinstance(settings.target_modules, str):
+            # A regular expression, which may take for ever; the weights say which modules it found.
+            settings.target_modules = set(untrusted.adapted_modules(folder))
+            settings.exclude_modules = settings.layers_to_transform = settings.layers_pattern = None
+        if isinstance(model, PeftModel):
+            having: Any = model
+            having.add_adapter(name, settings)
+            having.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=not keep_dtype)
+            same: nn.Module = model
+            return same
+        made: nn.Module = PeftModel.from_pretrained(
+            model, str(folder), adapter_name=name, config=settings, autocast_adapter_dtype=not keep_dtype
+        )
+        return made
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ArtifactError(
+            f"the adapter `{folder}` does not fit the base model: {problem}",
+            hint="give the base model that it was trained on",
+        ) from error
