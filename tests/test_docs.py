@@ -49,7 +49,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = text(ROOT / "docs" / "README.md")
-    assert all(f"({page.name})" in index for page in PAGES if page.parent.name == "docs" and page.name != "README.md")
+    assert all(f"({page.name})" in index for page in PAGES if page.parent == ROOT / "docs" and page.name != "README.md")
 
 
 def test_every_launch_on_one_machine_says_so() -> None:

@@ -117,7 +117,7 @@ def test_inspect_shows_tokens_and_rows(config: Path) -> None:
     assert len(sample["input_ids"]) == len(sample["labels"]) == len(sample["tokens"])
     learned = [t for t, label in zip(sample["tokens"], sample["labels"], strict=True) if label != -100]
     assert learned[-2] == "<|im_end|>"
-    assert "learned" in cli("inspect", "--config", config, "--sample", "1").out
+    assert "supervised" in cli("inspect", "--config", config, "--sample", "1").out
     assert "row 0 (rank 0)" in cli("inspect", "--config", config, "--update", "1").out
 
 

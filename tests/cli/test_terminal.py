@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli_run import arguments, cli, environment
-from qlora_fast.cli import console, visible
+from qlora_fast.cli import console, escape
 from qlora_fast.errors import ConfigError, DataError
 
 EVIL = "\x1b[2J\x1b]0;title\x07"
@@ -23,23 +23,23 @@ NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 @given(st.text(st.characters(), max_size=40))
 def test_whatever_the_text_no_control_character_is_left(value: str) -> None:
     for safe in (
-        visible.text(value),
-        visible.line(value),
-        visible.message(value),
-        visible.json(json.dumps(value, ensure_ascii=False)),
+        escape.text(value),
+        escape.line(value),
+        escape.message(value),
+        escape.json(json.dumps(value, ensure_ascii=False)),
     ):
         assert not NOT_SHOWN.search(safe)
         safe.encode()
-    assert json.loads(visible.json(json.dumps(value, ensure_ascii=False))) == value
-    assert "\n" not in visible.line(value).strip("\n")
-    assert all(line.startswith("  ") for line in visible.message(value).split("\n")[1:])
+    assert json.loads(escape.json(json.dumps(value, ensure_ascii=False))) == value
+    assert "\n" not in escape.line(value).strip("\n")
+    assert all(line.startswith("  ") for line in escape.message(value).split("\n")[1:])
 
 
 def test_ordinary_text_stays_as_it_is() -> None:
     for value in ("plain", "世界 👩‍🚀 é", "a\tb", "–100 → “x”"):
-        assert visible.text(value) == visible.line(value) == visible.message(value) == value
-    assert visible.line("\nnext: x\n") == "\nnext: x\n"
-    assert visible.message("1 problem\n  a.yaml:1: `x`") == "1 problem\n    a.yaml:1: `x`"
+        assert escape.text(value) == escape.line(value) == escape.message(value) == value
+    assert escape.line("\nnext: x\n") == "\nnext: x\n"
+    assert escape.message("1 problem\n  a.yaml:1: `x`") == "1 problem\n    a.yaml:1: `x`"
 
 
 def test_every_way_to_print_is_safe(capsys: pytest.CaptureFixture[str]) -> None:

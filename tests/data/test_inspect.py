@@ -121,10 +121,10 @@ def test_the_command_shows_rows_to_people_and_to_scripts(model_dir: Path, tmp_pa
     assert shown.status == 0, shown.err
     assert "row 1  bad.json:6  would be dropped: empty_answer" in shown.out
     assert 'record   {   "instruction": "q",   "output": ""  }' in shown.out
-    assert "mend     write one, or leave the row out" in shown.out
+    assert "hint     write one, or leave the row out" in shown.out
     assert "row 2  bad.json:10  64 tokens" in shown.out
     assert "with cutoff_len=64" in shown.out
-    assert "left of it" in shown.out
+    assert "after truncation" in shown.out
     row = cli(*words, "--row", "2", "--json", cwd=tmp_path).json[0]
     assert len(row["input_ids"]) == len(row["labels"]) == len(row["tokens"]) == 64
     assert [m["role"] for m in row["conversation"]["messages"]] == ["user", "assistant"]

@@ -15,21 +15,21 @@ import click
 
 COMMANDS = {
     "prep": "Turn data files into a prepared dataset: parse, render, tokenize, truncate.",
-    "report": "Show the report of prepared data again, and keep it: lengths drawn, numbers as JSON.",
+    "report": "Show the report of prepared data again; store it as JSON, with a histogram of lengths.",
     "export": "Write prepared data as Parquet, Arrow or JSONL for TRL, Axolotl and datasets.",
-    "plan": "Show what a training run will do, before it does it.",
-    "memory": "See what a run needs of a GPU's memory, and the guide's table put right.",
-    "inspect": "See samples as the model will: tokens, what is learned, where rows end.",
+    "plan": "Show what a training run will do: steps, learning rate, packed rows.",
+    "memory": "Estimate the GPU memory of a run, part by part.",
+    "inspect": "Show samples as the model sees them: tokens, supervision, packed rows.",
     "train": "Train a LoRA or QLoRA adapter.",
-    "evaluate": "Measure an adapter on held-out or other data, sample by sample.",
-    "compare": "See runs side by side, and which differences are more than chance.",
+    "evaluate": "Evaluate an adapter on held-out or other data, sample by sample.",
+    "compare": "Compare runs, and show which differences are statistically significant.",
     "sweep": "Train several configs one after another and compare them.",
-    "chat": "Talk to an adapter, or to several in turn.",
-    "merge": "Fold an adapter into its base model, for vLLM, llama.cpp or Ollama.",
-    "template": "List chat templates; check one against the model's own, token by token.",
-    "config": "Look up settings; see what a config file means.",
-    "doctor": "Check this machine: packages, GPU, which fast paths are active and why.",
-    "completion": "Print a script that completes commands and settings in bash, zsh or fish.",
+    "chat": "Chat with an adapter, or with several in turn.",
+    "merge": "Merge an adapter into its base model, for vLLM, llama.cpp or Ollama.",
+    "template": "List chat templates; compare one with the model's own, token by token.",
+    "config": "Look up settings; show how a config file is understood.",
+    "doctor": "Check this machine: packages, GPU, which fast paths are active.",
+    "completion": "Print a completion script for bash, zsh or fish.",
 }
 
 

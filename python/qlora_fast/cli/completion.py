@@ -1,4 +1,4 @@
-"""``qlora-fast completion``: commands, options, files, and the settings with their values, at the press of a key."""
+"""``qlora-fast completion``: completes commands, options, files, settings and their values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PROGRAM, _VARIABLE = "qlora-fast", "_QLORA_FAST_COMPLETE"
 
 
 class _Bash(BashComplete):
-    """Click's script, but without a space behind ``key=``."""
+    """Click's script, without a space after ``key=``."""
 
     source_template = BashComplete.source_template.replace(
         "COMPREPLY+=($value)", "COMPREPLY+=($value)\n            [[ $value == *= ]] && compopt -o nospace"
@@ -19,7 +19,7 @@ class _Bash(BashComplete):
 
 
 class _Zsh(ZshComplete):
-    """The same for zsh: what ends in ``=`` is added apart, with nothing behind it."""
+    """The same for zsh: what ends in ``=`` is added separately, without a space."""
 
     source_template = (
         ZshComplete.source_template.replace("local -a completions\n", "local -a completions\n    local -a settings\n")

@@ -1,4 +1,4 @@
-"""``qlora-fast config``: what the settings are, and what a config file says."""
+"""``qlora-fast config``: the settings, and how a config file is understood."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import complete_settings
+from qlora_fast.cli.arguments import complete_settings
 
 
 @click.group("config", short_help="Settings: list, explain, check.")
 def command() -> None:
-    """Look up settings, and see what a config file means.
+    """Look up settings, and show how a config file is understood.
 
     \b
-    qlora-fast config keys lora_rank          what a setting does
-    qlora-fast config explain lf.yaml         what becomes of each key of a LLaMA-Factory file
-    qlora-fast config show my.yaml seed=1     the whole config, defaults filled in
+    qlora-fast config keys lora_rank          one setting: default, limits, effect
+    qlora-fast config explain lf.yaml         how each key of a LLaMA-Factory file is understood
+    qlora-fast config show my.yaml seed=1     the complete config, with defaults
     qlora-fast config example base            an example to start from
     """
 
@@ -29,7 +29,7 @@ def command() -> None:
 @click.argument("name", required=False, shell_complete=lambda *a: _key_names(a[2]))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
 def keys(name: str | None, as_json: bool) -> None:
-    """List all settings, or say everything about one: default, unit, limits, effect."""
+    """List all settings, or describe one: default, unit, limits, effect."""
     from qlora_fast.config.keys import KEYS
 
     if name is not None and name not in KEYS:
@@ -49,10 +49,10 @@ def keys(name: str | None, as_json: bool) -> None:
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
 def explain(file: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Say what becomes of every key of FILE: used, translated, ignored, refused, and why.
+    """Show how every key of FILE is understood: used, translated, ignored or refused, and why.
 
-    FILE may be a YAML of LLaMA-Factory's for supervised fine-tuning with LoRA: it loads unchanged. Exit status 1 when
-    something in it cannot be honoured.
+    FILE may be LLaMA-Factory's YAML for supervised fine-tuning with LoRA: it loads unchanged. Exit status 1 if a key in it
+    is not supported.
 
     \b
     qlora-fast config explain examples/train_lora/qwen3_lora_sft.yaml
@@ -73,7 +73,7 @@ def explain(file: str, settings: tuple[str, ...], as_json: bool) -> None:
 @click.argument("file", type=click.Path())
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 def show(file: str, settings: tuple[str, ...]) -> None:
-    """Print FILE with all defaults filled in: what the run will have as its config.yaml."""
+    """Print FILE with all defaults: what the run will have as its config.yaml."""
     from qlora_fast.config import dump, load
 
     console.out_document(dump(load(file, settings).config).rstrip())
@@ -161,7 +161,7 @@ def _list() -> None:
 
 
 def _foreign(name: str) -> None:
-    """A name that is no setting: what a config file with it would be told."""
+    """A name that is not a setting: how a config file with it is understood."""
     from qlora_fast.config.foreign import RENAMED, RULES, foreign_key
     from qlora_fast.config.keys import KEYS
 
@@ -172,23 +172,23 @@ def _foreign(name: str) -> None:
         console.out(f"{name} is LLaMA-Factory's, not a setting here: {reason}{becomes}")
         return
     near = [RENAMED[name]] if name in RENAMED else get_close_matches(name, KEYS, n=3)
-    mend = f"; did you mean {', '.join(near)}?" if near else "; `qlora-fast config keys` lists them"
-    raise click.UsageError(f"no setting `{name}`{mend}")
+    hint = f"; did you mean {', '.join(near)}?" if near else "; `qlora-fast config keys` lists them"
+    raise click.UsageError(f"no setting `{name}`{hint}")
 
 
 def _show(found: dict[str, Any]) -> None:
     file, counts = found["file"], found["counts"]
     counted = ", ".join(f"{count} {fate}" for fate, count in counts.items() if count)
-    console.out(f"{file} {'loads' if found['loads'] else 'does not load'}: {counted or 'nothing in it'}\n")
+    console.out(f"{file} {'loads' if found['loads'] else 'does not load'}: {counted or 'empty'}\n")
     rows = [_row(verdict, file) for fate in counts for verdict in found["keys"] if verdict["fate"] == fate]
     said = max((len(r[1]) for r in rows), default=0)
     place = max((len(r[2]) for r in rows), default=0)
     for fate, words, where, reason in rows:
         console.out(f"{fate:<10}  {words:<{said}}  {where:<{place}}  {reason}".rstrip())
     if found["other_defaults"]:
-        console.out("\nnot set, and with another default in LLaMA-Factory:")
+        console.out("\nnot set, with another default in LLaMA-Factory:")
         for other in found["other_defaults"]:
-            console.out(f"  {other['key']}: {other['here']} here, {other['llamafactory']} there")
+            console.out(f"  {other['key']}: {other['here']} here, {other['llamafactory']} in LLaMA-Factory")
     if found["problems"]:
         console.out("\nproblems:")
         for problem in found["problems"]:

@@ -1,6 +1,6 @@
 """The only module that prints. stdout carries what was asked for; everything else goes to stderr.
 
-Whatever is printed passes :mod:`~qlora_fast.cli.visible`: no control character of a file, a name or a model reaches a terminal.
+Whatever is printed passes :mod:`~qlora_fast.cli.escape`: no control character of a file, a name or a model reaches a terminal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from qlora_fast.cli import visible
+from qlora_fast.cli import escape
 
 if TYPE_CHECKING:
     import click
@@ -43,37 +43,37 @@ def _rich(*, stderr: bool = True) -> RichConsole:
 
 def out(text: str = "") -> None:
     """One line of the answer to the command, on stdout."""
-    print(visible.line(text))
+    print(escape.line(text))
 
 
 def out_document(text: str) -> None:
     """An answer of several lines, on stdout."""
-    print(visible.text(text))
+    print(escape.text(text))
 
 
 def out_piece(text: str) -> None:
     """A part of an answer, flushed at once: for text that is being generated."""
-    print(visible.text(text), end="", flush=True)
+    print(escape.text(text), end="", flush=True)
 
 
 def out_json(value: Any) -> None:
     """The answer as one JSON document, on stdout."""
-    print(visible.json(json.dumps(value, ensure_ascii=False, indent=2, default=str)))
+    print(escape.json(json.dumps(value, ensure_ascii=False, indent=2, default=str)))
 
 
 def out_markup_line(text: str) -> None:
     """One line of the answer with rich markup."""
-    _rich(stderr=False).print(visible.line(text))
+    _rich(stderr=False).print(escape.line(text))
 
 
 def out_markup(text: str) -> None:
     """An answer of several lines with rich markup: coloured on a terminal, plain elsewhere."""
-    _rich(stderr=False).print(visible.text(text))
+    _rich(stderr=False).print(escape.text(text))
 
 
 def note(text: str) -> None:
     """One line on stderr, for the user and not for scripts."""
-    print(visible.line(text), file=sys.stderr, flush=True)
+    print(escape.line(text), file=sys.stderr, flush=True)
 
 
 def input_is_terminal() -> bool:
@@ -106,24 +106,24 @@ def ask(prompt: str) -> str:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  input() edits lines with it once it is loaded
     if sys.stdout.isatty():
-        return input(visible.line(prompt))
+        return input(escape.line(prompt))
     # stdout is a file or a pipe: the prompt does not belong there.
-    print(visible.line(prompt), end="", file=sys.stderr, flush=True)
+    print(escape.line(prompt), end="", file=sys.stderr, flush=True)
     return input()
 
 
 def warn(text: str) -> None:
     """A warning, on stderr."""
-    _rich().print(f"[yellow]warning:[/yellow] {_escape(visible.line(text))}")
+    _rich().print(f"[yellow]warning:[/yellow] {_escape(escape.line(text))}")
 
 
 def fail(error: QloraFastError | OSError) -> None:
     """An error and its hint, without a traceback."""
     console = _rich()
-    console.print(f"[bold red]error:[/bold red] {_escape(visible.message(str(error)))}")
+    console.print(f"[bold red]error:[/bold red] {_escape(escape.message(str(error)))}")
     hint = getattr(error, "hint", None)
     if hint:
-        console.print(f"\n[cyan]hint:[/cyan] {_escape(visible.message(hint))}")
+        console.print(f"\n[cyan]hint:[/cyan] {_escape(escape.message(hint))}")
 
 
 def fail_usage(error: click.ClickException) -> None:
@@ -132,7 +132,7 @@ def fail_usage(error: click.ClickException) -> None:
     if context is not None:
         print(context.get_usage(), file=sys.stderr)
         print(f"Try '{context.command_path} --help' for help.\n", file=sys.stderr)
-    print(f"Error: {visible.message(error.format_message())}", file=sys.stderr, flush=True)
+    print(f"Error: {escape.message(error.format_message())}", file=sys.stderr, flush=True)
 
 
 def rows_out(pairs: list[tuple[str, str]]) -> None:
@@ -144,7 +144,7 @@ def rows_out(pairs: list[tuple[str, str]]) -> None:
 
 def table_out(rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout, heading first; columns of figures are aligned on the right."""
-    rows = [[visible.line(cell) for cell in row] for row in rows]
+    rows = [[escape.line(cell) for cell in row] for row in rows]
     right = [all(c[:1].isdigit() or c in ("", "–") for c in column[1:]) for column in zip(*rows, strict=True)]
     if sys.stdout.isatty():
         from rich.box import SIMPLE_HEAD
@@ -186,7 +186,7 @@ def progress(unit: str = "bytes", waiting: str = "") -> Iterator[Tick]:
     Nothing is shown for work that ends within half a second. ``waiting`` is what is done before the first tick, where
     that alone takes seconds (torch is imported, a model loaded): a terminal shows it at once.
     """
-    yield from _bar(unit, visible.line(waiting)) if on_terminal() else _lines(unit)
+    yield from _bar(unit, escape.line(waiting)) if on_terminal() else _lines(unit)
 
 
 def _bar(unit: str, waiting: str) -> Iterator[Tick]:
@@ -252,14 +252,14 @@ def _amount(done: int, total: int, unit: str) -> str:
 
 
 def _escape(text: str) -> str:
-    from rich.markup import escape
+    from rich.markup import escape as escape_markup
 
-    return escape(text)
+    return escape_markup(text)
 
 
 def _shown(stage: str) -> str:
     """A stage's name as a bar shows it."""
-    return _escape(visible.line(stage))
+    return _escape(escape.line(stage))
 
 
 class UpdateBar:
@@ -269,7 +269,7 @@ class UpdateBar:
         self._progress, self._task = progress, task
 
     def line(self, text: str) -> None:
-        self._progress.console.print(_escape(visible.line(text)))
+        self._progress.console.print(_escape(escape.line(text)))
 
     def update(self, done: int, total: int) -> None:
         self._progress.update(self._task, description="training", completed=done, total=total)

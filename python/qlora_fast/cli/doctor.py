@@ -1,4 +1,4 @@
-"""``qlora-fast doctor``: is this machine fit, and which fast paths does it take?"""
+"""``qlora-fast doctor``: whether this machine can train, and which fast paths are active."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from qlora_fast.cli import console
 if TYPE_CHECKING:
     from qlora_fast.doctor import Finding, State
 
-_NAMES = 15  # the longest name of a check; all of them are known only at the end
+_NAMES = 15  # the longest name of a check; findings are printed one by one
 _MARKS = {"ok": "ok", "note": "·", "warning": "!", "broken": "BROKEN"}
 
 
 @click.command("doctor", short_help="Check machine and packages.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
 def command(as_json: bool) -> None:
-    """Look at Python, CPU, memory, disks, GPUs and packages, and try each fast path on a few numbers.
+    """Check Python, CPU, memory, disks, GPUs and packages, and run each fast path on a few numbers.
 
-    Exit status 1 when something is broken that training needs. `!` marks what costs speed or may go wrong, with its
-    mend below. Put the output into a bug report.
+    Exit status 1 if something that training needs does not work. `!` marks what costs speed or may fail, with a hint below.
+    Include the output in bug reports.
 
     \b
     qlora-fast doctor
@@ -44,7 +44,7 @@ def command(as_json: bool) -> None:
 
 
 def _show(found: Iterable[tuple[str, Finding]]) -> list[State]:
-    """Print each finding as it comes; returns their states."""
+    """Print each finding when it is known; returns their states."""
     states: list[State] = []
     last = ""
     for group, finding in found:
@@ -60,5 +60,5 @@ def _show(found: Iterable[tuple[str, Finding]]) -> list[State]:
 
 def _verdict(broken: int, warnings: int) -> str:
     if broken:
-        return f"{broken} broken: training cannot work before that is mended"
-    return f"fit for training, with {warnings} warning{'s' * (warnings != 1)}" if warnings else "fit for training"
+        return f"{broken} broken: fix that before training"
+    return f"ready for training, with {warnings} warning{'s' * (warnings != 1)}" if warnings else "ready for training"

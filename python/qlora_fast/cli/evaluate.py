@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import complete_settings
+from qlora_fast.cli.arguments import complete_settings
 
 if TYPE_CHECKING:
     from qlora_fast.train.evaluate_run import Evaluated, Subject

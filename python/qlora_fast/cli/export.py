@@ -16,10 +16,10 @@ from qlora_fast.cli import console
 @click.option("--columns", metavar="A,B,…", help="Default: input_ids,labels,position_ids (packed: and seq_lengths).")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON on stdout.")
 def command(prepared: str, to: str, packed: int | None, columns: str | None, as_json: bool) -> None:
-    """Write PREPARED, a folder that `prep` made, so that TRL, Axolotl and `datasets` can read it.
+    """Write PREPARED, a folder that `prep` wrote, in a form that TRL, Axolotl and `datasets` read.
 
-    A row is a sample: its ids, its labels (-100 where nothing is learned) and its positions. With --packed a row
-    holds several samples; positions begin again at each, and seq_lengths says where they end.
+    A row is a sample: its ids, its labels (-100 where a token has no loss) and its positions. With --packed a row holds
+    several samples; positions start at 0 in each, and seq_lengths holds their lengths.
 
     \b
     qlora-fast export prepared/data-1a2b3c4d5e --to data.parquet                                    TRL, datasets

@@ -1,4 +1,4 @@
-"""``qlora-fast inspect``: samples and rows as the model will see them."""
+"""``qlora-fast inspect``: samples and rows as the model sees them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qlora_fast.cli import console, row_view, token_view
-from qlora_fast.cli.words import complete_settings, sort_words
+from qlora_fast.cli import console
+from qlora_fast.cli.arguments import complete_settings, sort_words
+from qlora_fast.cli.views import row as row_view
+from qlora_fast.cli.views import tokens as token_view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,12 +20,14 @@ if TYPE_CHECKING:
     from qlora_fast.data.dataset import PreparedDataset
 
 
-@click.command("inspect", short_help="See samples as the model will.")
+@click.command("inspect", short_help="Show samples as the model sees them.")
 @click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
-@click.option("--sample", "samples", type=int, multiple=True, help="Which sample, from 0; may be given again.")
-@click.option("--row", "rows", metavar="[FILE:]N", multiple=True, help="Which row of the data; may be given again.")
-@click.option("--update", type=int, help="Show the rows of this update of the first epoch, from 1.")
+@click.option("--sample", "samples", type=int, multiple=True, help="Which sample, from 0; may be repeated.")
+@click.option(
+    "--row", "rows", metavar="[FILE:]N", multiple=True, help="Which row of the data, from 0; may be repeated."
+)
+@click.option("--update", type=int, help="Show the packed rows of this optimizer step of the first epoch, from 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print ids, labels and tokens as JSON.")
 def command(
     words: tuple[str, ...],
@@ -33,12 +37,12 @@ def command(
     update: int | None,
     as_json: bool,
 ) -> None:
-    """Show every token of a sample: what is learned (green), what is only context (dim), what the template adds
-    (yellow). With --update, show how samples are packed into the rows of an update.
+    """Show every token of a sample: supervised (green), context only (dim), or added by the template (yellow). With
+    --update, show how samples are packed into the rows of an optimizer step.
 
-    Samples are the rows that are kept. With --row, show a row as it stands in the file, before anything is prepared:
-    the dialogue that it is read as, what the template makes of it, what cutoff_len would take, or why it would be
-    dropped. Rows count from 0, as in the report of `prep`; the file is read up to the row and no further.
+    Samples are the rows that were kept. With --row, show a row of the file before it is prepared: the conversation that
+    it is read as, the rendered text, what cutoff_len would truncate, or why it would be dropped. Rows count from 0, as in
+    the report of `prep`; the file is read no further than to the row.
 
     \b
     qlora-fast inspect data.json
@@ -58,7 +62,7 @@ def command(
     if not files and config_file is None and "dataset" not in overrides(settings):
         raise click.UsageError("give a data file, or a config with --config")
     if rows and (samples or update is not None):
-        raise click.UsageError("--row is about data that is not prepared: give it without --sample and --update")
+        raise click.UsageError("--row shows data that is not prepared: give it without --sample and --update")
     config = load(config_file, settings).config
     if rows:
         _show_rows(config, files, rows, as_json=as_json)
@@ -76,7 +80,7 @@ def command(
     if update is not None:
         from qlora_fast.data.selection import select
 
-        # The rows of a run: what it holds out or does not draw is in none of its updates.
+        # The samples of a run: held-out samples and those that max_samples leaves out are in none of its steps.
         train_ids = select(prepared, config, [e for _, e in evals]).train_ids
         _show_update(dataset, train_ids, PlanOptions.of(config), update, as_json=as_json)
     elif as_json:
@@ -104,7 +108,7 @@ def _show_sample(dataset: PreparedDataset, decoder: Tokenizer, sample: int) -> N
     ids = dataset.ids(sample).tolist()
     console.out_markup_line(
         f"\n[bold]sample {sample}[/]  {escape(str(dataset.origin(sample)))}  "
-        f"{len(ids):,} tokens, {int(dataset.supervised[sample]):,} learned"
+        f"{len(ids):,} tokens, {int(dataset.supervised[sample]):,} supervised"
     )
     console.out_markup(token_view.tokens(decoder, ids, dataset.spans(sample).tolist()))
 
@@ -135,15 +139,15 @@ def _show_update(
     epoch = epoch_plan(dataset.lengths[train_ids], dataset.supervised[train_ids], options)
     updates = len(epoch.update_offsets) - 1
     if not 1 <= update <= updates:
-        raise click.BadParameter(f"update {update}: the first epoch has {updates:,}", param_hint="--update")
+        raise click.BadParameter(f"step {update}: the first epoch has {updates:,}", param_hint="--update")
     rows = range(epoch.update_offsets[update - 1], epoch.update_offsets[update])
     content = [train_ids[epoch.sample_ids[epoch.row_offsets[r] : epoch.row_offsets[r + 1]]].tolist() for r in rows]
     if as_json:
         console.out_json({"update": update, "rows": content, "supervised": int(epoch.supervised[update - 1])})
         return
     console.out(
-        f"update {update} of {updates:,}: {sum(map(len, content)):,} samples in {len(content)} rows, "
-        f"{int(epoch.tokens[update - 1]):,} tokens, {int(epoch.supervised[update - 1]):,} learned"
+        f"step {update} of {updates:,}: {sum(map(len, content)):,} samples in {len(content)} rows, "
+        f"{int(epoch.tokens[update - 1]):,} tokens, {int(epoch.supervised[update - 1]):,} supervised"
     )
     widest = max((int(dataset.lengths[row].sum()) for row in content if row), default=1)
     for number, row in enumerate(content):

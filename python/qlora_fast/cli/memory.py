@@ -1,4 +1,4 @@
-"""``qlora-fast memory``: what a run will need, part by part, from the model's shape alone."""
+"""``qlora-fast memory``: the memory of a run, part by part, estimated from the model's shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import complete_settings
+from qlora_fast.cli.arguments import complete_settings
 
 if TYPE_CHECKING:
     from qlora_fast.config import Config
@@ -22,20 +22,20 @@ PARTS = {
     "activations": "activations",
     "logits": "logits (a chunk)",
     "workspace": "workspace",
-    "context": "CUDA itself",
-    "total": "together",
+    "context": "CUDA context",
+    "total": "total",
 }
 
 
-@click.command("memory", short_help="What a run needs of a GPU's memory.")
+@click.command("memory", short_help="Estimate the GPU memory of a run.")
 @click.argument("config_file", metavar="[CONFIG.yaml]", type=click.Path(), required=False)
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--tokens", type=click.IntRange(min=1), help="Tokens of the longest row; default: the config's budget.")
 @click.option("--json", "as_json", is_flag=True, help="Print bytes as JSON on stdout.")
 def command(config_file: str | None, settings: tuple[str, ...], tokens: int | None, as_json: bool) -> None:
-    """Show the memory of a LoRA run and of the same run as QLoRA, part by part. Needs no GPU, no torch and no weights.
+    """Estimate the GPU memory of a LoRA run and of the same run as QLoRA, part by part. Needs no GPU, torch or weights.
 
-    Without a config it prints the guide's memory table beside what such runs take, and what the table left out.
+    Without a config, it prints the guide's memory table beside complete estimates, with what the table leaves out.
 
     \b
     qlora-fast memory
@@ -43,7 +43,7 @@ def command(config_file: str | None, settings: tuple[str, ...], tokens: int | No
     """
     if config_file is None or "=" in config_file:
         if config_file is not None:
-            raise click.UsageError("settings need a config file before them")
+            raise click.UsageError("give a config file before the settings")
         _guide(tokens or 2048, as_json)
         return
     from qlora_fast.config import load
@@ -58,7 +58,7 @@ def _guide(tokens: int, as_json: bool) -> None:
     if as_json:
         console.out_json([asdict(row) for row in rows])
         return
-    console.out(f"{'':<5} {'method':<6} {'the guide':>9} {'weights':>8} {'in all':>8}  GB; what the guide left out")
+    console.out(f"{'':<5} {'method':<6} {'the guide':>9} {'weights':>8} {'total':>8}  GB; what the guide leaves out")
     last = ""
     for row in rows:
         size = row.size if row.size != last else ""
@@ -68,8 +68,9 @@ def _guide(tokens: int, as_json: bool) -> None:
         )
     console.note(
         f"\nLoRA and QLoRA: rank 8 on all linear layers, rows of {tokens:,} tokens, gradient checkpointing; shapes of "
-        "Qwen3-0.6B and Qwen2.5.\nyour own run: qlora-fast memory CONFIG.yaml"
+        "Qwen3-0.6B and Qwen2.5"
     )
+    console.note("your own run: qlora-fast memory CONFIG.yaml")
 
 
 def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
@@ -80,7 +81,7 @@ def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
     shape = shape_of(config.model_name_or_path)
     if shape is None:
         raise ConfigError(
-            f"the shape of `{config.model_name_or_path}` is not known",
+            f"the shape of `{config.model_name_or_path}` is unknown",
             hint="give a folder with the model's config.json (weights are not needed)",
         )
     longest = tokens or config.row_budget
@@ -94,6 +95,8 @@ def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
     for part, words in PARTS.items():
         console.out(f"{words:<24}" + "".join(f"{gb(column[part]):>24}" for column in columns.values()))
     console.note(
-        f"\n{config.model_name_or_path}: {shape.parameters:,} parameters, rank {config.lora_rank}, rows of {longest:,} "
-        f"tokens.\nWhat the allocator keeps unused comes on top. Measured, on your machine: qlora-fast train … --dry-run"
+        f"\n{config.model_name_or_path}: {shape.parameters:,} parameters, rank {config.lora_rank}, rows of {longest:,} tokens"
+    )
+    console.note(
+        "memory that the allocator reserves is not included; measured on your machine: qlora-fast train … --dry-run"
     )

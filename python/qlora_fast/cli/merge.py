@@ -1,4 +1,4 @@
-"""``qlora-fast merge``: base and adapter become one model."""
+"""``qlora-fast merge``: base model and adapter in one set of weights."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from qlora_fast.merge.merge import Merged
 
 
-@click.command("merge", short_help="Fold an adapter into its base.")
+@click.command("merge", short_help="Merge an adapter into its base model.")
 @click.argument("run", metavar="RUN|CHECKPOINT|ADAPTER")
 @click.option(
-    "-o", "--out", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="Where to write it."
+    "-o", "--out", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="The folder to write."
 )
 @click.option("--base", metavar="MODEL", help="Base model, if it is no longer where it was at training.")
 @click.option("--dtype", type=click.Choice(["auto", "bf16", "fp16", "fp32"]), default="auto", show_default=True,
-              help="Of the merged weights; auto: as the base has them.")  # fmt: skip
-@click.option("--check/--no-check", default=True, help="Hold the logits against those of base and adapter.")
+              help="Of the merged weights; auto: that of the base model.")  # fmt: skip
+@click.option("--check/--no-check", default=True, help="Compare the logits with those of base and adapter.")
 @click.option("--check-dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-              help="What the check computes in; bf16 for models that do not fit in memory in fp32.")  # fmt: skip
+              help="Precision of the check; bf16 for models that do not fit in memory in fp32.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(run: str, out: Path, base: str | None, dtype: str, check: bool, check_dtype: str, as_json: bool) -> None:
     """Write a model folder that needs no adapter, for vLLM, llama.cpp, Ollama or transformers.
@@ -32,9 +32,10 @@ def command(run: str, out: Path, base: str | None, dtype: str, check: bool, chec
     qlora-fast merge runs/base -o merged/base
     qlora-fast merge runs/base/best -o merged/best --dtype fp32
 
-    Each weight is computed in fp32 and written as the base stores it, tensor by tensor, so memory holds one tensor and not
-    one model. Afterwards base + adapter and the merged model answer the same prompts; if they differ, or if the update
-    would be rounded away, nothing is written. The folder has a Modelfile and a README with the commands to serve it.
+    Each weight is computed in fp32 and written in the precision of the base model, one tensor in memory at a time. Then
+    base + adapter and the merged model are run on the same prompts; if their logits differ by more than rounding, or if the
+    adapter's change would be rounded away, nothing is written. The folder has the chat template and stop tokens of the
+    training, a Modelfile, and a README with the commands to serve it.
     """
     with console.progress(waiting=f"loading {run}") as tick:
         from qlora_fast.merge.merge import Options, merge_run
@@ -53,8 +54,8 @@ def _show(merged: Merged) -> None:
         ("merged", f"{merged.folder}  ({merged.report['base_model']}, {merged.report['dtype']})"),
         (
             "weights",
-            f"{weights['moved']:,} of {weights['weights']:,} moved by the adapter, {weights['changed']:,} came out different "
-            f"({weights['rounding']:.1%} of the update's length is rounding)",
+            f"{weights['moved']:,} of {weights['weights']:,} changed by the adapter, {weights['changed']:,} after rounding "
+            f"(rounding error: {weights['rounding']:.1%} of the change in norm)",
         ),
     ]
     if check:
@@ -64,12 +65,12 @@ def _show(merged: Merged) -> None:
             (
                 "check",
                 f"logits differ by at most {check['max_difference']:.2e}{logits}, the largest is {check['largest_logit']:.1f}; "
-                f"the same likeliest token at {check['same_top']:.1%} of {check['positions']} positions",
+                f"the same most likely token at {check['same_top']:.1%} of {check['positions']} positions",
             ),
             (
                 "",
-                f"KL {check['kl_mean']:.2e} on average{kl}, {check['kl_max']:.2e} at worst; "
-                f"the adapter's own effect is {check['kl_update']:.2e}",
+                f"KL {check['kl_mean']:.2e} nats on average{kl}, {check['kl_max']:.2e} at most; "
+                f"of the adapter itself {check['kl_update']:.2e}",
             ),
         ]
     for server, words in merged.commands.items():

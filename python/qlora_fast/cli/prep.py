@@ -1,4 +1,4 @@
-"""``qlora-fast prep``: data files in, a prepared dataset and an honest report out."""
+"""``qlora-fast prep``: data files in, a prepared dataset and a report of every row out."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from pathlib import Path
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import complete_settings, sort_words
+from qlora_fast.cli.arguments import complete_settings, sort_words
 
 
 @click.command("prep", short_help="Prepare data files.")
 @click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
 @click.option("--out", type=click.Path(), help="Folder to write (default: prepared/NAME-FINGERPRINT).")
-@click.option("--shard", metavar="I/N", help="Make only share I of N, for --merge to join; shares can run anywhere.")
-@click.option("--merge", is_flag=True, help="Join what all shares have made; no data is read.")
-@click.option("--report", "keep", is_flag=True, help="Keep report.json and length_histogram.png in the folder.")
+@click.option(
+    "--shard", metavar="I/N", help="Prepare only share I of N, for --merge to join; shares can run on any machine."
+)
+@click.option("--merge", is_flag=True, help="Join the results of all shares; no data is read.")
+@click.option("--report", "keep", is_flag=True, help="Store report.json and length_histogram.png in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(
     words: tuple[str, ...],
@@ -27,11 +29,11 @@ def command(
     keep: bool,
     as_json: bool,
 ) -> None:
-    """Parse, render, tokenize and truncate DATA, and say what became of every row.
+    """Parse, render, tokenize and truncate DATA, and report the outcome of every row.
 
-    DATA is Alpaca, ShareGPT or OpenAI messages, as a JSON array, JSONL (either .gz or .zst too) or Parquet; which one
-    is found out. A name may be a file, a folder, a quoted glob, - for standard input, or an entry of dataset_info.json.
-    With nothing else given, the tokenizer and template are those of the embedded model.
+    DATA is Alpaca, ShareGPT or OpenAI messages, as a JSON array, JSONL (plain, .gz or .zst) or Parquet; the format
+    is detected. A name may be a file, a folder, a quoted glob, - for standard input, or an entry of dataset_info.json.
+    Unless a model is named, the tokenizer and template are those of the embedded model.
 
     \b
     qlora-fast prep data.json
@@ -40,17 +42,17 @@ def command(
     zcat rows.jsonl.gz | qlora-fast prep -
     qlora-fast prep --config configs/base.yaml --json
 
-    The same inputs are prepared only once; `train` finds what `prep` made. Rows that cannot be used are kept in
-    rejected.jsonl, each with the reason: mend them there and prepare that file as well.
+    The same inputs are prepared only once; `train` finds what `prep` wrote. Rows that cannot be used are stored in
+    rejected.jsonl, each with the reason: fix them there and prepare that file as well.
 
-    What is interrupted or killed goes on where it was with the same command. Large data can be divided among any
-    number of machines that see the same folder, by any scheduler; the result is that of one machine, bit for bit:
+    The same command resumes an interrupted or killed preparation. Large data can be divided among any number of machines
+    that see the same folder, by any scheduler; the result is bit for bit that of one machine:
 
     \b
     qlora-fast prep data/*.jsonl --out prepared/big --shard 1/8     and 2/8, 3/8, ... at the same time
     qlora-fast prep data/*.jsonl --out prepared/big --merge
     """
-    from qlora_fast.cli import prep_view
+    from qlora_fast.cli.views import preparation
     from qlora_fast.config import load, overrides
     from qlora_fast.data import report
     from qlora_fast.data.plan import PlanOptions
@@ -70,7 +72,7 @@ def command(
         if as_json:
             console.out_json(share)
         else:
-            console.rows_out([("share", shard), ("parts", f"{share['parts']:,} there now, in {share['path']}")])
+            console.rows_out([("share", shard), ("parts", f"{share['parts']:,} complete, in {share['path']}")])
             console.note("\nnext: the other shares, then the same command with --merge in place of --shard")
         return
     with console.progress() as tick:
@@ -83,11 +85,11 @@ def command(
         return
     named = "model_name_or_path" in " ".join(settings) or config_file is not None
     model = config.model_name_or_path + ("" if named else " (embedded; name another with model_name_or_path=…)")
-    prep_view.show(document, model)
+    preparation.show(document, model)
     if config.val_size:
-        console.note("\nnote: the updates are those of all rows; `qlora-fast plan` leaves out what val_size holds out")
+        console.note("\nnote: the steps are those of all rows; `qlora-fast plan` leaves out what val_size holds out")
     for path in kept:
-        console.note(f"kept: {path}")
+        console.note(f"written: {path}")
     what = " ".join(files) or (f"--config {config_file}" if config_file else " ".join(settings))
     console.note(f"\nnext: qlora-fast inspect {what}")
 
@@ -95,7 +97,7 @@ def command(
 def _share(text: str, merge: bool) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise click.BadParameter(f"`{text}` is no share: 3/8 is the third of eight", param_hint="--shard")
+        raise click.BadParameter(f"`{text}` is not a share: 3/8 is the third of eight", param_hint="--shard")
     if merge:
-        raise click.UsageError("a share is made or all are merged: give --shard or --merge")
+        raise click.UsageError("give either --shard or --merge")
     return int(number), int(count)

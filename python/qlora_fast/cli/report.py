@@ -1,4 +1,4 @@
-"""``qlora-fast report``: the report of prepared data, shown again and kept as files."""
+"""``qlora-fast report``: the report of prepared data, shown again and stored as files."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import sort_words
+from qlora_fast.cli.arguments import sort_words
 
 
-@click.command("report", short_help="Show and keep the report of prepared data.")
+@click.command("report", short_help="Show and store the report of prepared data.")
 @click.argument("words", nargs=-1, metavar="PREPARED [KEY=VALUE...]")
 @click.option("--to", type=click.Path(), help="Folder for the files (default: PREPARED/report).")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(words: tuple[str, ...], to: str | None, as_json: bool) -> None:
-    """Show what `prep` said of PREPARED, a folder that it made, and keep it: report.json and length_histogram.png.
+    """Show the report of PREPARED, a folder that `prep` wrote, and store it: report.json and length_histogram.png.
 
-    Settings change the questions that depend on them, not the data: batch size, packing budget, devices.
+    Settings change the figures that depend on them (batch size, packing budget, devices), not the data.
 
     \b
     qlora-fast report prepared/data-1a2b3c4d5e
     qlora-fast report prepared/data-1a2b3c4d5e --to docs per_device_train_batch_size=8 world_size=4
     """
-    from qlora_fast.cli import prep_view
+    from qlora_fast.cli.views import preparation
     from qlora_fast.config import load
     from qlora_fast.data import report
     from qlora_fast.data.plan import PlanOptions
@@ -39,6 +39,6 @@ def command(words: tuple[str, ...], to: str | None, as_json: bool) -> None:
     if as_json:
         console.out_json(document)
     else:
-        prep_view.show(document)
+        preparation.show(document)
     for path in kept:
-        console.note(f"kept: {path}")
+        console.note(f"written: {path}")

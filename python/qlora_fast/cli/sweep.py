@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.words import complete_settings, sort_words
+from qlora_fast.cli.arguments import complete_settings, sort_words
 
 if TYPE_CHECKING:
     from qlora_fast.runs.sweep import Member, Outcome

@@ -1,4 +1,4 @@
-"""``qlora-fast template``: which there are, what one looks like, and whether it is the model's own."""
+"""``qlora-fast template``: list chat templates, show one, compare one with the model's own."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @click.group("template", short_help="Chat templates: list, show, check.")
 def command() -> None:
-    """Look at chat templates, and prove that one renders as the model's own does.
+    """Look at chat templates, and check that one renders as the model's own does.
 
     \b
     qlora-fast template list
-    qlora-fast template show llama3 > my.yaml     a start for one of your own
+    qlora-fast template show llama3 > my.yaml     to write your own
     qlora-fast template check models/Qwen3-0.6B
     """
 
@@ -35,14 +35,14 @@ def list_(as_json: bool) -> None:
         console.out_json(written)
         return
     console.rows_out([(t["name"], t["about"]) for t in written])
-    console.note("\nor: auto (the one that is the model's own), jinja (the model's own text), a YAML file of yours")
+    console.note("\nor: auto (the one that equals the model's own), jinja (the model's own), or your own YAML file")
 
 
 @command.command("show")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
 def show(name: str, as_json: bool) -> None:
-    """Print a built-in template as the YAML that one of your own would be written in."""
+    """Print a built-in template as YAML, the form in which you can write your own."""
     from qlora_fast import _core
     from qlora_fast.data import templates
 
@@ -59,10 +59,10 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON on stdout.")
 @click.pass_context
 def check(ctx: click.Context, model: str, name: str, as_json: bool) -> None:
-    """Render probe conversations by a template and by the chat template of MODEL, and compare every token.
+    """Render probe conversations with a template and with the chat template of MODEL, and compare every token.
 
-    The probes look at: a system prompt, several turns, blanks at the edges, thoughts, tools, and prompts for an answer
-    with thinking on and off. Exit status 1 when a token differs.
+    The probes have a system prompt, several turns, leading and trailing blanks, reasoning, tools, and generation prompts
+    with thinking on and off. Exit status 1 if a token differs.
 
     \b
     qlora-fast template check models/Qwen3-0.6B
@@ -90,9 +90,7 @@ def check(ctx: click.Context, model: str, name: str, as_json: bool) -> None:
     else:
         _show(model, name, tokenizer.template_name, verdicts)
         if own.prints_date:
-            console.note(
-                f"the model's own prints the date of the day; for both it is {FIXED_DATE} here, as in training"
-            )
+            console.note(f"the model's own template prints the current date; here, as in training, it is {FIXED_DATE}")
     if differ:
         ctx.exit(1)
 

@@ -96,7 +96,7 @@ def _resolve_one(name: str, folder: Path) -> Dataset:
             raise DataError(f"no file matches `{path}`", hint=_beside(path))
         return Dataset(name, tuple(matches))
     if name in EMBEDDED:
-        return Dataset(name, (str(Path(__file__).parent / "assets" / f"{name}.json"),))
+        return Dataset(name, (str(Path(__file__).parents[1] / "assets" / f"{name}.json"),))
     raise _nothing(name, folder)
 
 

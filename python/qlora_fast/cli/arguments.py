@@ -1,4 +1,4 @@
-"""How a command line's words are sorted, and completed: files, then ``key=value`` settings."""
+"""Arguments of a command line: files and ``key=value`` settings, separated and completed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
 def sort_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Files and settings, apart. A file whose name looks like a setting is still a file if it is there."""
+    """Separate files from settings. A file whose name looks like a setting is a file if it exists."""
     files: list[str] = []
     settings: list[str] = []
     for word in words:
@@ -23,11 +23,11 @@ def sort_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def complete_settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """For the shell: names of settings, then their values. Files come first where the words may be files."""
+    """For the shell: names of settings, then their values; files first where the arguments may be files."""
     from qlora_fast.config.keys import KEYS, about
 
     before = [str(word) for word in ctx.params.get(param.name or "") or ()]
-    # bash takes `=` for the end of a word: `packing=ex` comes as three of them, and only the last is replaced.
+    # bash ends a word at `=`: `packing=ex` arrives as three words, of which the last is replaced.
     if before[-1:] == ["="] and before[-2:-1]:
         return _values(before[-2], incomplete, "")
     if not incomplete and before[-1:] and before[-1] in KEYS:
@@ -47,7 +47,7 @@ def _values(name: str, incomplete: str, prefix: str) -> list[CompletionItem]:
         return []
     offered = choices(TYPES[name]) or (("true", "false") if _is_switch(TYPES[name]) else ())
     found = [CompletionItem(f"{prefix}{c}") for c in map(str, offered) if c.startswith(incomplete)]
-    # Any other value may be a file. Only bash asks for it apart from its key.
+    # Any other value may be a file. Only bash completes it separately from its key.
     return found or ([CompletionItem(incomplete, type="file")] if not prefix else [])
 
 

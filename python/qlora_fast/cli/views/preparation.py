@@ -1,4 +1,4 @@
-"""The report of a preparation, for a person: what became of every row, what cutoffs and batches would do."""
+"""The report of a preparation as text: the outcome of every row, other cutoffs, ways to batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INDENT = "    "
 
 
 def show(report: dict[str, Any], model: str | None = None) -> None:
-    """Print it: facts as names and values, then three tables."""
+    """Print names and values, then three tables."""
     console.rows_out(_facts(report, model))
     _cutoffs(report)
     _batching(report)
@@ -22,7 +22,7 @@ def _facts(report: dict[str, Any], model: str | None) -> list[tuple[str, str]]:
     dropped = sum(report["rows_dropped"].values())
     learned = report["supervised_tokens"] / max(report["tokens"], 1)
     lengths = report["lengths"]
-    lines = [("prepared", f"{report['path']}" + ("  (found, unchanged)" if report.get("reused") else ""))]
+    lines = [("prepared", f"{report['path']}" + ("  (already prepared)" if report.get("reused") else ""))]
     if model is not None:
         lines.append(("model", model))
     lines += [
@@ -35,9 +35,13 @@ def _facts(report: dict[str, Any], model: str | None) -> list[tuple[str, str]]:
         lines += [(title, f"{n:,} {name}: {report['explanations'][name]}") for name, n in report[key].items()]
     ignored = {name: n for name, n in report["ignored_keys"].items() if name != "rejected"}
     lines += [("ignored", f"key `{name}` in {count:,} rows") for name, count in ignored.items()]
-    cut = f"{report['tokens_cut']:,} cut from {report['rows_truncated']:,} rows" if report["tokens_cut"] else "none cut"
+    cut = (
+        f"{report['tokens_cut']:,} truncated in {report['rows_truncated']:,} rows"
+        if report["tokens_cut"]
+        else "none truncated"
+    )
     lines += [
-        ("tokens", f"{report['tokens']:,} kept ({learned:.0%} learned), {cut}"),
+        ("tokens", f"{report['tokens']:,} kept ({learned:.0%} supervised), {cut}"),
         *_most_cut(report),
         ("lengths", "  ".join(f"{name} {lengths[name]:,}" for name in ("p50", "p90", "p95", "p99", "max"))),
     ]
@@ -57,43 +61,45 @@ def _dropped(report: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("", f"  {count:,} {reason}{first}"))
         lines.append(("", f"{_INDENT}{report['explanations'][reason]}"))
     if report.get("rejected_file"):
-        lines.append(("", f"  all of them, to mend and feed again: {report['rejected_file']}"))
+        lines.append(("", f"  all of them, to fix and prepare again: {report['rejected_file']}"))
     return lines
 
 
 def _most_cut(report: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for row in report["most_cut"][:_MOST_CUT_SHOWN]:
-        turns = f", {row['turns_cut']:,} turns gone" if row["turns_cut"] else ""
-        lines.append(("", f"  {row['file']}:{row['line']}  {row['tokens_cut']:,} of {row['tokens']:,} cut{turns}"))
+        turns = f", {row['turns_cut']:,} turns removed" if row["turns_cut"] else ""
+        lines.append(
+            ("", f"  {row['file']}:{row['line']}  {row['tokens_cut']:,} of {row['tokens']:,} truncated{turns}")
+        )
     return lines
 
 
 def _cutoffs(report: dict[str, Any]) -> None:
-    """What each cutoff takes, of the lengths before truncation."""
+    """What each cutoff truncates, of the lengths before truncation."""
     rows, tokens = totals(report["full_lengths"])
     table: list[tuple[str, ...]] = []
     for loss in report["cutoffs"]:
         cutoff = loss["cutoff_len"]
         marks = {
-            "now": cutoff == report["cutoff_len"],
+            "current": cutoff == report["cutoff_len"],
             "suggested: just above the 95th percentile": cutoff == report["suggested_cutoff"],
         }
         said = ", ".join(text for text, is_it in marks.items() if is_it)
         if not loss["rows"] and not said:
             if table and table[-1][1] == "0":
                 continue
-            said = "cuts nothing"
+            said = "truncates nothing"
         shares = (f"{loss['rows'] / max(rows, 1):.1%}", f"{loss['tokens'] / max(tokens, 1):.1%}")
         table.append((f"{cutoff:,}", f"{loss['rows']:,}", shares[0], f"{loss['tokens']:,}", shares[1], said))
     console.out()
-    console.table_out([("cutoff_len", "rows cut", "", "tokens cut", "", ""), *table])
+    console.table_out([("cutoff_len", "rows truncated", "", "tokens truncated", "", ""), *table])
 
 
 def _batching(report: dict[str, Any]) -> None:
     fills = [(f["packing"], f"{f['real_share']:.1%}", f"{f['rows']:,}", f"{f['updates']:,}") for f in report["padding"]]
     console.out()
-    console.table_out([("packing", "real tokens", "rows an epoch", "updates an epoch"), *fills])
+    console.table_out([("packing", "not padding", "rows per epoch", "steps per epoch"), *fills])
     batches = [
         (
             f"{b['samples']:,}",
@@ -105,5 +111,5 @@ def _batching(report: dict[str, Any]) -> None:
         for b in report["effective_batches"]
     ]
     console.out()
-    head = ("samples an update", "updates an epoch", "packed rows an update", "at most", "tokens an update")
+    head = ("samples per step", "steps per epoch", "packed rows per step", "at most", "tokens per step")
     console.table_out([head, *batches])

@@ -1,4 +1,4 @@
-"""Tokens as coloured text: what is learned, what is only context, what the template adds."""
+"""Tokens as coloured text: supervised, context only, or added by the template."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-LEGEND = "[bold green]learned[/]  [dim]context[/]  [yellow]template[/]  [red]│[/] token border"
+LEGEND = "[bold green]supervised[/]  [dim]context[/]  [yellow]template[/]  [red]│[/] token border"
 
 
 def tokens(decoder: Tokenizer, ids: Sequence[int], spans: Iterable[Sequence[int]]) -> str:
-    """Token ids as markup, with the borders between them; ``spans`` are the learned ones."""
+    """Token ids as markup, with the borders between them; ``spans`` are the supervised ones."""
     learned = {i for start, end in spans for i in range(start, end)}
     added = decoder.get_added_tokens_decoder()
     pieces = []
@@ -32,7 +32,7 @@ def styled(text: str, *, learned: bool, template: bool) -> str:
 
 
 def _pieces(decoder: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-    """(text, first, end) of the shortest runs of tokens that are whole characters: one token, most of the time."""
+    """(text, first, end) of the shortest runs of tokens that are complete characters: mostly one token."""
     pieces, first = [], 0
     for end in range(1, len(ids) + 1):
         text = decoder.decode(list(ids[first:end]), skip_special_tokens=False)
