@@ -458,3 +458,9 @@ def test_llamafactorys_own_folder_is_read_as_it_is(settings: dict[str, Any]) -> 
     for name in ("mllm_demo", "dpo_en_demo", "alpaca_en"):
         with pytest.raises(DataError):
             prepared(named, name)
+
+
+@pytest.mark.parametrize("name", sources.EMBEDDED)
+def test_the_data_in_the_package_is_where_the_code_looks_for_it(name: str) -> None:
+    (file,) = sources.resolve([name], "data")[0].files
+    assert json.loads(Path(file).read_text(encoding="utf-8"))
