@@ -70,7 +70,7 @@ def theirs(path: str, dataset: PreparedDataset, batch: int) -> rival.Curve:
 
     quiet_libraries()
     base = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).requires_grad_(False)
-    model = add_lora(base, SPEC, seed=0)
+    model = add_lora(base, SPEC, seed=0, kernels="off")
     order = epoch_plan(dataset.lengths, dataset.supervised, PlanOptions("none", SAMPLES_PER_UPDATE, batch, 512, 1, 0))
     return rival.train(
         model,

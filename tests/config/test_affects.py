@@ -17,6 +17,7 @@ FREE_AT_RESUME = {
 NOT_COMPARED = {
     "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "max_tokens_per_row",
     "prepared_dir", "dataset_dir", "eval_dataset", "engine", "threads", "strict", "quantization_method",
+    "kernels",
 }  # fmt: skip
 SINCE = {"train_beyond_max_positions", "max_dropped_share"}
 """Keys that came after the lists were computed; both let a run begin or not, and change nothing of it."""

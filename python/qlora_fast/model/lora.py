@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from qlora_fast.config.keys.model import Kernels
 from qlora_fast.errors import ConfigError
-from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.load import is_quantized, quiet_libraries
+from qlora_fast.model.patch import speed_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,13 @@ class LoraSpec:
     pissa: int | None = None
 
 
-def add_lora(model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool = False) -> nn.Module:
+def add_lora(
+    model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool = False, kernels: Kernels = "auto"
+) -> nn.Module:
     """Put a fresh adapter on a frozen model: equal seeds give equal weights, whatever was drawn before.
+
+    Args:
+        kernels: see :func:`qlora_fast.model.patch.speed_up`.
 
     Raises:
         ConfigError: a target is not in the model, or PiSSA is asked of quantized weights.
@@ -70,7 +76,7 @@ def add_lora(model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
-    fuse(adapted)
+    speed_up(adapted, kernels)
     return adapted.train()
 
 

@@ -27,8 +27,8 @@ from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import resolve
 from qlora_fast.model.adapter_files import load_adapter
-from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
+from qlora_fast.model.patch import speed_up
 from qlora_fast.runs.eval_samples import FILE, sample_id, write_samples
 from qlora_fast.runs.read import EVALUATIONS
 from qlora_fast.runs.resolve import target_of
@@ -170,7 +170,7 @@ def _model(subject: Subject, device: torch.device) -> nn.Module:
     if subject.adapter is None:
         return model
     adapted = load_adapter(model, subject.adapter, keep_dtype=True)
-    fuse(adapted)
+    speed_up(adapted, config.kernels)
     return adapted.eval()
 
 

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from qlora_fast.data.batch import Row, own_lengths
 from qlora_fast.model.attention import NAME, Borders, length_step
 from qlora_fast.model.load import eval_as_trained
+from qlora_fast.model.patch import report_of
 from qlora_fast.model.varlen import path_for
 from qlora_fast.train.loss import chunk_of, supervised_loss
 
@@ -60,6 +61,7 @@ class Forward:
         self.dtype: torch.dtype = inner.get_input_embeddings().weight.dtype
         self._packs = inner.config._attn_implementation == NAME
         self.plain_head = self._logits_are_one_product()
+        self._kernels = report_of(model).kernels
         self._noise = noise
         self._noise_reach: Tensor | None = None
         if noise:
@@ -89,7 +91,7 @@ class Forward:
         targets = self._to_device(row.targets)
         with self._noisy(row):
             if self.plain_head:
-                return supervised_loss(self._hidden(row), self._head.weight, targets)
+                return supervised_loss(self._hidden(row), self._head.weight, targets, kernels=self._kernels)
             return cross_entropy(self._own_logits(row).float(), targets, reduction="sum")
 
     def token_losses(self, row: Row) -> tuple[Tensor, Tensor]:

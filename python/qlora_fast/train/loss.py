@@ -13,48 +13,78 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy as torch_cross_entropy
+
+from qlora_fast.model.kernels.cross_entropy import cross_entropy, reference
 
 CHUNK_LOGITS = 1 << 26
 """Logits that live at the same time, in fp32: 256 MiB, which is 441 positions of Qwen3's vocabulary."""
+CHUNK_BYTES = 512 << 20
+"""Of logits that are overwritten with their gradient: they live once, in the model's dtype. 1,766 positions of Qwen3 in 16 bits;
+no more than the fp32 logits above take together with their 16-bit copies."""
 
 
 def chunk_of(vocabulary: int) -> int:
-    """Positions whose logits are made together."""
+    """Positions whose logits are made together in fp32."""
     return max(64, CHUNK_LOGITS // vocabulary)
+
+
+def chunk_in_place(vocabulary: int, value_bytes: int) -> int:
+    """Positions whose logits are made together where their gradient overwrites them."""
+    return max(64, CHUNK_BYTES // (vocabulary * value_bytes))
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_KD: Tensor, weight_VD: Tensor, targets_K: Tensor, chunk: int) -> Tensor:  # noqa: N803
-        total = torch.zeros((), dtype=torch.float32, device=hidden_KD.device)
+    def forward(
+        ctx: Any,
+        hidden_KD: Tensor,  # noqa: N803
+        weight_VD: Tensor,  # noqa: N803
+        targets_K: Tensor,  # noqa: N803
+        chunk: int,
+        kernels: bool,
+    ) -> Tensor:
         gradient = torch.empty_like(hidden_KD) if ctx.needs_input_grad[0] else None
+        losses = []
         for start in range(0, len(targets_K), chunk):
-            part, wanted = hidden_KD[start : start + chunk], targets_K[start : start + chunk, None]
-            logits = (part @ weight_VD.T).float()
-            normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total += (normaliser - logits.gather(1, wanted)).sum()
+            wanted = targets_K[start : start + chunk]
+            logits = hidden_KD[start : start + chunk] @ weight_VD.T
+            # The logits are overwritten with their gradient.
+            function = cross_entropy if kernels else reference
+            losses.append(function(logits, wanted, gradient is not None))
             if gradient is not None:
-                # d CE / d logits = softmax − one-hot, written over the logits.
-                logits.sub_(normaliser).exp_()
-                logits.scatter_add_(1, wanted, torch.full_like(logits[:, :1], -1.0))
-                torch.mm(logits.to(weight_VD.dtype), weight_VD, out=gradient[start : start + chunk])
+                torch.mm(logits, weight_VD, out=gradient[start : start + chunk])
         ctx.save_for_backward(gradient)
-        return total
+        return torch.cat(losses).sum() if losses else hidden_KD.new_zeros((), dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None
+        return gradient * upstream.to(gradient.dtype), None, None, None, None
 
 
-def supervised_loss(hidden_KD: Tensor, weight_VD: Tensor, targets_K: Tensor, chunk: int | None = None) -> Tensor:  # noqa: N803
+def supervised_loss(
+    hidden_KD: Tensor,  # noqa: N803
+    weight_VD: Tensor,  # noqa: N803
+    targets_K: Tensor,  # noqa: N803
+    chunk: int | None = None,
+    *,
+    kernels: bool = False,
+) -> Tensor:
     """Σ cross-entropy of ``targets`` (K,) given hidden states (K, D) and a head (V, D): a scalar, fp32.
 
     A frozen head runs in chunks; a trainable one through autograd, all positions at once. K = 0 gives 0 with a
-    gradient of 0, never NaN.
+    gradient of 0, never NaN. A negative target adds nothing.
+
+    Args:
+        chunk: positions whose logits are made together; None: as many as memory is set aside for.
+        kernels: whether Triton programs run here.
     """
     if weight_VD.requires_grad:
-        return cross_entropy((hidden_KD @ weight_VD.T).float(), targets_K, reduction="sum")
-    loss: Tensor = _FrozenHeadLoss.apply(hidden_KD, weight_VD, targets_K, chunk or chunk_of(len(weight_VD)))
+        wanted = targets_K.clamp(min=-1)
+        return torch_cross_entropy((hidden_KD @ weight_VD.T).float(), wanted, ignore_index=-1, reduction="sum")
+    vocabulary = len(weight_VD)
+    if chunk is None:
+        chunk = chunk_in_place(vocabulary, weight_VD.element_size()) if kernels else chunk_of(vocabulary)
+    loss: Tensor = _FrozenHeadLoss.apply(hidden_KD, weight_VD, targets_K, chunk, kernels)
     return loss

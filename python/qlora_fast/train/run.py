@@ -18,6 +18,7 @@ from qlora_fast.config.keys import affecting
 from qlora_fast.data.plan import PlanOptions
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.model.load import count
+from qlora_fast.model.patch import report_of
 from qlora_fast.runs import eval_samples
 from qlora_fast.runs.eval_samples import write_samples
 from qlora_fast.train import checkpoint, memory_usage, resume
@@ -165,7 +166,11 @@ def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
     )  # fmt: skip
     if rank == 0:
         atomic_io.write_text(output / "config.yaml", dump(config))
-    about = {**environment(config, data.train.fingerprint, device), "attention": forward.attention()}
+    about = {
+        **environment(config, data.train.fingerprint, device),
+        "attention": forward.attention(),
+        "kernels": report_of(model).described(),
+    }
     own_folder = output if rank == 0 else None
     with ending_noted(own_folder, about, trainer):
         with trackers, explained(config, data.train, longest):

@@ -177,7 +177,8 @@ def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device:
         dora=config.use_dora,
         pissa=config.pissa_iter if config.pissa_init else None,
     )
-    return add_lora(model, spec, seed=config.seed, checkpointing=config.gradient_checkpointing == "true")
+    checkpointing = config.gradient_checkpointing == "true"
+    return add_lora(model, spec, seed=config.seed, checkpointing=checkpointing, kernels=config.kernels)
 
 
 def _lora_plus(config: Config) -> dict[str, float]:

@@ -14,6 +14,7 @@ QuantizationBits = Literal[4, 8]
 QuantizationMethod = Literal["bnb"]
 QuantizationType = Literal["nf4", "fp4"]
 Checkpointing = Literal["auto", "true", "false"]
+Kernels = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,13 @@ class ModelKeys:
         differs="there it is on whether memory asks for it or not",
         there="true",
         affects="result",
+    )
+    kernels: Kernels = key(
+        "auto",
+        "what the layers compute with: auto takes our kernels and grouped LoRA products where they run on the device and are "
+        "faster; off keeps transformers' and PEFT's own code",
+        theirs=None,
+        affects="arithmetic",
     )
 
 

@@ -34,15 +34,20 @@ def reference(logits: Tensor, targets: Tensor, gradient: bool = True) -> Tensor:
         The losses (K,) in fp32.
     """
     wide = logits.float()
-    dead = (targets < 0)[:, None]
+    dead = targets < 0
     wanted = targets.clamp(min=0)[:, None]
     normaliser = torch.logsumexp(wide, dim=-1, keepdim=True)
-    losses = (normaliser - wide.gather(1, wanted)).masked_fill(dead, 0.0)[:, 0]
+    losses = (normaliser - wide.gather(1, wanted))[:, 0].masked_fill(dead, 0.0)
     if gradient:
-        # d loss / d logits = softmax − one-hot.
-        slope = wide.sub(normaliser).exp_()
+        # d loss / d logits = softmax − one-hot; fp32 logits are overwritten at once.
+        slope = (wide.sub_(normaliser) if wide is logits else wide.sub(normaliser)).exp_()
         slope.scatter_add_(1, wanted, torch.full_like(slope[:, :1], -1.0))
-        logits.copy_(slope.masked_fill_(dead, 0.0))
+        if slope.device.type == "cpu":
+            slope.index_fill_(0, dead.nonzero()[:, 0], 0.0)
+        else:  # which rows they are is not known on the host
+            slope.masked_fill_(dead[:, None], 0.0)
+        if slope is not logits:
+            logits.copy_(slope)
     return losses
 
 
