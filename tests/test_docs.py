@@ -127,7 +127,7 @@ def test_a_recipe_prepares_and_plans_the_data_it_is_for(
     recipe: str, data: str, model_dir: Path, tmp_path: Path
 ) -> None:
     path = ROOT / "configs" / "recipes" / f"{recipe}.yaml"
-    assert f"(../configs/recipes/{recipe}.yaml)" in text(ROOT / "docs" / "recipes.md")
+    assert f"(../python/qlora_fast/config/examples/recipes/{recipe}.yaml)" in text(ROOT / "docs" / "recipes.md")
     places = [
         f"model_name_or_path={model_dir}",
         f"dataset={ROOT / 'tests/data/demo' / data}",

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 COMMANDS = {
+    "init": "Write a config for a data file: settings chosen for data, model and machine, each explained.",
     "prep": "Turn data files into a prepared dataset: parse, render, tokenize, truncate.",
     "report": "Show the report of prepared data again; store it as JSON, with a histogram of lengths.",
     "export": "Write prepared data as Parquet, Arrow or JSONL for TRL, Axolotl and datasets.",

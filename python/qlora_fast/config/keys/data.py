@@ -77,7 +77,7 @@ class DataKeys:
     train_on_prompt: bool = key(
         False,
         "supervise the prompts too, not only the answers",
-        differs="the template's own text (role names, separators) is never supervised; there it is",
+        differs="the token that opens a turn and the header of an answer are not supervised; there they are",
         affects="data",
     )
     mask_history: bool = key(False, "supervise only the last answer of a conversation", affects="data")

@@ -1,0 +1,45 @@
+"""``qlora-fast init``: a config for a data file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qlora_fast.cli import console
+
+
+@click.command("init", short_help="Write a config for a data file.")
+@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.option("--model", default="smollm2-135m-instruct", show_default=True, help="A folder, a .gguf file, a Hub name.")
+@click.option(
+    "-o", "--out", metavar="FILE", help="Where to write it; `-` for stdout. Default: the data's name and .yaml."
+)
+def command(data: tuple[str, ...], model: str, out: str | None) -> None:
+    """Look at DATA, the model and this machine, and write a config in which every choice is explained.
+
+    \b
+    qlora-fast init data.json                             writes data.yaml
+    qlora-fast init data.json --model Qwen/Qwen3-0.6B
+    qlora-fast init train.jsonl more.jsonl -o my.yaml
+
+    Nothing is trained, and nothing but the config is written. It is an ordinary config: change what you like.
+    """
+    from qlora_fast.config import overrides
+    from qlora_fast.errors import ConfigError
+    from qlora_fast.train.suggest import Machine, suggest
+
+    path = Path(out or f"{Path(data[0]).name.split('.')[0].strip('-*') or 'data'}.yaml")
+    if out != "-" and path.exists():
+        raise ConfigError(f"`{path}` already exists", hint="give another name: -o FILE")
+    names = [name for word in data for name in overrides([f"dataset={word}"])["dataset"]]
+    with console.progress(waiting="looking at this machine"):
+        machine = Machine.here()
+    with console.progress() as tick:
+        written = suggest(names, model, machine, tick)
+    if out == "-":
+        console.out_piece(written)
+        return
+    path.write_text(written, encoding="utf-8")
+    console.out(str(path))
+    console.note(f"\nnext: qlora-fast plan {path}")
