@@ -184,7 +184,7 @@ def _write_model(gguf: Path, folder: Path) -> None:
     transformers_logging.disable_progress_bar()
     # Its bar is drawn whether somebody watches or not, and says nothing that the line above did not.
     with contextlib.redirect_stderr(io.StringIO()):
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
         )
     # The weights are plain bf16 now; transformers still calls the model quantized and would refuse to save it.

@@ -170,7 +170,5 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
     quiet_libraries()
     from transformers import AutoModelForCausalLM
 
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **SAFE).to(
-        device
-    )
-    return model.eval()
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **SAFE)
+    return model.to(device).eval()

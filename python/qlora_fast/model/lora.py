@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ def add_lora(
     quiet_libraries()
     from peft import LoraConfig, TaskType, get_peft_model
 
-    start: bool | str = True
+    start: Any = True  # the declared type spells the number of iterations as a placeholder
     if spec.pissa is not None:
         if getattr(model, "is_quantized", False):
             raise ConfigError(
@@ -57,9 +58,10 @@ def add_lora(
             )
         start = "pissa" if spec.pissa < 0 else f"pissa_niter_{spec.pissa}"
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    alpha: Any = int(spec.alpha) if float(spec.alpha).is_integer() else spec.alpha  # declared as int, used as a number
     config = LoraConfig(
         r=spec.rank,
-        lora_alpha=int(spec.alpha) if float(spec.alpha).is_integer() else spec.alpha,
+        lora_alpha=alpha,
         lora_dropout=spec.dropout,
         target_modules=lora_targets(model, spec.target),
         modules_to_save=additional_targets(model, spec) or None,
