@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo build test test-slow wheel-test coverage lint fix bench bench-short golden docs gpu clean
+.PHONY: help demo build test test-slow wheel-test coverage snapshots lint fix bench bench-short golden docs gpu clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +56,16 @@ test-slow: $(STAMPS)/package $(STAMPS)/model ## The slow tests: the embedded mod
 wheel-test: $(STAMPS)/package ## Build sdist and wheel, install them into an empty environment, use them from another folder
 	$(BIN)/python tests/installed.py
 
-lint: $(STAMPS)/package ## rustfmt, clippy, ruff, mypy --strict, stubtest
+coverage: $(STAMPS)/package $(STAMPS)/model ## Which lines of the package the default tests run, also in child processes
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -q
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered --sort=cover
+
+snapshots: $(STAMPS)/package ## Write the snapshots of screens and messages again, to be reviewed in the diff
+	QLORA_FAST_SNAPSHOTS=write $(BIN)/python -m pytest -q tests/cli/test_screens.py tests/data/test_bad_input.py
+
+lint: $(STAMPS)/package ## rustfmt, clippy, ruff, mypy --strict, stubtest, wording
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +25,37 @@ del os.environ["TRITON_INTERPRET"]
 
 # A job in the background of a script is started deaf to Ctrl-C, and so are its children: the tests of it must be heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LONGEST_S = 20.0
+"""Seconds that a default test may take on a fast machine; a slow or busy one has as much more as it is slower."""
+_REFERENCE_S = 0.016
+"""What :func:`_reference_work` takes on a fast machine."""
+
+
+def _reference_work() -> float:
+    """Seconds that a fixed amount of work takes now, on this machine with whatever else it is doing."""
+    started = time.perf_counter()
+    for _ in range(1_000_000):
+        pass
+    return time.perf_counter() - started
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A default test that takes too long fails: it belongs to the slow ones, or needs less data."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    exempt = item.get_closest_marker("slow") or item.get_closest_marker("cuda")
+    if report.when != "call" or not report.passed or exempt or report.duration <= LONGEST_S:
+        return
+    slower = max(1.0, max(_reference_work() for _ in range(5)) / _REFERENCE_S)
+    if report.duration > LONGEST_S * slower:
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{item.nodeid} took {report.duration:.0f} s: more than {LONGEST_S:.0f} s × {slower:.1f}, by which this machine is "
+            "slower now than a fast one. Mark it slow, or make it shorter."
+        )
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_ordinary_text_stays_as_it_is() -> None:
     for value in ("plain", "世界 👩‍🚀 é", "a\tb", "–100 → “x”"):
         assert escape.text(value) == escape.line(value) == escape.message(value) == value
     assert escape.line("\nnext: x\n") == "\nnext: x\n"
-    assert escape.message("1 problem\n  a.yaml:1: `x`") == "1 problem\n    a.yaml:1: `x`"
+    assert escape.message("1 problem\n  a.yaml:1: `x`") == "1 problem\n  a.yaml:1: `x`"
 
 
 def test_every_way_to_print_is_safe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_a_person_sees_groups_and_a_verdict() -> None:
     ran = CliRunner().invoke(command)
     assert ran.exit_code == 0
     assert [line for line in ran.output.splitlines() if line in doctor.GROUPS] == list(doctor.GROUPS)
-    assert ran.output.splitlines()[-1].startswith("fit for training")
+    assert ran.output.splitlines()[-1].startswith("ready for training")
 
 
 def test_the_column_of_names_holds_the_longest() -> None:

@@ -32,7 +32,7 @@ def line(value: str) -> str:
 def message(value: str) -> str:
     """An error: its lines after the first are indented, and no name in backticks breaks a line."""
     named = re.sub("`[^`]*`", lambda found: found[0].replace("\n", "\\n"), value)
-    return text(named).replace("\n", "\n  ")
+    return re.sub("\n(?!  )", "\n  ", text(named))
 
 
 def json(document: str) -> str:

@@ -30,6 +30,9 @@ def command(prepared: str, to: str, packed: int | None, columns: str | None, as_
     """
     from qlora_fast.data.dataset import open_prepared
     from qlora_fast.data.export import export
+    from qlora_fast.runs.resolve import refuse_as_data
+
+    refuse_as_data(prepared)
 
     chosen = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
     with console.progress("rows") as tick:

@@ -27,11 +27,13 @@ def command(words: tuple[str, ...], to: str | None, as_json: bool) -> None:
     from qlora_fast.config import load
     from qlora_fast.data import report
     from qlora_fast.data.plan import PlanOptions
+    from qlora_fast.runs.resolve import refuse_as_data
 
     folders, settings = sort_words(words)
     if len(folders) != 1:
         raise click.UsageError("give one prepared folder")
     folder = Path(folders[0])
+    refuse_as_data(folder)
     prepared = report.of_folder(folder)
     config = load(None, [f"cutoff_len={prepared['cutoff_len']}", *settings]).config
     document = report.build(prepared, PlanOptions.of(config))

@@ -176,6 +176,24 @@ def target_of(name: str | Path) -> Target:
     raise _no_adapter(folder, f"`{name}` is not a run, an adapter or a model")
 
 
+def refuse_as_data(name: str | Path) -> None:
+    """For commands that take prepared data.
+
+    Raises:
+        ArtifactError: it is a run, an adapter or a model instead.
+    """
+    folder = Path(name)
+    if (folder / "manifest.json").is_file() or not folder.is_dir():
+        return
+    try:
+        found = target_of(folder)
+    except ArtifactError:
+        return
+    what = {"run": "a run", "model": "a model"}.get(found.kind, "an adapter")
+    command = "qlora-fast prep DATA" if found.run is None else f"qlora-fast prep --config {found.run / 'config.yaml'}"
+    raise ArtifactError(f"`{name}` is {what}, not a prepared dataset", hint=f"prepare its data: {command}")
+
+
 def _kind(folder: Path) -> Kind:
     name = folder.resolve().name
     if name.startswith("checkpoint-"):
