@@ -79,7 +79,7 @@ def test_a_hub_that_is_not_there_is_named_once_and_not_tried_again(tmp_path: Pat
     nowhere = f"http://127.0.0.1:{free_port()}"
     answer, said = ask(nowhere, tmp_path)
     assert answer.startswith(
-        "TokenizerError no tokenizer for `some/model`: no such folder here, not in the hub's cache, and the hub at "
+        "TokenizerError no tokenizer for `some/model`: not a local folder, not in the Hub's cache, and the Hub at "
         f"{nowhere} cannot be reached ([Errno"
     )
     assert "give a folder with the model's files" in answer
@@ -100,18 +100,18 @@ def test_neither_is_it_for_a_models_weights(
     nowhere = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", nowhere)
-    hub_module._silence.cache_clear()
+    hub_module._probe_hub.cache_clear()
     try:
-        with pytest.raises(ArtifactError, match=f"and the hub at {nowhere} cannot be reached"):
+        with pytest.raises(ArtifactError, match=f"and the Hub at {nowhere} cannot be reached"):
             load("some/model-that-is-in-no-cache")
     finally:
-        hub_module._silence.cache_clear()
+        hub_module._probe_hub.cache_clear()
     assert "Retry" not in caplog.text
 
 
 def test_offline_by_wish_is_said_to_be_so(tmp_path: Path) -> None:
     answer, _ = ask(f"http://127.0.0.1:{free_port()}", tmp_path, HF_HUB_OFFLINE="1")
-    assert "and the hub is not asked (HF_HUB_OFFLINE)" in answer
+    assert "and the Hub is not asked (HF_HUB_OFFLINE)" in answer
 
 
 def test_files_come_from_a_hub_that_is_there_and_from_the_cache_when_it_is_gone(hub: str, tmp_path: Path) -> None:
@@ -127,5 +127,5 @@ def test_a_file_that_the_hub_does_not_have_is_not_called_out_of_reach(
 ) -> None:
     monkeypatch.delitem(FILES, "tokenizer.json")
     answer, _ = ask(hub, tmp_path)
-    assert "nor reachable on the hub (404" in answer
+    assert "nor available from the Hub (404" in answer
     assert "cannot be reached" not in answer

@@ -157,7 +157,7 @@ def test_a_folder_without_a_model_is_an_error_that_says_so(tmp_path: Path) -> No
 
 def test_a_hub_id_without_network_is_an_error_with_a_hint() -> None:
     with pytest.raises(
-        ArtifactError, match="no such folder here, not in the hub's cache, and the hub is not asked"
+        ArtifactError, match="not a local folder, not in the Hub's cache, and the Hub is not asked"
     ) as caught:
         load_base("nobody/no-such-model", dtype=torch.float32, device=CPU)
     assert "local folder" in str(caught.value.hint)

@@ -127,3 +127,11 @@ def test_every_command_takes_a_checkpoint_and_gives_one_message(run: Path, tmp_p
     }
     assert len(errors) == 1
     assert "no adapter" in errors.pop()
+
+
+def test_another_base_is_a_path_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "/nowhere/b"}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert target_of(folder).base("~/models/b") == str(tmp_path / "models" / "b")

@@ -20,7 +20,7 @@ from qlora_fast.model.load import (
     Quantization,
     bitsandbytes_config,
     quiet_libraries,
-    refuse_out_of_reach,
+    refuse_unreachable,
     unloadable,
 )
 from qlora_fast.model.varlen import without_cudnn
@@ -163,7 +163,7 @@ def load_chat_model(
         ArtifactError: the base or an adapter cannot be loaded.
     """
     quiet_libraries()
-    refuse_out_of_reach(base)
+    refuse_unreachable(base)
     from transformers import AutoModelForCausalLM
 
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", **SAFE}

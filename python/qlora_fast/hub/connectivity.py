@@ -1,7 +1,7 @@
-"""Is the hub there? One question with a short time to answer, before its library asks for a file.
+"""Whether the Hub can be reached: one request with a short time-out before its library asks for a file.
 
 For a file that is not in its cache ``huggingface_hub`` tries six times, in about 25 seconds, with two lines of log each. A
-machine without a network shall hear that it has none in the first.
+machine without a network fails at once instead.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 
 
-def out_of_reach(name: str, *files: str) -> str | None:
-    """Why none of these files of the repository ``name`` can be had now; None if one is in the cache or the hub answers.
+def unreachable_reason(name: str, *files: str) -> str | None:
+    """Why none of these files of the repository ``name`` can be fetched; None if one is in the cache or the Hub answers.
 
-    That the hub answers does not say that it has the file.
+    Whether the Hub has the file is not asked.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -21,13 +21,13 @@ def out_of_reach(name: str, *files: str) -> str | None:
         if any(isinstance(try_to_load_from_cache(name, file), str) for file in files):
             return None
     except HFValidationError:
-        return None  # no name of the hub's: its library says so at once, without asking anybody
-    return _silence()
+        return None  # not a valid name on the Hub: its library reports that without a request
+    return _probe_hub()
 
 
 @functools.cache
-def _silence() -> str | None:
-    """Why the hub does not answer, asked once a process; None if it does, whatever it says."""
+def _probe_hub() -> str | None:
+    """Why the Hub does not answer, found out once per process; None for any answer."""
     from huggingface_hub import constants, get_session
 
     try:
@@ -35,7 +35,7 @@ def _silence() -> str | None:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:  # by version the classes are of requests, of httpx or of httpx2
         if constants.HF_HUB_OFFLINE:
-            return "the hub is not asked (HF_HUB_OFFLINE)"
+            return "the Hub is not asked (HF_HUB_OFFLINE)"
         first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        return f"the hub at {constants.ENDPOINT} cannot be reached ({first})"
+        return f"the Hub at {constants.ENDPOINT} cannot be reached ({first})"
     return None

@@ -2,7 +2,7 @@
 
 A GGUF stores tokens, merges and the *name* of the split pattern; what the name stands for is public knowledge of
 llama.cpp (``llama-vocab.cpp``). Only byte-level BPE with a known name is rebuilt; anything else is refused, since a
-wrong split pattern would give wrong ids without a word.
+wrong split pattern would silently give wrong ids.
 """
 
 from __future__ import annotations

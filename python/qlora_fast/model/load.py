@@ -84,7 +84,7 @@ def load_base(
         ConfigError: the model cannot be packed.
     """
     quiet_libraries()
-    refuse_out_of_reach(path)
+    refuse_unreachable(path)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -108,15 +108,15 @@ def load_base(
     return model if quantization is not None else model.to(device)
 
 
-def refuse_out_of_reach(path: str) -> None:
+def refuse_unreachable(path: str) -> None:
     """Say at once that a model cannot be fetched, before transformers tries it for half a minute.
 
     Raises:
-        ArtifactError: it is no folder here, its weights are not in the hub's cache, and the hub does not answer.
+        ArtifactError: it is not a local folder, its weights are not in the Hub's cache, and the Hub does not answer.
     """
-    if not Path(path).is_dir() and (reason := connectivity.out_of_reach(path, *_WEIGHTS)):
+    if not Path(path).is_dir() and (reason := connectivity.unreachable_reason(path, *_WEIGHTS)):
         raise ArtifactError(
-            f"cannot load the model `{path}`: no such folder here, not in the hub's cache, and {reason}", hint=_CHECK
+            f"cannot load the model `{path}`: not a local folder, not in the Hub's cache, and {reason}", hint=_CHECK
         )
 
 
@@ -178,7 +178,7 @@ def unloadable(path: str, error: Exception) -> ArtifactError:
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if Path(path).is_dir():
         hint = "check that the folder is complete"
-        if "auto_map" in untrusted.read_json(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig):
+        if "auto_map" in untrusted.read_optional(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig):
             hint = "this model comes with code of its own, which is never run; a newer transformers may know the model"
         return ArtifactError(f"cannot load the model in `{path}`: {first}", hint=hint)
     return ArtifactError(

@@ -104,7 +104,7 @@ class Target:
         Raises:
             ArtifactError: an adapter that does not name its base model, or the base model is not found.
         """
-        return self.config().model_name_or_path if instead is None else instead
+        return self.config({} if instead is None else {"model_name_or_path": instead}).model_name_or_path
 
     def tokenizer(self, base: str | None = None) -> Tokenizer:
         """The tokenizer of the base model with the chat template that the adapter was trained with.
