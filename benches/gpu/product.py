@@ -5,6 +5,9 @@ from qlora_fast.data.dataset import PreparedDataset, open_prepared
 from qlora_fast.data.plan import PlanOptions, epoch_plan
 from qlora_fast.model.attention import NAME as ATTENTION
 from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.kernels.registry import KERNELS, Kernel
+from qlora_fast.model.kernels.registry import SHAPES as KERNEL_SHAPES
+from qlora_fast.model.kernels.registry import Shape as KernelShape
 from qlora_fast.model.load import quiet_libraries
 from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.memory_estimate import Method, Shape, estimate
@@ -16,11 +19,15 @@ from qlora_fast.train.trainer import Hooks, Trainer, TrainOptions
 
 __all__ = [
     "ATTENTION",
+    "KERNELS",
+    "KERNEL_SHAPES",
     "AdamW",
     "AdamWOptions",
     "Adapter",
     "Forward",
     "Hooks",
+    "Kernel",
+    "KernelShape",
     "Log",
     "LoraSpec",
     "Method",
@@ -41,6 +48,3 @@ __all__ = [
 
 SWITCHES: dict[str, object] = {}
 """What can be switched on and off: name → a function of a loaded model that switches it on. Filled as the package gets it."""
-
-KERNEL_CASES: list[object] = []
-"""The package's Triton kernels, each with its reference; none in this version."""

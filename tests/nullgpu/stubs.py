@@ -25,9 +25,7 @@ SOURCES = ("device.c", "runtime.c", "driver.c")
 CAPABILITIES = (75, 80, 89, 90, 100, 120)
 _OWN = re.compile(r"(cuda|cublas|cublasLt|cu)[A-Z]\w*$")
 _PRODUCTS = re.compile(r"cublas\w*(gemm|gemv|dot|trsm|Matmul$)", re.IGNORECASE)
-_TRITON = ("cuCtxSetCurrent", "cuCtxSetLimit", "cuDevicePrimaryCtxRelease_v2", "cuFuncSetAttribute", "cuFuncSetCacheConfig",
-           "cuInit", "cuModuleLoad", "cuModuleUnload", "cuTensorMapEncodeTiled")  # fmt: skip
-"""What Triton's launcher links to, which is only compiled when it is first used."""
+_CALLED = re.compile(r"\b(cu[A-Z]\w+)\s*\(")
 
 
 class UnavailableError(Exception):
@@ -108,6 +106,16 @@ def _symbols(nm: str, file: Path, kind: str) -> set[str]:
     return {line.split()[-1].split("@")[0] for line in listed.splitlines() if line}
 
 
+def _triton() -> set[str]:
+    """What Triton's launcher calls, which is only compiled, and linked to libcuda, when it is first used."""
+    source = (_package("triton") or Path()) / "backends" / "nvidia" / "driver.c"
+    if not source.exists():
+        return set()
+    names = set(_CALLED.findall(source.read_text(encoding="utf-8")))
+    # The header renames some: cuCtxGetCurrent is itself, cuMemAlloc is cuMemAlloc_v2.
+    return {f"{name}{ending}" for name in names for ending in ("", "_v2")}
+
+
 def _build(gcc: str, nm: str, include: Path, importers: list[Path], built: Path) -> None:
     options = [
         gcc,
@@ -126,9 +134,11 @@ def _build(gcc: str, nm: str, include: Path, importers: list[Path], built: Path)
     with tempfile.TemporaryDirectory(dir=built.parent) as scratch:
         own = Path(scratch) / "own.so"
         _run([*options, "-o", str(own), *sources])
-        wanted = {s for file in importers for s in _symbols(nm, file, "undefined") if _OWN.match(s)} | set(_TRITON)
+        wanted = {s for file in importers for s in _symbols(nm, file, "undefined") if _OWN.match(s)} | _triton()
         rest = Path(scratch) / "rest.c"
-        missing = sorted(wanted - _symbols(nm, own, "defined"))
+        defined = _symbols(nm, own, "defined")
+        # A name that is here in its other version must not be shadowed by one that does nothing.
+        missing = sorted(n for n in wanted - defined if not {n.removesuffix("_v2"), f"{n}_v2"} & defined)
         rest.write_text("\n".join(['#include "nullgpu.h"', *map(_trivial, missing)]))
         _run([gcc, "-shared", "-fPIC", "-w", "-o", str(built.parent / "libnvidia-ml.so.1"), str(HERE / "nvml.c")])
         whole = Path(scratch) / "whole.so"

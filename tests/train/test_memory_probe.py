@@ -116,6 +116,23 @@ def test_padded_rows_are_told_to_accumulate_instead(data: PreparedDataset) -> No
     assert mends[0].startswith("per_device_train_batch_size=2 gradient_accumulation_steps=6 ")
 
 
+def test_what_a_resumed_run_refuses_is_advised_for_a_new_one_only(data: PreparedDataset) -> None:
+    _, _, row = parts(data)
+    settings = {"packing": "exact", "gradient_checkpointing": "false", "lora_rank": 32}
+    advised = memory_probe.advice(Config(**settings, resume_from_checkpoint=True), data, row)
+    same = [change for change in advised if not change.endswith(", in a new run")]
+    assert [change.split("=")[0] for change in same] == ["max_tokens_per_row", "gradient_checkpointing"]
+    assert advised[: len(same)] == same, "they come first"
+    assert not any("new run" in change for change in memory_probe.advice(Config(**settings), data, row))
+
+
+def test_a_dense_update_keeps_about_its_tokens_when_rows_get_shorter(data: PreparedDataset) -> None:
+    _, _, row = parts(data)
+    advised = memory_probe.advice(Config(packing="dense", gradient_accumulation_steps=3), data, row)
+    half = -(-row.input_ids.size // 2)
+    assert f"max_tokens_per_row={half} gradient_accumulation_steps=6 (about the same updates)" in advised
+
+
 def test_other_errors_are_left_as_they_are(data: PreparedDataset) -> None:
     _, _, row = parts(data)
     with pytest.raises(RuntimeError, match="shapes"), memory_probe.explained(Config(), data, row):

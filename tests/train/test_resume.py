@@ -100,3 +100,16 @@ def test_a_checkpoint_of_other_settings_is_refused_and_nothing_moves(made: Run) 
     with pytest.raises(ArtifactError, match="is of another run: seed"):
         go_on(made, made.folder / "checkpoint-4", "seed=7")
     assert names(made.folder) == before
+
+
+def test_an_exact_run_goes_on_with_shorter_rows_as_the_hint_of_memory_advises(run: Make) -> None:
+    made = run(packing="exact", save_strategy="steps", save_steps=2, logging_steps=1)
+    kept = [entry["loss"] for entry in made.log if "loss" in entry]
+    go_on(made, made.folder / "checkpoint-4", "max_tokens_per_row=128")
+    assert [entry["loss"] for entry in made.log if "loss" in entry] == pytest.approx(kept, rel=1e-5)
+
+
+def test_a_dense_run_does_not_for_its_updates_are_counted_in_rows(run: Make) -> None:
+    made = run(packing="dense", save_strategy="steps", save_steps=2, max_steps=4)
+    with pytest.raises(ArtifactError, match="is of another run: max_tokens_per_row"):
+        go_on(made, made.folder / "checkpoint-2", "max_tokens_per_row=128")

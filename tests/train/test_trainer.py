@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from transformers import GraniteConfig, GraniteForCausalLM
 
 import tiny
 from prepared import random_dataset
-from qlora_fast.data.batch import packed_row, padded_row
+from qlora_fast.data.batch import Row, packed_row, padded_row
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import TrainingError
 from qlora_fast.model.attention import NAME
@@ -111,6 +112,24 @@ def test_the_update_is_that_of_torchs_adamw_over_separate_parameters() -> None:
 def test_a_packed_row_is_checked_before_the_first_update(data: PreparedDataset) -> None:
     forward = Forward(tiny.adapted(tiny.qwen3()), CPU)
     assert check_isolation(forward, data, packed_row(data, range(6))) < 1e-5
+
+
+def test_of_a_row_of_many_samples_eight_are_run_alone_with_both_ends(
+    data: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Forward(tiny.adapted(tiny.qwen3()), CPU)
+    alone: list[int] = []
+    plain = Forward.reference_losses
+
+    def count(self: Forward, row: Row) -> Tensor:
+        alone.extend(row.sample_ids.tolist())
+        return plain(self, row)
+
+    monkeypatch.setattr(Forward, "reference_losses", count)
+    assert check_isolation(forward, data, packed_row(data, range(40))) < 1e-5
+    assert len(alone) == 8
+    assert alone == sorted(set(alone))
+    assert (alone[0], alone[-1]) == (0, 39)
 
 
 def test_a_model_whose_packed_samples_see_each_other_is_stopped(data: PreparedDataset) -> None:
