@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,11 +18,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Triton's own functions are made for its interpreter or for its compiler when it is imported: for the interpreter here,
-# before another library imports it. Nothing else is interpreted: tests/model/kernels sets the variable again for itself.
-os.environ["TRITON_INTERPRET"] = "1"
-with suppress(ImportError):
-    import triton.language  # noqa: F401
-del os.environ["TRITON_INTERPRET"]
+# before another library imports it, but not where a GPU is to run them (pytest -m cuda). Nothing else is interpreted:
+# tests/model/kernels sets the variable again for itself.
+if "cuda" not in sys.argv:
+    os.environ["TRITON_INTERPRET"] = "1"
+    with suppress(ImportError):
+        import triton.language  # noqa: F401
+    del os.environ["TRITON_INTERPRET"]
 
 # A job in the background of a script is started deaf to Ctrl-C, and so are its children: the tests of it must be heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from benches.gpu import site
 from benches.gpu.runner import Runner
 from benches.gpu.schedule import ITEMS, TOTAL_SECONDS, Item, chosen
 from benches.gpu.table import failed, table
@@ -102,37 +104,20 @@ def _running(program: str) -> bool:
     return False
 
 
-BARE = """
-import importlib, sys
-from importlib.machinery import PathFinder
-import benches.gpu.items
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"msgspec"}:
-            spec = PathFinder.find_spec(name, [sys.path[-1]])
-            if spec is None:
-                raise ModuleNotFoundError(name, name=name)
-            return spec
-
-sys.meta_path.insert(0, Missing())
-from benches.gpu.schedule import ITEMS
-for item in ITEMS:
-    importlib.import_module(f"benches.gpu.items.{item.name}")
-import conftest, tiny_run, cuda.test_cuda
-from qlora_fast.config import Config
-assert Config(lora_rank=4).lora_rank == 4
-assert sys.modules["msgspec"].__file__.endswith("bare/msgspec.py")
-"""
-
-
-def test_the_items_and_tests_import_on_a_bare_machine() -> None:
-    paths = os.pathsep.join(str(ROOT / name) for name in ("python", ".", "tests"))
-    command = [sys.executable, "-c", BARE]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_what_a_bare_machine_lacks_is_unpacked_with_its_own_libraries_only(tmp_path: Path) -> None:
+    files = {
+        "bitsandbytes-0.50.2-py3-none-any.whl": [
+            f"bitsandbytes/libbitsandbytes_{x}.so" for x in ("cpu", "cuda130", "cuda132")
+        ],
+        "msgspec-0.20.0-cp312-cp312-manylinux.whl": ["msgspec/__init__.py"],
+    }
+    for name, inner in files.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+            for file in inner:
+                wheel.writestr(file, "")
+    assert site.unpack(tmp_path, tmp_path / "site", "130") == ["bitsandbytes-0.50.2", "msgspec-0.20.0"]
+    found = sorted(p.name for p in (tmp_path / "site").rglob("*") if p.is_file())
+    assert found == ["__init__.py", "libbitsandbytes_cpu.so", "libbitsandbytes_cuda130.so"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from benches.gpu.report import Report, item
@@ -43,9 +44,15 @@ def measure(report: Report, tiny: bool) -> None:
     """The tests that need a GPU."""
     import pytest
 
+    # Before tests/conftest.py has Triton's functions made for its interpreter.
+    with suppress(ImportError):
+        import triton.language  # noqa: F401
+
     watch = _Watch(report)
     chosen = ["-k", "isolated or finite"] if tiny else []
-    pytest.main(["-q", "-p", "no:cacheprovider", "-m", "cuda", str(ROOT / "tests" / "cuda"), *chosen], plugins=[watch])
+    # Without the project's own options: they name plugins that a bare machine need not have.
+    words = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "-m", "cuda", *chosen, str(ROOT / "tests" / "cuda")]
+    pytest.main(words, plugins=[watch])
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(watch.outcomes.items())) or "none ran"
     report.note(counts, wrong=not watch.outcomes.get("passed"))
 
