@@ -18,6 +18,7 @@ import torch
 
 from benches import rival
 from qlora_fast.config import load
+from qlora_fast.data.batch import Batches
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.data.plan import PlanOptions, epoch_plan
 from qlora_fast.data.prepare import prepare_config
@@ -54,10 +55,9 @@ def ours(path: str, dataset: PreparedDataset, packing: str, budget: int) -> riva
         adapter,
         AdamW(adapter, AdamWOptions(max_grad_norm=1.0)),
         Schedule("cosine", LEARNING_RATE, len(plan.supervised), 0),
-        dataset,
-        np.arange(len(dataset)),
+        Batches(dataset, np.arange(len(dataset)), options.packed),
         lambda epoch: plan,
-        TrainOptions(logging_steps=1, eval_every=None, save_every=None, packed=packing == "exact"),
+        TrainOptions(logging_steps=1, eval_every=None, save_every=None),
         Hooks(on_log=on_log, evaluate=lambda _: None, save=lambda _: None),
     )
     curve.seconds = trainer.run().seconds

@@ -77,28 +77,27 @@ def train(prepared: Path, output: Path) -> None:
 
     data = open_prepared(prepared)
     with joined() as me:
-        places = {"rank": me.rank, "world_size": me.world}
         for packing in PACKINGS:
-            run = tiny_run(data, packing=packing, **SETTINGS, **places)
+            run = tiny_run(data, packing=packing, **SETTINGS, ranks=me)
             run.run()
             save_file({"weights": run.adapter.weights}, output / f"{packing}-{me.rank}.safetensors")
             (output / f"{packing}-{me.rank}.json").write_text(json.dumps(run.progress.log_history))
         # Two processes go on where one stopped, and one goes on where two stopped (in the test).
-        from_one = tiny_run(data, output / "from-one", **SETTINGS, **places)
+        from_one = tiny_run(data, output / "from-one", **SETTINGS, ranks=me)
         from_one.run()
         save_file({"weights": from_one.adapter.weights}, output / f"from-one-{me.rank}.safetensors")
         with suppress(Stopped):
-            tiny_run(data, output / "by-two", save_every=5, on_update=stop_at_7, **SETTINGS, **places).run()
+            tiny_run(data, output / "by-two", save_every=5, on_update=stop_at_7, **SETTINGS, ranks=me).run()
         # Two go on where two stopped, each with its own dropout.
         for name, on_update in (("whole", nothing), ("cut", stop_at_7), ("cut", nothing)):
-            run = tiny_run(data, output / name, dropout=0.1, save_every=5, on_update=on_update, **SETTINGS, **places)
+            run = tiny_run(data, output / name, dropout=0.1, save_every=5, on_update=on_update, **SETTINGS, ranks=me)
             with suppress(Stopped):
                 run.run()
             save_file({"weights": run.adapter.weights}, output / f"{name}-{me.rank}.safetensors")
             (output / f"{name}-{me.rank}.json").write_text(json.dumps(run.progress.log_history))
         # A signal to one process stops both behind the same update.
         with suppress(Interrupted):
-            tiny_run(data, output / "signal", save_every=100, on_update=signal_to_rank_1, **SETTINGS, **places).run()
+            tiny_run(data, output / "signal", save_every=100, on_update=signal_to_rank_1, **SETTINGS, ranks=me).run()
 
 
 class Stopped(BaseException):
@@ -106,7 +105,7 @@ class Stopped(BaseException):
 
 
 def signal_to_rank_1(trainer: Any) -> None:
-    if trainer.progress.update == 3 and trainer.rank == 1:
+    if trainer.progress.update == 3 and trainer.ranks.rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -140,7 +139,7 @@ def fail(how: str) -> None:
                     if how == "raise":
                         raise DataError("rank 1 has read a bad row", hint="mend it")
                     os.kill(os.getpid(), signal.SIGKILL if how == "die" else signal.SIGSTOP)
-                distributed.all_reduce(torch.ones(8))
+                me.all_reduce(torch.ones(8))
                 time.sleep(0.01)
     except PeerError:
         sys.exit(1)

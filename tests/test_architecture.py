@@ -89,6 +89,25 @@ def test_a_room_imports_what_its_door_says(room: str) -> None:
         assert allowed(room) <= arrows()[room], "the door lists what is not imported"
 
 
+def test_the_core_is_behind_the_data_room() -> None:
+    """Everything else uses data's types: a change of the binding shows in one room."""
+    users = {str(p.relative_to(PACKAGE)) for p in MODULES if "_core" in set(imported(p))}
+    assert {Path(name).parts[0] for name in users} <= {"data", "doctor", "config", "ray.py", "__init__.py"}
+    assert {name for name in users if name.startswith("config/")} <= {"config/explain.py"}
+
+
+def test_the_names_of_a_run_are_written_once() -> None:
+    from qlora_fast.runs import layout
+
+    names = {value for key, value in vars(layout).items() if key.isupper() and isinstance(value, str)}
+    words = names - {layout.BEST, layout.LAST, layout.EVALUATIONS, layout.TENSORBOARD, layout.MODEL_CARD}
+    for path in MODULES:
+        if path.name not in ("layout.py", "untrusted.py", "resolve.py"):
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            found = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)} & words
+            assert not found, f"{path} spells {found} itself"
+
+
 def test_the_picture_in_the_docs_is_the_code() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     picture = re.search(r"```rooms\n(.*?)```", text, re.DOTALL)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from qlora_fast import atomic_io
+from qlora_fast.errors import StorageError
 
 
 class Crash(BaseException):
@@ -112,7 +113,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match="No space"):
         atomic_io.write_text(tmp_path / "f", "new")
     assert (tmp_path / "f").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]

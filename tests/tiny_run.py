@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 import tiny
+from qlora_fast.data.batch import Batches
 from qlora_fast.data.dataset import PreparedDataset, open_prepared
 from qlora_fast.data.plan import PlanOptions, epoch_plan
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.train import checkpoint
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.evaluate import EvalOptions, evaluate
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
@@ -47,8 +49,7 @@ def tiny_run(
     eval_every: int | None = None,
     save_total_limit: int | None = None,
     identity: dict[str, Any] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
+    ranks: Ranks | None = None,
     on_update: Callable[[Trainer], None] = lambda _: None,
     max_grad_norm: float = 1.0,
     optimizer: dict[str, Any] | None = None,
@@ -61,34 +62,34 @@ def tiny_run(
     adapter = Adapter(model)
     adam = AdamW(adapter, AdamWOptions(max_grad_norm=max_grad_norm, **(optimizer or {})))
     forward = Forward(model, device, noise=noise)
-    packed = packing in ("exact", "dense")
-    options = PlanOptions(packing, samples_per_update, 2, row, world_size, 0)
+    ranks = ranks or Ranks()
+    options = PlanOptions(packing, samples_per_update, 2, row, ranks.world, 0)
     identity = identity or {"data": dataset.fingerprint}
-    torch.manual_seed(rank)
+    torch.manual_seed(ranks.rank)
     newest = checkpoint.newest_whole(folder) if folder is not None and folder.is_dir() else None
-    progress = None if newest is None else checkpoint.load_checkpoint(newest, adapter, adam, identity)
+    progress = None
+    if newest is not None:
+        progress = checkpoint.load_checkpoint(newest, adapter, adam, identity, ranks=ranks)
 
     def save(trainer: Trainer) -> None:
         assert folder is not None
-        checkpoint.save_checkpoint(folder, model, adapter, adam, trainer.progress, identity)
+        checkpoint.save_checkpoint(folder, model, adapter, adam, trainer.progress, identity, ranks=ranks)
         checkpoint.rotate(folder, save_total_limit, trainer.progress.best_update)
 
     def evaluation(trainer: Trainer) -> Log:
         few = np.arange(min(8, len(dataset)))
-        return evaluate(forward, dataset, few, EvalOptions(4, row, packed, True), rank=rank, world_size=world_size)
+        return evaluate(forward, dataset, few, EvalOptions(4, row, options.packed, True), ranks=ranks)
 
     return Trainer(
         forward,
         adapter,
         adam,
         Schedule("cosine", lr, updates, 2),
-        dataset,
-        np.arange(len(dataset)),
+        Batches(dataset, np.arange(len(dataset)), options.packed),
         lambda epoch: epoch_plan(dataset.lengths, dataset.supervised, options, epoch),
-        TrainOptions(logging_steps, eval_every, save_every, packed),
+        TrainOptions(logging_steps, eval_every, save_every),
         Hooks(lambda *_: None, evaluation, save, on_update),
-        rank=rank,
-        world_size=world_size,
+        ranks=ranks,
         progress=progress,
     )
 

@@ -1,6 +1,6 @@
 """What the benchmarks use of the package, in one place."""
 
-from qlora_fast.data.batch import Row, packed_row
+from qlora_fast.data.batch import Batches, Row, packed_row
 from qlora_fast.data.dataset import PreparedDataset, open_prepared
 from qlora_fast.data.plan import PlanOptions, epoch_plan
 from qlora_fast.model.attention import NAME as ATTENTION
@@ -24,6 +24,7 @@ __all__ = [
     "AdamW",
     "AdamWOptions",
     "Adapter",
+    "Batches",
     "Forward",
     "Hooks",
     "Kernel",

@@ -15,6 +15,7 @@ from benches.gpu.product import (
     AdamW,
     AdamWOptions,
     Adapter,
+    Batches,
     Forward,
     Hooks,
     Log,
@@ -105,11 +106,10 @@ def train(
         adapter,
         AdamW(adapter, AdamWOptions(max_grad_norm=1.0)),
         Schedule("constant", LEARNING_RATE, plan.updates, 0),
-        dataset,
-        np.arange(len(dataset)),
+        Batches(dataset, np.arange(len(dataset)), plan.packing in ("exact", "dense")),
         lambda epoch: epoch_plan(dataset.lengths, dataset.supervised, plan.options(), epoch),
         # One window of warm-up, then one that is timed; both end with a wait for the device.
-        TrainOptions(plan.warm_up, None, None, packed=plan.packing in ("exact", "dense")),
+        TrainOptions(plan.warm_up, None, None),
         Hooks(on_log=lambda _, entry: log.append(entry), evaluate=lambda _: None, save=lambda _: None),
     )
     with around(forward):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         PeerError,
         PeerGone,
         QloraFastError,
+        StorageError,
         TokenizerError,
         TrainingError,
     )
@@ -59,6 +60,7 @@ _HOME = {
     "PreparedDataset": "data.dataset",
     "QloraFastError": "errors",
     "Sampling": "chat.session",
+    "StorageError": "errors",
     "TokenizerError": "errors",
     "TrainingError": "errors",
     "__version__": "_core",
@@ -84,6 +86,7 @@ __all__ = [
     "PreparedDataset",
     "QloraFastError",
     "Sampling",
+    "StorageError",
     "TokenizerError",
     "TrainingError",
     "__version__",

@@ -66,6 +66,10 @@ class ArtifactError(QloraFastError):
     """A prepared dataset, run, checkpoint, adapter or model is missing, damaged, or was made by another program."""
 
 
+class StorageError(ArtifactError):
+    """A file could not be written: a full or read-only file system, a quota, too many open files."""
+
+
 class TrainingError(QloraFastError):
     """Training cannot continue: the loss is not finite, a self-check failed, memory does not suffice."""
 
@@ -79,6 +83,11 @@ class PeerGone(QloraFastError):  # noqa: N818  whether it is an error is decided
 
 class PeerError(PeerGone):
     """Another process of a distributed run failed and already reported its error: exit with its status, print nothing."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 class Interrupted(Exception):  # noqa: N818  a requested end is not an error

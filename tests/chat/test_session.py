@@ -16,7 +16,7 @@ from qlora_fast.chat.session import ChatSession, Sampling, load_chat_model
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError, TokenizerError
 from qlora_fast.runs.adapter_card import check_tokenizer, read_card, write_card
-from qlora_fast.train import checkpoint
+from qlora_fast.train import adapter_folder
 from tiny_run import tiny_run
 
 FOLDER = FIXTURES / "tokenizer"
@@ -134,7 +134,7 @@ def test_a_trained_adapter_answers_through_a_cache_as_without(tmp_path: Path) ->
     run = tiny_run(data, model=tiny.adapted(tiny.qwen3(vocab_size=vocabulary()), warm=False), updates=8)
     run.run()
     (tmp_path / "adapter").mkdir()
-    checkpoint.write_adapter(tmp_path / "adapter", run.forward.model, run.adapter)
+    adapter_folder.write_adapter(tmp_path / "adapter", run.forward.model, run.adapter)
     model = load_chat_model(str(base), {"a": tmp_path / "adapter"}, torch.float32, torch.device("cpu"))
     prompt = [5, 3, 8, 1]
     with_cache = list(ChatSession(model, tokenizer())._generate(prompt, Sampling(max_new_tokens=10)))

@@ -21,7 +21,7 @@ from qlora_fast.model.attention import NAME
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.load import Quantization, count, eval_as_trained, load_base, pick_dtype
 from qlora_fast.model.lora import LoraSpec, add_lora, lora_targets
-from qlora_fast.train import checkpoint
+from qlora_fast.train import adapter_folder
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.trainer import check_isolation
 from tiny_run import CPU, losses, tiny_run
@@ -144,7 +144,7 @@ def test_four_bits_have_the_gradient_of_their_dequantized_weights_also_after_sco
 def test_an_adapter_on_a_half_precision_base_is_stored_in_fp32(folder: Path, tmp_path: Path) -> None:
     model = add_lora(load_base(str(folder), dtype=torch.bfloat16, device=CPU), LoraSpec(4, 8), seed=0)
     adapter = Adapter(model)
-    checkpoint.write_adapter(tmp_path, model, adapter, base="the-base")
+    adapter_folder.write_adapter(tmp_path, model, adapter, base="the-base")
     assert {t.dtype for t in adapter.tensors().values()} == {torch.float32}
     loaded = PeftModel.from_pretrained(load_base(str(folder), dtype=torch.bfloat16, device=CPU), str(tmp_path))
     assert loaded.peft_config["default"].base_model_name_or_path == "the-base"

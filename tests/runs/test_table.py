@@ -12,7 +12,8 @@ from cli_run import cli
 from qlora_fast.errors import ArtifactError
 from qlora_fast.plots import Curve, plot_overlay, spread
 from qlora_fast.runs import statistics, table
-from qlora_fast.runs.eval_samples import FILE, Samples
+from qlora_fast.runs.eval_samples import Samples
+from qlora_fast.runs.layout import EVAL_SAMPLES as FILE
 from qlora_fast.runs.read import read_run, read_runs
 from qlora_fast.runs.statistics import Difference, Incomparable, compare, joint_confidence, student_quantile
 from tiny_folder import written

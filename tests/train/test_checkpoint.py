@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import tiny
@@ -26,6 +28,7 @@ from qlora_fast import atomic_io
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import ArtifactError
 from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.runs import layout
 from qlora_fast.train import checkpoint
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.progress import Progress
@@ -145,7 +148,7 @@ def test_a_crash_at_any_step_of_a_save_loses_at_most_that_save(
         assert all(torch.equal(t, tensors[n]) for n, t in load_file(newest / "adapter_model.safetensors").items())
 
 
-FILES = [*checkpoint.PARTS, checkpoint.MANIFEST, "trainer_state.json"]
+FILES = [*checkpoint.PARTS, layout.MANIFEST, "trainer_state.json"]
 
 
 def _missing(path: Path) -> None:
@@ -189,7 +192,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
 @settings(max_examples=300, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_no_flipped_bit_of_a_manifest_goes_unseen(saved: Path, place: float, bit: int) -> None:
-    path = saved / "checkpoint-12" / checkpoint.MANIFEST
+    path = saved / "checkpoint-12" / layout.MANIFEST
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[int(place * len(whole))] ^= 1 << bit
@@ -212,7 +215,7 @@ def test_a_damaged_checkpoint_is_kept_when_its_update_comes_again(
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_the_difference_named(data: PreparedDataset, saved: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"another run: data: 'f+' → 'other'; rank: None → 8"):
+    with pytest.raises(ArtifactError, match=r"another run: rank: None → 8; data: 'f+…' → 'other'"):
         tiny_run(data, saved, identity={"data": "other", "rank": 8})
 
 
@@ -260,16 +263,16 @@ def test_plain_peft_loads_a_checkpoint_with_the_same_logits(data: PreparedDatase
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
     data: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real, calls = checkpoint.save_file, 0
+    real, calls = safetensors.torch.save_file, 0
 
     def full(*args: object, **more: object) -> None:
         nonlocal calls
         calls += 1
         if calls == 4:  # in the second checkpoint
-            raise OSError(28, "No space left on device")
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         real(*args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     tiny_run(data, tmp_path, save_every=4).run()
     assert "no checkpoint at update 8" in caplog.text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-12", "checkpoint-4"]

@@ -63,7 +63,7 @@ def weights(folder: Path, name: str) -> Tensor:
 def test_two_ranks_make_the_adapter_of_one(two: Path, alone: dict[str, Any], packing: str) -> None:
     ours = alone[packing].adapter.weights
     assert torch.equal(weights(two, f"{packing}-0"), weights(two, f"{packing}-1")), "the ranks differ"
-    start = tiny_run(alone[packing].dataset, packing=packing, **SETTINGS).adapter.weights
+    start = tiny_run(alone[packing].batches.dataset, packing=packing, **SETTINGS).adapter.weights
     assert float((ours - start).abs().max()) > 1e-3, "nothing was learned: the comparison would mean nothing"
     assert float((weights(two, f"{packing}-0") - ours).abs().max()) <= BOUND
     history = json.loads((two / f"{packing}-0.json").read_text())

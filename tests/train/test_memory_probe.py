@@ -11,9 +11,9 @@ import torch
 import tiny
 from prepared import random_dataset
 from qlora_fast.config import Config
-from qlora_fast.data.batch import Row, packed_row, padded_row
+from qlora_fast.data.batch import Batches, Row, packed_row, padded_row
 from qlora_fast.data.dataset import PreparedDataset
-from qlora_fast.data.plan import PlanOptions, epoch_plan
+from qlora_fast.data.plan import EpochPlan, PlanOptions, epoch_plan
 from qlora_fast.errors import TrainingError
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.load import Quantization, load_base
@@ -35,11 +35,11 @@ def test_the_longest_row_of_all_epochs_is_found(data: PreparedDataset, packing: 
     options = PlanOptions(packing, 8, 2, 96, 2, 0)
     lengths, supervised = data.lengths[indices], data.supervised[indices]
 
-    def plan(epoch: int) -> object:
+    def plan(epoch: int) -> EpochPlan:
         return epoch_plan(lengths, supervised, options, epoch)
 
     packed = packing in ("exact", "dense")
-    found = memory_probe.longest_row(data, indices, plan, 3, packed)  # type: ignore[arg-type]
+    found = memory_probe.longest_row(Batches(data, indices, packed), plan, 3)
     sizes = []
     for epoch in range(3):
         made = epoch_plan(lengths, supervised, options, epoch)

@@ -5,53 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cli_run import DATA
-from qlora_fast.config import Config
+from played_run import Crash, Start, adapter, player
 from qlora_fast.errors import Interrupted, TrainingError
-from qlora_fast.train import run
-from qlora_fast.train.run import Watch, train
-
-LOSSES = {2: 1.0, 4: 0.5, 6: 0.7, 8: 0.6, 10: 0.4, 12: 0.3}
-
-
-class Crash(BaseException):
-    """Stands for the power going off."""
 
 
 @pytest.fixture
-def start(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Train a tiny model for 12 updates; its evaluations are played from `LOSSES`, by update."""
-
-    def begin(*, at: Callable[[int], None] = lambda _: None, **settings: Any) -> dict[str, Any]:
-        now = 0
-
-        def on_update(update: int, _: int) -> None:
-            nonlocal now
-            now = update
-            at(update)
-
-        def played(*_: Any, **more: Any) -> dict[str, float]:
-            loss = LOSSES[now]
-            return {"eval_loss": loss, "perplexity": 2.0, "eval_loss_hf": loss, "eval_accuracy": 1 - loss}
-
-        monkeypatch.setattr(run, "evaluate", played)
-        monkeypatch.setattr(run, "write_samples", lambda *_: None)
-        base: dict[str, Any] = {
-            "model_name_or_path": str(model_dir), "dataset": [str(DATA / "demo" / "alpaca_en.json")], "cutoff_len": 128,
-            "val_size": 0.2, "lora_rank": 2, "learning_rate": 1e-3, "max_steps": 12, "eval_strategy": "steps",
-            "eval_steps": 2, "save_steps": 2, "logging_steps": 5, "per_device_train_batch_size": 2, "plot_loss": False,
-            "gradient_accumulation_steps": 1, "output_dir": str(tmp_path / "run"),
-            "prepared_dir": str(tmp_path / "prepared"),
-        }  # fmt: skip
-        return train(Config(**{**base, **settings}), Watch(on_update=on_update))
-
-    return begin
+def start(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    return player(model_dir, tmp_path, monkeypatch)
 
 
 def ended(folder: Path) -> str:
@@ -59,15 +23,11 @@ def ended(folder: Path) -> str:
     return text
 
 
-def adapter(folder: Path) -> bytes:
-    return (folder / "adapter_model.safetensors").read_bytes()
-
-
 def steps(folder: Path) -> list[int]:
     return sorted(int(p.name.partition("-")[2]) for p in folder.glob("checkpoint-*"))
 
 
-def test_early_stopping_counts_evaluations_and_says_so(start: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_early_stopping_counts_evaluations_and_says_so(start: Start, tmp_path: Path) -> None:
     results = start(early_stopping_steps=2, load_best_model_at_end=True, save_total_limit=1)
     folder = tmp_path / "run"
     line = "early stopping: 2 evaluations without a better eval_loss than 0.5000 at update 4; 8 of 12 updates made"
@@ -82,9 +42,7 @@ def test_early_stopping_counts_evaluations_and_says_so(start: Callable[..., dict
 
 
 @pytest.mark.parametrize("crash_at", [5, 7])
-def test_a_resumed_run_stops_at_the_same_place(
-    start: Callable[..., dict[str, Any]], tmp_path: Path, crash_at: int
-) -> None:
+def test_a_resumed_run_stops_at_the_same_place(start: Start, tmp_path: Path, crash_at: int) -> None:
     def crash(update: int) -> None:
         if update == crash_at:
             raise Crash
@@ -100,7 +58,7 @@ def test_a_resumed_run_stops_at_the_same_place(
         assert adapter(tmp_path / "run" / place) == adapter(tmp_path / "whole" / place)
 
 
-def test_a_run_that_stopped_early_goes_on_with_more_patience(start: Callable[..., dict[str, Any]]) -> None:
+def test_a_run_that_stopped_early_goes_on_with_more_patience(start: Start) -> None:
     assert start(early_stopping_steps=2)["train_steps"] == 8
     again = start(early_stopping_steps=2, resume_from_checkpoint=True)
     assert again["train_steps"] == 8, "nothing has changed: it is over"
@@ -110,14 +68,12 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(start: Callable[...
     assert more["best_step"] == 12
 
 
-def test_accuracy_is_better_when_it_is_higher(start: Callable[..., dict[str, Any]]) -> None:
+def test_accuracy_is_better_when_it_is_higher(start: Start) -> None:
     results = start(early_stopping_steps=2, metric_for_best_model="eval_accuracy", compute_accuracy=True)
     assert results["ended"].startswith("early stopping: 2 evaluations without a better eval_accuracy than 0.5000")
 
 
-def test_last_is_renewed_at_every_save_and_best_without_any(
-    start: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
+def test_last_is_renewed_at_every_save_and_best_without_any(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     seen: dict[int, bool] = {}
 
@@ -133,7 +89,7 @@ def test_last_is_renewed_at_every_save_and_best_without_any(
     assert none["best_step"] == 12
 
 
-def test_a_signal_and_an_error_are_noted_in_run_json(start: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_a_signal_and_an_error_are_noted_in_run_json(start: Start, tmp_path: Path) -> None:
     def interrupt(update: int) -> None:
         if update == 3:
             assert ended(tmp_path / "run") == "still running, or killed"

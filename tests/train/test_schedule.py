@@ -89,13 +89,13 @@ def test_every_schedule_of_the_config_has_a_shape() -> None:
 
 
 def test_stable_then_decay_by_itself_is_a_third_and_the_rest() -> None:
-    schedule = Schedule.of(Config(learning_rate=1.0, lr_scheduler_type="warmup_stable_decay", warmup_steps=10), 100)
+    schedule = Schedule("warmup_stable_decay", 1.0, 100, 10)
     assert [k for k in range(1, 101) if schedule.lr(k) == 1.0] == list(range(11, 42))
     assert 0 < schedule.lr(100) < 0.01
 
 
 def test_the_floor_of_cosine_with_min_lr_is_a_tenth_unless_asked_for() -> None:
-    schedule = Schedule.of(Config(learning_rate=1e-3, lr_scheduler_type="cosine_with_min_lr"), 1000)
+    schedule = Schedule("cosine_with_min_lr", 1e-3, 1000, 0)
     assert schedule.lr(1000) == pytest.approx(1e-4, rel=1e-3)
 
 

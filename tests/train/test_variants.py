@@ -23,7 +23,7 @@ from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.fused_lora import FusedLora
 from qlora_fast.model.load import Quantization, load_base
 from qlora_fast.model.lora import LoraSpec, add_lora
-from qlora_fast.train import checkpoint
+from qlora_fast.train import adapter_folder
 from tiny_run import CPU, losses, tiny_run, weights_digest
 
 IDS = torch.randint(0, tiny.VOCAB, (2, 11), generator=torch.Generator().manual_seed(0))
@@ -154,7 +154,7 @@ def test_pissa_starts_at_the_base_but_not_from_nothing(name: str) -> None:
 
 def test_an_untrained_pissa_adapter_changes_nothing_on_the_base(tmp_path: Path) -> None:
     model = variant("pissa")
-    checkpoint.write_adapter(tmp_path, model, Adapter(model))
+    adapter_folder.write_adapter(tmp_path, model, Adapter(model))
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"], settings["init_lora_weights"]) == (8, 16, True)
     loaded = logits(PeftModel.from_pretrained(tiny.qwen3(), str(tmp_path)))

@@ -18,6 +18,7 @@ from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import resolve as hub
 from qlora_fast.model.load import Quantization, pick_device, pick_dtype
+from qlora_fast.runs import layout
 from qlora_fast.runs.resolve import target_of
 
 BASE = "base"
@@ -240,7 +241,7 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
     for folder in folders:
         parts = folder.resolve().parts
         name = parts[-1]
-        if name in ("best", "last") or name.startswith("checkpoint-") or name in named:
+        if name in (layout.BEST, layout.LAST) or layout.update_of(name) is not None or name in named:
             name = "/".join(parts[-2:])
         name = re.sub(r"[.\s]", "_", name)
         while name in named or name == BASE:

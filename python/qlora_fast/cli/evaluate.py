@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from qlora_fast.cli import console
 from qlora_fast.cli.arguments import complete_settings
+from qlora_fast.cli.figures import figure
 
 if TYPE_CHECKING:
-    from qlora_fast.train.evaluate_run import Evaluated, Subject
+    from qlora_fast.train.evaluate_run import Evaluated
 
 
 @click.command("evaluate", short_help="Measure an adapter.")
@@ -30,7 +30,7 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
     qlora-fast evaluate runs/base/best dataset=test.json  another of its adapters
     qlora-fast evaluate smollm2-135m-instruct dataset=test.json
 
-    Loss and perplexity weigh every learned token alike; the figure that transformers would report stands beside them. The
+    Loss and perplexity weigh every supervised token alike; the figure that transformers would report stands beside them. The
     score of each sample goes to eval_samples.jsonl: in the run's folder for its own rows, in RUN/eval/NAME for others.
     """
     from qlora_fast.config import overrides
@@ -46,7 +46,7 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
             who, data=data or None, name=name,
             on_prepare=prepared, on_samples=lambda n, of: tick("evaluating", n, of),
         )  # fmt: skip
-    difference = _against_adapter(who, done) if base else None
+    difference = evaluate_run.adapter_minus_base(who, done) if base else None
     if done.results["trained_on"]:
         console.warn(
             f"{done.results['trained_on']:,} of {done.results['eval_samples']:,} samples are ones that the run was trained on: "
@@ -58,38 +58,26 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
     _show(done, difference)
 
 
-def _against_adapter(who: Subject, done: Evaluated) -> dict[str, float | str] | None:
-    """What the adapter changes on the same samples, if its own evaluation is there already."""
-    from dataclasses import asdict
-
-    from qlora_fast.runs.eval_samples import FILE, read_samples
-    from qlora_fast.runs.statistics import Difference, compare
-
-    if who.run is None or done.folder is None:
-        return None
-    held_out = done.folder.name == "held-out-base"
-    adapter = who.run / FILE if held_out else done.folder.with_name(done.folder.name.removesuffix("-base")) / FILE
-    if not adapter.is_file() or adapter.parent == done.folder:
-        return None
-    found = compare(read_samples(adapter), read_samples(done.folder / FILE))
-    return {**asdict(found), "verdict": found.verdict} if isinstance(found, Difference) else None
-
-
 def _show(done: Evaluated, difference: dict[str, float | str] | None) -> None:
+    from qlora_fast.runs.layout import EVAL_SAMPLES
+
     results = done.results
     lines = [
         (
             "evaluated",
-            f"{results['evaluated']}, {results['eval_samples']:,} samples, {results['eval_tokens']:,.0f} learned tokens",
+            f"{results['evaluated']}, {results['eval_samples']:,} samples, {results['eval_tokens']:,.0f} supervised tokens",
         ),
-        ("loss", f"{results['eval_loss']:.4f}  (as transformers would average it: {results['eval_loss_hf']:.4f})"),
-        ("perplexity", f"{results['perplexity']:.3f}"),
-        ("accuracy", f"{results['eval_accuracy']:.1%} of the tokens predicted rightly"),
+        (
+            "loss",
+            f"{figure(results['eval_loss'], 4)}  (as transformers would average it: {figure(results['eval_loss_hf'], 4)})",
+        ),
+        ("perplexity", figure(results["perplexity"], 3)),
+        ("accuracy", f"{results['eval_accuracy']:.1%} of the tokens predicted correctly"),
         ("time", f"{results['eval_runtime']:.1f} s, {results['eval_samples_per_second']:.1f} samples/s"),
     ]
     for name, value in results.items():
         if name.startswith("eval_") and name.endswith("_loss") and name != "eval_loss":
-            lines.append(("of which", f"{value:.4f}  {name[5:-5]}"))
+            lines.append(("of which", f"{figure(value, 4)}  {name[5:-5]}"))
     if difference:
         lines.append(
             (
@@ -99,5 +87,5 @@ def _show(done: Evaluated, difference: dict[str, float | str] | None) -> None:
             )
         )
     if done.folder is not None:
-        lines.append(("samples", str(Path(done.folder) / "eval_samples.jsonl")))
+        lines.append(("samples", str(done.folder / EVAL_SAMPLES)))
     console.rows_out(lines)

@@ -28,9 +28,9 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
 def list_(as_json: bool) -> None:
     """List the built-in templates."""
-    from qlora_fast import _core
+    from qlora_fast.data import templates
 
-    written = [json.loads(_core.written_template(name) or "{}") for name in _core.templates()]
+    written = [json.loads(text) for text in templates.built_in().values()]
     if as_json:
         console.out_json(written)
         return
@@ -43,10 +43,9 @@ def list_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
 def show(name: str, as_json: bool) -> None:
     """Print a built-in template as YAML, the form in which you can write your own."""
-    from qlora_fast import _core
     from qlora_fast.data import templates
 
-    written = _core.written_template(name) or templates.read(name)
+    written = templates.built_in().get(name) or templates.read(name)
     if as_json:
         console.out_json(json.loads(written))
     else:

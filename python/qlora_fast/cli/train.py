@@ -12,6 +12,7 @@ import click
 
 from qlora_fast.cli import console
 from qlora_fast.cli.arguments import complete_settings
+from qlora_fast.cli.figures import figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run", is_flag=True, help="Load everything, time a few rows, say how long and how much; write no run."
 )
+@click.option(
+    "--resume-anyway",
+    is_flag=True,
+    help="Resume although settings, data or base model differ from the checkpoint's; says what differs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
-def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def command(config_file: str, settings: tuple[str, ...], dry_run: bool, resume_anyway: bool, as_json: bool) -> None:
     """Train a LoRA (or, with quantization_bit=4, QLoRA) adapter as CONFIG.yaml says.
 
     \b
@@ -38,7 +44,8 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json:
     --dry-run shows updates, rate, time and memory of the run, measured on this machine in well under a minute or two;
     world_size=N plans it for N GPUs.
 
-    Ctrl-C ends the current update, writes a checkpoint and says how to go on.
+    Ctrl-C ends the current update, writes a checkpoint and prints the command that resumes. A run resumes only with the
+    settings, data and base model that its checkpoint names; --resume-anyway takes it with others.
     """
     from qlora_fast.config import load
     from qlora_fast.errors import Interrupted
@@ -50,7 +57,7 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json:
         rehearse.show(load(config_file, settings).config, as_json)
         return
 
-    # Several processes have found each other before anything can go wrong, so that one of them tells of it.
+    # Several processes find each other before anything can go wrong, so that one of them reports it.
     with joined() as ranks:
         loaded = load(config_file, settings)
         config = loaded.config
@@ -62,7 +69,7 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, as_json:
             with _watching() as watch:
                 from qlora_fast.train.run import Watch, train  # torch: only now that the config is known to be sound
 
-                results = train(config, Watch(*watch))
+                results = train(config, Watch(*watch), resume_anyway=resume_anyway)
         except Interrupted:
             if ranks.first:
                 _say_how_to_go_on(config, config_file, settings, ranks.world)
@@ -109,9 +116,10 @@ def _line(entry: dict[str, float]) -> str:
     step = f"Step {int(entry['step'])}: "
     if "eval_loss" in entry:
         own = [(k, v) for k, v in entry.items() if k.startswith("eval_") and k.endswith("_loss") and k != "eval_loss"]
-        each = "".join(f", {name}={value:.4f}" for name, value in own)
+        each = "".join(f", {name}={figure(value, 4)}" for name, value in own)
         accuracy = f", eval_accuracy={entry['eval_accuracy']:.3f}" if "eval_accuracy" in entry else ""
-        return f"{step:<10}eval_loss={entry['eval_loss']:.4f}, perplexity={entry['perplexity']:.2f}{accuracy}{each}"
+        loss, perplexity = figure(entry["eval_loss"], 4), figure(entry["perplexity"], 2)
+        return f"{step:<10}eval_loss={loss}, perplexity={perplexity}{accuracy}{each}"
     return (
         f"{step:<10}loss={entry['loss']:.4f}, lr={entry['learning_rate']:.1e}, grad_norm={entry['grad_norm']:.2f}, "
         f"epoch={entry['epoch']:.2f}, {entry['tokens_per_second']:,.0f} tok/s"
@@ -137,11 +145,13 @@ def _show(config: Config, results: dict[str, Any]) -> None:
         )
     )
     if "eval_loss" in results:
+        best = f"best {figure(results['best_metric'], 4)} at update {results['best_step']}"
+        if results["best_step"] is None:
+            best = "none was finite"
         lines.append(
             (
                 "eval",
-                f"loss {results['eval_loss']:.4f}, perplexity {results['perplexity']:.2f} "
-                f"(best {results['best_metric']:.4f} at update {results['best_step']})",
+                f"loss {figure(results['eval_loss'], 4)}, perplexity {figure(results['perplexity'], 2)} ({best})",
             )
         )
     lines.append(("ended", str(results["ended"])))

@@ -1,4 +1,4 @@
-"""One forward pass on one device, on the host: packed or padded rows of samples."""
+"""One forward pass on one device, on the host: a row of samples, packed or padded."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.data.plan import EpochPlan, row_samples
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One forward pass on one device, still on the host.
 
-    Packed (``cu_seqlens`` is given): B = 1 and the samples stand one behind the other without padding.
+    Packed (``cu_seqlens`` is given): B = 1 and the samples are concatenated without padding.
     Padded: B = n, every sample padded on the right to the longest; causal attention never looks at a pad from
     a real token, so the mask matters only to models that are not purely causal.
 
@@ -42,8 +43,35 @@ class Row:
     n_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The rows of a plan: whether they are packed or padded is decided here and nowhere else.
+
+    Attributes:
+        indices: (N,) the samples of the dataset that were planned over; a plan counts positions in them.
+    """
+
+    dataset: PreparedDataset
+    indices: NDArray[np.int64]
+    packed: bool
+
+    def of(self, plan: EpochPlan, row: int) -> Row | None:
+        """Row ``row`` of a plan; None for one that only evens out the devices."""
+        positions = row_samples(plan, row)
+        return self.row(positions) if len(positions) else None
+
+    def row(self, positions: NDArray[np.int64]) -> Row:
+        """The samples at these positions of ``indices``."""
+        return row_of(self.dataset, self.indices[positions], packed=self.packed)
+
+
+def row_of(dataset: PreparedDataset, sample_ids: Sequence[int] | NDArray[np.int64], *, packed: bool) -> Row:
+    """A row of these samples of the dataset."""
+    return packed_row(dataset, sample_ids) if packed else padded_row(dataset, sample_ids)
+
+
 def packed_row(dataset: PreparedDataset, sample_ids: Sequence[int] | NDArray[np.int64]) -> Row:
-    """Samples one behind the other, B = 1::
+    """Samples concatenated, B = 1::
 
     tokens     a0 a1 a2 | b0 b1 b2 b3 | c0 c1
     positions   0  1  2 |  0  1  2  3 |  0  1

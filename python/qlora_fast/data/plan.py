@@ -1,6 +1,6 @@
-"""What a run will do, known before it starts: rows, updates, tokens, learning rate. No torch.
+"""Which samples meet in which optimizer step and row, known before a run starts. No torch.
 
-Legend: an *update* is one step of the optimizer; a *row* is one forward pass; ``world_size`` devices share the rows.
+Legend: an *update* is one optimizer step; a *row* is one forward pass; ``world_size`` devices share the rows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qlora_fast import _core
+from qlora_fast._core import EpochPlan
 from qlora_fast.config import Config, of
+from qlora_fast.config.keys.data import PACKED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
 
     Ids = NDArray[np.int64]
     Lengths = NDArray[np.uint32]
+
+__all__ = [
+    "EpochPlan",
+    "PlanOptions",
+    "epoch_plan",
+    "longest_row_tokens",
+    "pack",
+    "plan",
+    "row_samples",
+    "row_tokens",
+    "split",
+    "update_samples",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,11 @@ class PlanOptions:
     max_tokens_per_row: int
     world_size: int
     seed: int
+
+    @property
+    def packed(self) -> bool:
+        """Whether the samples of a row are concatenated; otherwise they are padded to the longest."""
+        return self.packing in PACKED
 
     @classmethod
     def of(cls, config: Config, world_size: int | None = None) -> PlanOptions:
@@ -46,7 +66,7 @@ class PlanOptions:
         )
 
 
-def epoch_plan(lengths: Lengths, supervised: Lengths, options: PlanOptions, epoch: int = 0) -> _core.EpochPlan:
+def epoch_plan(lengths: Lengths, supervised: Lengths, options: PlanOptions, epoch: int = 0) -> EpochPlan:
     """The updates of one epoch: a pure function, so a resumed run computes it again and skips.
 
     Args:
@@ -79,7 +99,7 @@ def plan(
     *,
     epoch: int = 0,
     **settings: Any,
-) -> _core.EpochPlan:
+) -> EpochPlan:
     """Compute which samples meet in which optimizer step of an epoch, and in which packed row.
 
     A pure function of its arguments: the same call gives the same plan on any machine.
@@ -114,23 +134,39 @@ def plan(
     return epoch_plan(lengths, lengths if supervised is None else np.asarray(supervised, np.uint32), options, epoch)
 
 
-def row_tokens(plan: _core.EpochPlan, lengths: Lengths, config: Config) -> NDArray[np.int64]:
+def row_tokens(plan: EpochPlan, lengths: Lengths, packed: bool) -> NDArray[np.int64]:
     """Tokens that each row of a plan computes, pads included, (rows,); 0 for a row that only evens out the devices."""
     import numpy as np
 
     filled = np.flatnonzero(np.diff(plan.row_offsets))
     own, starts = np.asarray(lengths, np.int64)[plan.sample_ids], plan.row_offsets[filled]
     tokens = np.zeros(len(plan.row_offsets) - 1, np.int64)
-    if config.packed:
+    if packed:
         tokens[filled] = np.add.reduceat(own, starts)
     else:
         tokens[filled] = np.maximum.reduceat(own, starts) * np.diff(plan.row_offsets)[filled]
     return tokens
 
 
-def longest_row_tokens(plan: _core.EpochPlan, lengths: Lengths, config: Config) -> int:
+def longest_row_tokens(plan: EpochPlan, lengths: Lengths, packed: bool) -> int:
     """Tokens of the row that decides what memory is needed."""
-    return int(row_tokens(plan, lengths, config).max())
+    return int(row_tokens(plan, lengths, packed).max())
+
+
+def row_samples(plan: EpochPlan, row: int) -> Ids:
+    """Positions of the samples of a row in what was planned over, (n,); empty for a row that only evens out the devices."""
+    return plan.sample_ids[plan.row_offsets[row] : plan.row_offsets[row + 1]]
+
+
+def update_samples(plan: EpochPlan, update: int) -> Ids:
+    """The same for all rows of an update, counted from 0 within the epoch."""
+    first, last = plan.update_offsets[update], plan.update_offsets[update + 1]
+    return plan.sample_ids[plan.row_offsets[first] : plan.row_offsets[last]]
+
+
+def pack(lengths: Lengths, capacity: int) -> tuple[Ids, Ids]:
+    """Samples in the fewest rows of at most ``capacity`` tokens: positions (N,), and the offset of each row (rows + 1,)."""
+    return _core.pack(lengths, capacity)
 
 
 def split(rows: int, val_size: float, seed: int) -> tuple[Ids, Ids]:

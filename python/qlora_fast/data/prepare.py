@@ -41,11 +41,15 @@ class Prepared:
     path: Path
     report: dict[str, Any] = field(repr=False)
     datasets: list[Dataset] = field(default_factory=list, repr=False)
+    _opened: list[PreparedDataset] = field(default_factory=list, repr=False, compare=False)
 
     def open(self) -> PreparedDataset:
+        """The dataset, mapped from disk; opened once, however often it is asked for."""
         from qlora_fast.data.dataset import open_prepared  # NumPy takes longer to import than small data to prepare
 
-        return open_prepared(self.path)
+        if not self._opened:
+            self._opened.append(open_prepared(self.path))
+        return self._opened[0]
 
 
 def prepare_config(

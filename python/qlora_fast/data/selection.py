@@ -11,14 +11,17 @@ What is held out is taken before anything is repeated, so no row is ever on both
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qlora_fast import _core
 from qlora_fast.config import Config
-from qlora_fast.data.prepare import Prepared
+from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.data.plan import EpochPlan, PlanOptions, epoch_plan
+from qlora_fast.data.prepare import Prepared, Progress, prepare_config
+from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import DataError
 
 Ids = NDArray[np.int64]
@@ -63,15 +66,64 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Sample ids to train on (one may stand there more than once) and to evaluate on, and what became of each dataset."""
+    """Sample ids to train on (one may be there more than once) and to evaluate on, and what became of each dataset."""
 
     train_ids: Ids
     eval_ids: Ids
     shares: list[Share]
 
-    @property
-    def report(self) -> list[dict[str, object]]:
-        return [asdict(share) for share in self.shares]
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """What a run trains and evaluates on, opened once, and how it is cut into updates and rows.
+
+    Attributes:
+        train_ids: (N,) samples of ``train`` that an epoch sees.
+        evals: where the evaluation set is; None where there is none. eval_ids: its samples, (n,).
+        lengths, supervised: tokens and supervised tokens of each sample that is trained on, (N,).
+    """
+
+    train: PreparedDataset
+    train_ids: Ids
+    evals: PreparedDataset | None
+    eval_ids: Ids
+    shares: list[Share]
+    plans: PlanOptions
+    lengths: NDArray[np.uint32]
+    supervised: NDArray[np.uint32]
+
+    def plan_of_epoch(self, epoch: int) -> EpochPlan:
+        """The updates of an epoch, counted from 0."""
+        return epoch_plan(self.lengths, self.supervised, self.plans, epoch)
+
+
+def load(config: Config, tokenizer: Tokenizer, progress: Progress | None = None, world: int | None = None) -> RunData:
+    """Prepare a config's data, or find it prepared, and divide it into what is trained on and what is held out.
+
+    Args:
+        world: devices to plan for; default the config's ``world_size``.
+
+    Raises:
+        DataError, ConfigError, ArtifactError: see :func:`~qlora_fast.data.prepare.prepare_config` and :func:`select`.
+    """
+    prepared = prepare_config(config, tokenizer=tokenizer, progress=progress)
+    evals = None
+    if config.eval_dataset:
+        evals = prepare_config(config, config.eval_dataset, tokenizer=tokenizer, progress=progress)
+    chosen = select(prepared, config, [evals] if evals else [])
+    train = prepared.open()
+    held = (train if len(chosen.eval_ids) else None, chosen.eval_ids)
+    if evals is not None:
+        held = (evals.open(), eval_rows(evals, config))
+    return RunData(
+        train,
+        chosen.train_ids,
+        *held,
+        shares=chosen.shares,
+        plans=PlanOptions.of(config, world),
+        lengths=np.ascontiguousarray(train.lengths[chosen.train_ids]),
+        supervised=np.ascontiguousarray(train.supervised[chosen.train_ids]),
+    )
 
 
 def select(prepared: Prepared, config: Config, evals: Sequence[Prepared] = ()) -> Selection:

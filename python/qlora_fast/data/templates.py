@@ -183,6 +183,11 @@ def read_yaml(path: Path) -> str:
     return source
 
 
+def built_in() -> dict[str, str]:
+    """The built-in templates by name, each as the JSON of its description."""
+    return {name: _core.written_template(name) or "{}" for name in _core.templates()}
+
+
 def as_yaml(written: str) -> str:
     """A written template as YAML, its line breaks spelled out."""
     lines = []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from qlora_fast.doctor import fast_paths, machine, packages
 from qlora_fast.doctor.finding import Finding, State
+from qlora_fast.errors import first_line
 
 __all__ = ["GROUPS", "Finding", "State", "examine", "findings"]
 
@@ -48,7 +49,7 @@ def _guarded(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
         found.extend(check())
     # A broken library may raise anything at all; that is what this program is there to tell.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        reason = first_line(error)
         name = check.__name__.replace("_", " ")
         state: State = "broken" if isinstance(error, ImportError) else "warning"
         found.append(Finding(name, state, f"could not be looked at: {type(error).__name__}: {reason}"))

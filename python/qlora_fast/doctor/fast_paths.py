@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from qlora_fast.doctor.finding import Finding, State
+from qlora_fast.errors import first_line
 from qlora_fast.hub import resolve
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def quantization() -> Iterable[Finding]:
     try:
         from bitsandbytes import functional
     except Exception as failure:
-        reason = str(failure).splitlines()[0]
+        reason = first_line(failure)
         yield Finding("4 bits", "warning", f"bitsandbytes does not load: {reason}", "pip install 'bitsandbytes>=0.50'")
         return
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -111,7 +112,7 @@ def quantization() -> Iterable[Finding]:
             packed, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
             error = float((functional.dequantize_4bit(packed, state) - weight).abs().max())
         except Exception as failure:
-            reason = str(failure).splitlines()[0]
+            reason = first_line(failure)
             mend = "update bitsandbytes, or its CUDA libraries: python -m bitsandbytes"
             yield Finding(f"4 bits ({device})", "warning", f"quantization_bit: 4 will not work: {reason}", mend)
             continue

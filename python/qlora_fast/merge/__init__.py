@@ -1,6 +1,6 @@
 """An adapter merged into its base, tensor by tensor, compared with both, with the files that serving needs.
 
-May import: config, hub, data, model, runs, errors, atomic_io, _core. Begin with :mod:`~qlora_fast.merge.merge`.
+May import: config, hub, data, model, runs, errors, atomic_io. Begin with :mod:`~qlora_fast.merge.merge`.
 
 The room can be called: ``qlora_fast.merge(…)`` is :func:`qlora_fast.merge.merge.merge`.
 """

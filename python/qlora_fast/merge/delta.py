@@ -25,6 +25,7 @@ from torch import Tensor
 from qlora_fast.errors import ArtifactError
 from qlora_fast.hub import untrusted
 from qlora_fast.model.load import quiet_libraries
+from qlora_fast.runs.layout import ADAPTER_WEIGHTS
 
 _NEUTRAL = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "r",
@@ -79,7 +80,7 @@ def read_update(folder: Path) -> Update:
     """
     config = untrusted.check_adapter(folder)
     try:
-        tensors = load_file(folder / untrusted.ADAPTER_WEIGHTS)
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"`{folder}` holds no whole adapter: {error}", hint="give a finished run") from error
     _refuse_unknown(config, folder)

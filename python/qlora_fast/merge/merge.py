@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+import qlora_fast
 from qlora_fast import atomic_io
 from qlora_fast.config import load
 from qlora_fast.data.saved_tokenizer import save_stop_tokens, save_tokenizer
@@ -24,6 +25,7 @@ from qlora_fast.merge.delta import read_update
 from qlora_fast.merge.verify import Check, FromTrained, compare_logits
 from qlora_fast.merge.weights import DTYPES, Counts, base_folder, copy_rest, write_merged
 from qlora_fast.model.load import Quantization, pick_device
+from qlora_fast.runs import layout
 from qlora_fast.runs.resolve import target_of
 
 log = logging.getLogger(__name__)
@@ -110,7 +112,7 @@ def merge_run(
     adapter = target.adapter_folder()
     name = target.base(options.base)
     tokenizer = target.tokenizer(name)
-    atomic_io.remove_abandoned(folder)
+    atomic_io.sweep(folder.parent)
     base, update = base_folder(name), read_update(adapter)
     _check_space(base, folder)
     dtype = DTYPES[options.dtype] if options.dtype else None
@@ -205,8 +207,8 @@ def _quantization_note(bits: int, measured: FromTrained | None) -> str:
 
 def _trained_on(adapter: Path) -> Quantization | None:
     """How the base was quantized at training, if the run's config is in the adapter's folder or its parent."""
-    run = next((f for f in (adapter, adapter.resolve().parent) if (f / "config.yaml").is_file()), None)
-    return None if run is None else Quantization.of(load(run / "config.yaml").config)
+    run = next((f for f in (adapter, adapter.resolve().parent) if (f / layout.CONFIG).is_file()), None)
+    return None if run is None else Quantization.of(load(run / layout.CONFIG).config)
 
 
 def _stored_dtype(folder: Path) -> str:
@@ -228,10 +230,8 @@ def _check_space(base: Path, folder: Path) -> None:
 def _report(
     name: str, adapter: Path, stored: str, counts: Counts, check: Check | None, notes: list[str]
 ) -> dict[str, Any]:
-    from qlora_fast import _core
-
     report: dict[str, Any] = {
-        "qlora_fast": _core.__version__,
+        "qlora_fast": qlora_fast.__version__,
         "base_model": name,
         "adapter": str(adapter),
         "dtype": stored,

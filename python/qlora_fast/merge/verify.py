@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from qlora_fast.errors import ArtifactError
+from qlora_fast.errors import ArtifactError, first_line
 from qlora_fast.model.adapter_files import load_adapter
 from qlora_fast.model.load import SAFE, Quantization, eval_as_trained, load_base, quiet_libraries
 
@@ -117,8 +117,7 @@ def compare_logits(
             from_trained = _from_trained(*_without_and_with(adapter, quantized, prompts, device), got, trained_on.bits)
         except (ArtifactError, ImportError, RuntimeError) as error:
             # The merge is right without it: a machine that cannot quantize may still merge.
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            log.warning("not compared with the base in %d bits: %s", trained_on.bits, first)
+            log.warning("not compared with the base in %d bits: %s", trained_on.bits, first_line(error))
     return Check(
         positions=len(wanted),
         max_difference=float((wanted - got).abs().max()),

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from qlora_fast.errors import ArtifactError
+from qlora_fast.errors import ArtifactError, first_line
 from qlora_fast.hub import resolve, untrusted
 from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.merge.delta import Update, nearest
@@ -209,5 +209,6 @@ def _from_hub(name: str) -> str:
     try:
         return str(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]))
     except (HFValidationError, OSError, HfHubHTTPError, ValueError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ArtifactError(f"`{name}` is neither a folder here nor to be had from the hub ({first})") from None
+        raise ArtifactError(
+            f"`{name}` is neither a folder here nor to be had from the hub ({first_line(error)})"
+        ) from None

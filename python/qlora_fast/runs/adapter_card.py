@@ -11,9 +11,7 @@ from msgspec import Struct
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import TokenizerError
 from qlora_fast.hub import untrusted
-
-CARD = "qlora_fast.json"
-"""The file's name."""
+from qlora_fast.runs.layout import CARD
 
 
 class Card(Struct):
@@ -41,7 +39,7 @@ def write_card(folder: Path, base: str, tokenizer: Tokenizer, tokenizer_digest: 
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What :func:`write_card` stored.
+    """What :func:`write_card` stored, once the adapter's files are verified.
 
     Raises:
         ArtifactError: the file is missing or damaged.

@@ -19,8 +19,6 @@ from qlora_fast import atomic_io
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import ArtifactError
 
-FILE = "eval_samples.jsonl"
-
 
 @dataclass(frozen=True, slots=True)
 class Samples:

@@ -12,11 +12,9 @@ from typing import Any
 from qlora_fast.config import Config, load
 from qlora_fast.config.keys import about, affecting
 from qlora_fast.errors import ArtifactError
-from qlora_fast.runs.eval_samples import FILE, Samples, read_samples
+from qlora_fast.runs import layout
+from qlora_fast.runs.eval_samples import Samples, read_samples
 from qlora_fast.runs.resolve import target_of
-
-EVALUATIONS = "eval"
-"""Below a run, one folder for each further evaluation that ``qlora-fast evaluate`` made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +59,12 @@ def read_run(path: str | Path, *, name: str | None = None, on: str | None = None
         ArtifactError: it is no run, or has no such evaluation.
     """
     path = target_of(path).run_folder()
-    results = _json(path / "all_results.json")
-    file = path / FILE
+    results = _json(path / layout.ALL_RESULTS)
+    file = path / layout.EVAL_SAMPLES
     if on is not None:
-        file = path / EVALUATIONS / on / FILE
+        file = path / layout.EVALUATIONS / on / layout.EVAL_SAMPLES
         if not file.is_file():
-            there = sorted(p.parent.name for p in path.glob(f"{EVALUATIONS}/*/{FILE}"))
+            there = sorted(p.parent.name for p in path.glob(f"{layout.EVALUATIONS}/*/{layout.EVAL_SAMPLES}"))
             known = f"; it has {', '.join(there)}" if there else ""
             raise ArtifactError(
                 f"`{path}` has no evaluation `{on}`{known}",
@@ -75,7 +73,7 @@ def read_run(path: str | Path, *, name: str | None = None, on: str | None = None
     return RunRecord(
         name or path.resolve().name,
         path,
-        load(path / "config.yaml").config,
+        load(path / layout.CONFIG).config,
         results or {},
         _log(path),
         read_samples(file) if file.is_file() else None,
@@ -98,11 +96,11 @@ def read_runs(paths: Sequence[str | Path], on: str | None = None) -> list[RunRec
 
 def _log(path: Path) -> list[dict[str, float]]:
     """The whole log of a finished run; of another one what it has written so far."""
-    state = _json(path / "trainer_state.json")
+    state = _json(path / layout.TRAINER_STATE)
     if state is not None:
         history: list[dict[str, float]] = state["log_history"]
         return history
-    log = path / "trainer_log.jsonl"
+    log = path / layout.LOG
     if not log.is_file():
         return []
     lines = log.read_text(encoding="utf-8").splitlines()

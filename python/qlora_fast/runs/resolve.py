@@ -19,17 +19,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from qlora_fast import atomic_io
 from qlora_fast.config import Config, load
 from qlora_fast.config.paths import expanded
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError
 from qlora_fast.hub import resolve as hub
 from qlora_fast.hub import untrusted
-from qlora_fast.runs.adapter_card import CARD, check_tokenizer, read_card
+from qlora_fast.runs import layout, manifest
+from qlora_fast.runs.adapter_card import check_tokenizer, read_card
 
 Kind = Literal["run", "checkpoint", "best", "last", "adapter", "model"]
-ADAPTER = untrusted.ADAPTER_CONFIG
-RUN = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,13 @@ class Target:
     run: Path | None
 
     def adapter_folder(self) -> Path:
-        """The adapter.
+        """The adapter, once its files are verified.
 
         Raises:
-            ArtifactError: there is none: a base model, or a run that has not finished.
+            ArtifactError: there is none (a base model, or a run that has not finished), or it is damaged.
         """
         if self.adapter is not None:
+            manifest.verify(self.adapter, "adapter")
             return self.adapter
         if self.run is not None:
             raise _no_adapter(self.run, f"the run `{self.name}` has not finished: it has no adapter of its own yet")
@@ -88,7 +89,7 @@ class Target:
         """
         given = dict(settings or {})
         if self.run is not None:
-            config = load(self.run / "config.yaml", given).config
+            config = load(self.run / layout.CONFIG, given).config
         elif self.adapter is None:
             return load(None, {"model_name_or_path": self.name, **given}).config
         else:
@@ -121,15 +122,15 @@ class Target:
         if card is None:
             return tokenizer_of(self.config({"model_name_or_path": name}))
         folder = hub.tokenizer_folder(name)
-        check_tokenizer(card, hub.digest(folder / "tokenizer.json"), name)
+        check_tokenizer(card, atomic_io.sha256_of(folder / "tokenizer.json"), name)
         return Tokenizer(folder, str(card["template"]), card["bos_token"], card["eos_token"], card["default_system"])
 
     def _card(self) -> dict[str, str | None] | None:
         """What is stored beside the adapter, or beside another adapter of the same run: checkpoints have no card."""
         if self.adapter is None:
             return None
-        places = [self.adapter, *([self.run, self.run / "last"] if self.run is not None else [])]
-        return next((read_card(place) for place in places if (place / CARD).is_file()), None)
+        places = [self.adapter, *([self.run, self.run / layout.LAST] if self.run is not None else [])]
+        return next((read_card(place) for place in places if (place / layout.CARD).is_file()), None)
 
     def _stored(self, adapter: Path, hint: str, replaced: bool) -> dict[str, str | None]:
         """What an adapter without a run says of its training: its base model, and ours also the template."""
@@ -137,7 +138,9 @@ class Target:
         if card is not None:
             own = {"model_name_or_path": card["base_model"], "template": card["template"]}
             return own if card["default_system"] is None else {**own, "default_system": card["default_system"]}
-        base = untrusted.read_json(adapter / ADAPTER, untrusted.AdapterConfig).get("base_model_name_or_path")
+        base = untrusted.read_json(adapter / layout.ADAPTER_CONFIG, untrusted.AdapterConfig).get(
+            "base_model_name_or_path"
+        )
         if isinstance(base, str) and base:
             return {"model_name_or_path": base}
         if replaced:
@@ -159,14 +162,14 @@ def target_of(name: str | Path) -> Target:
     if not folder.is_dir():
         if folder.is_file() and folder.suffix != ".gguf":
             raise ArtifactError(f"`{name}` is a file", hint="give a run, an adapter's folder, or a base model")
-        if (folder.parent / RUN).is_file():
+        if layout.is_run(folder.parent):
             raise _no_adapter(folder.parent, f"no adapter `{name}`")
         return Target(str(folder) if folder.is_file() else name, "model", None, None)
-    if (folder / RUN).is_file():
-        return Target(str(folder), "run", folder if (folder / ADAPTER).is_file() else None, folder)
-    if (folder / ADAPTER).is_file():
+    if layout.is_run(folder):
+        return Target(str(folder), "run", folder if layout.is_adapter(folder) else None, folder)
+    if layout.is_adapter(folder):
         above = folder.resolve().parent
-        if not (above / RUN).is_file():
+        if not layout.is_run(above):
             return Target(str(folder), "adapter", folder, None)
         # In the user's words where they name the run.
         run = folder.parent if folder.parent.resolve() == above else above
@@ -196,14 +199,14 @@ def refuse_as_data(name: str | Path) -> None:
 
 def _kind(folder: Path) -> Kind:
     name = folder.resolve().name
-    if name.startswith("checkpoint-"):
+    if layout.update_of(name) is not None:
         return "checkpoint"
-    return "best" if name == "best" else "last" if name == "last" else "adapter"
+    return "best" if name == layout.BEST else "last" if name == layout.LAST else "adapter"
 
 
 def _no_adapter(folder: Path, message: str) -> ArtifactError:
     """With the adapters that are in the folder: of a stopped run its checkpoints, of a folder of runs each of them."""
-    inside = sorted(file.parent for file in folder.glob(f"[!.]*/{ADAPTER}"))
+    inside = sorted(file.parent for file in folder.glob(f"[!.]*/{layout.ADAPTER_CONFIG}"))
     names = ", ".join(f"`{path}`" for path in inside[:6])
     hint = f"adapters there: {names}" if names else "give the output_dir of a finished run, or a checkpoint in it"
     return ArtifactError(message, hint=hint)

@@ -18,6 +18,7 @@ from typing import Literal
 from qlora_fast.config import Config, load, overrides
 from qlora_fast.config.keys import about
 from qlora_fast.errors import ConfigError
+from qlora_fast.runs import layout
 
 State = Literal["new", "started", "finished"]
 
@@ -71,7 +72,7 @@ def members(configs: Sequence[str], settings: Sequence[str], folder: Path) -> li
                 hint="rename one of the two files",
             )
         wanted = load(file, settings).config
-        if (member.output / "config.yaml").is_file():
+        if (member.output / layout.CONFIG).is_file():
             _check_same(member.output, wanted)
         found[member.output] = member
     return list(found.values())
@@ -79,9 +80,9 @@ def members(configs: Sequence[str], settings: Sequence[str], folder: Path) -> li
 
 def state(member: Member) -> State:
     """Whether a member is still to be trained, was stopped in the middle, or is finished."""
-    if (member.output / "all_results.json").is_file():
+    if (member.output / layout.ALL_RESULTS).is_file():
         return "finished"
-    return "started" if (member.output / "run.json").is_file() else "new"
+    return "started" if layout.is_run(member.output) else "new"
 
 
 def run(todo: Sequence[Member], tell: Callable[[Member, State, int], None] = lambda *_: None) -> list[Outcome]:
@@ -126,7 +127,7 @@ def _train(command: list[str]) -> int:
 
 def _check_same(output: Path, wanted: Config) -> None:
     """Refuse to take a run of other settings for the wanted one."""
-    there = asdict(load(output / "config.yaml").config)
+    there = asdict(load(output / layout.CONFIG).config)
     changed = [
         f"{name}: {there[name]!r} → {value!r}"
         for name, value in asdict(wanted).items()

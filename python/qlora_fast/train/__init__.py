@@ -1,6 +1,6 @@
 """A training run: set-up, the loop of optimizer steps, checkpoints, evaluation, the output folder.
 
-May import: config, hub, data, model, runs, errors, atomic_io, plots, _core. Begin with :mod:`~qlora_fast.train.run`, then
+May import: config, hub, data, model, runs, errors, atomic_io, plots. Begin with :mod:`~qlora_fast.train.run`, then
 :mod:`~qlora_fast.train.trainer`.
 
 The room can be called: ``qlora_fast.train(…)`` is :func:`qlora_fast.train.api.train`.

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError
+from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +83,41 @@ class Ranks:
             self._wait(lambda: self.store.check([key]))
         value: bytes = self.store.get(key)
         return value.decode()
+
+    def all_reduce(self, tensor: Tensor) -> None:
+        """Sum a tensor over all ranks, in place.
+
+        Raises:
+            PeerGone: another rank has ended.
+        """
+        if self.world == 1:
+            return
+        import torch.distributed as dist
+
+        try:
+            dist.all_reduce(tensor)
+        except RuntimeError as error:
+            raise PeerGone(str(error)) from error
+
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Each rank's tensor, by rank.
+
+        Raises:
+            PeerGone: another rank has ended.
+        """
+        if self.world == 1:
+            return [tensor]
+        import torch
+        import torch.distributed as dist
+
+        # NCCL moves only what lies on a GPU.
+        own = tensor.cuda() if dist.get_backend() == "nccl" else tensor
+        parts = [torch.empty_like(own) for _ in range(self.world)]
+        try:
+            dist.all_gather(parts, own)
+        except RuntimeError as error:
+            raise PeerGone(str(error)) from error
+        return [part.to(tensor.device) for part in parts]
 
     def failed_rank(self) -> int | None:
         """The rank that has said that it failed."""
@@ -154,39 +189,6 @@ def joined() -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def all_reduce(tensor: Tensor) -> None:
-    """Sum a tensor over all ranks, in place.
-
-    Raises:
-        PeerGone: another rank is no longer there.
-    """
-    import torch.distributed as dist
-
-    try:
-        dist.all_reduce(tensor)
-    except RuntimeError as error:
-        raise PeerGone(str(error)) from error
-
-
-def all_gather(tensor: Tensor) -> list[Tensor]:
-    """Each rank's tensor, by rank.
-
-    Raises:
-        PeerGone: another rank is no longer there.
-    """
-    import torch
-    import torch.distributed as dist
-
-    # NCCL moves only what lies on a GPU.
-    own = tensor.cuda() if dist.get_backend() == "nccl" else tensor
-    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    try:
-        dist.all_gather(parts, own)
-    except RuntimeError as error:
-        raise PeerGone(str(error)) from error
-    return [part.to(tensor.device) for part in parts]
-
-
 def local_share(cores: int, processes: int) -> int:
     """Threads for each of ``processes`` on one machine: more would wait for each other on the cores."""
     return max(1, cores // max(1, processes))
@@ -242,7 +244,7 @@ def _meet() -> Any:
         store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))  # type: ignore[attr-defined]
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
-            f"the processes of this run did not meet at {where}: {str(error).splitlines()[0]}",
+            f"the processes of this run did not meet at {where}: {first_line(error)}",
             hint="start all of them with one launcher: torchrun --standalone --nproc-per-node N -m qlora_fast.cli train …",
         ) from error
     return store

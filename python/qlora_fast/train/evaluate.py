@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qlora_fast import _core
-from qlora_fast.data.batch import packed_row, padded_row
+from qlora_fast.data.batch import Batches
 from qlora_fast.data.dataset import PreparedDataset
-from qlora_fast.train.distributed import all_reduce
+from qlora_fast.data.plan import pack
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
 
 OnSamples = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
-"""Called with Σ cross-entropy and rightly predicted tokens of each sample."""
+"""Called with Σ cross-entropy and correctly predicted tokens of each sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,7 @@ def evaluate(
     indices: NDArray[np.int64],
     options: EvalOptions,
     *,
-    rank: int = 0,
-    world_size: int = 1,
+    ranks: Ranks | None = None,
     on_samples: OnSamples | None = None,
     on_row: Callable[[int], None] = lambda _: None,
     groups: Mapping[str, NDArray[np.int64]] | None = None,
@@ -55,7 +54,7 @@ def evaluate(
         groups: positions in ``indices`` by a name; each has an ``eval_<name>_loss`` of its own beside that of all.
     """
     started = time.perf_counter()
-    total, right = sample_scores(forward, dataset, indices, options, rank=rank, world_size=world_size, on_row=on_row)
+    total, right = sample_scores(forward, dataset, indices, options, ranks=ranks, on_row=on_row)
     if on_samples is not None:
         on_samples(total, right)
     tokens = dataset.supervised[indices].astype(np.float64)
@@ -106,24 +105,23 @@ def sample_scores(
     indices: NDArray[np.int64],
     options: EvalOptions,
     *,
-    rank: int = 0,
-    world_size: int = 1,
+    ranks: Ranks | None = None,
     on_row: Callable[[int], None] = lambda _: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Σ cross-entropy and rightly predicted tokens of each sample, both (n,), in the order of ``indices``."""
+    """Σ cross-entropy and correctly predicted tokens of each sample, both (n,), in the order of ``indices``."""
     scores, done = np.zeros((2, len(indices))), 0
-    make = packed_row if options.packed else padded_row
+    batches, ranks = Batches(dataset, indices, options.packed), ranks or Ranks()
     with forward.scoring():
-        for row_ids in _rows(dataset, indices, options)[rank::world_size]:
-            pair = forward.token_losses(make(dataset, indices[row_ids]))
+        for row_ids in _rows(dataset, indices, options)[ranks.rank :: ranks.world]:
+            pair = forward.token_losses(batches.row(row_ids))
             owner = np.repeat(row_ids, dataset.supervised[indices[row_ids]])
             for score, values in zip(scores, pair, strict=True):
                 score += np.bincount(owner, weights=values.double().cpu().numpy(), minlength=len(indices))
             done += len(row_ids)
             on_row(done)
-    if world_size > 1:
+    if ranks.world > 1:
         shared = torch.from_numpy(scores).to(forward.device)
-        all_reduce(shared)
+        ranks.all_reduce(shared)
         scores = shared.cpu().numpy()
     return scores[0], scores[1]
 
@@ -132,7 +130,7 @@ def _rows(dataset: PreparedDataset, indices: NDArray[np.int64], options: EvalOpt
     """Positions in ``indices`` that share a row: packed to the budget, or sorted by length and cut."""
     lengths = np.ascontiguousarray(dataset.lengths[indices], dtype=np.uint32)
     if options.packed:
-        ids, offsets = _core.pack(lengths, options.max_tokens_per_row)
+        ids, offsets = pack(lengths, options.max_tokens_per_row)
         return [ids[a:b] for a, b in pairwise(offsets)]
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     return [order[i : i + options.batch_size] for i in range(0, len(order), options.batch_size)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import nn
 
 from qlora_fast import atomic_io
 from qlora_fast.config import Config
+from qlora_fast.data import selection
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.data.prepare import prepare_config
@@ -29,14 +30,17 @@ from qlora_fast.hub import resolve
 from qlora_fast.model.adapter_files import load_adapter
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
 from qlora_fast.model.patch import speed_up
-from qlora_fast.runs.eval_samples import FILE, sample_id, write_samples
-from qlora_fast.runs.read import EVALUATIONS
+from qlora_fast.runs import layout
+from qlora_fast.runs.eval_samples import read_samples, sample_id, write_samples
 from qlora_fast.runs.resolve import target_of
+from qlora_fast.runs.statistics import Difference, compare
 from qlora_fast.train.evaluate import EvalOptions, by_source, evaluate
 from qlora_fast.train.forward import Forward
-from qlora_fast.train.setup import load_data
 
 log = logging.getLogger(__name__)
+
+_HELD_OUT, _BASE = "held-out", "-base"
+"""Parts of the names of evaluations: on the run's own held-out rows, and of the base model alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def score(
         name: of this evaluation, for ``compare --on``; default the name of the first file.
 
     Raises:
-        QloraFastError: anything that a user can mend.
+        QloraFastError: anything that a user can fix.
     """
     config, tokenizer = subject.config, subject.tokenizer
     dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare)
@@ -112,11 +116,29 @@ def score(
     folder = _folder(subject, data, name)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_samples(folder / FILE, dataset, indices, *scores)
+        write_samples(folder / layout.EVAL_SAMPLES, dataset, indices, *scores)
         # The results of a run stay what its training said; a further evaluation has a folder of its own.
-        if folder != subject.run or not (folder / "eval_results.json").is_file():
-            atomic_io.write_text(folder / "eval_results.json", json.dumps(results, indent=2))
-    return Evaluated(results, folder)
+        if folder != subject.run or not (folder / layout.EVAL_RESULTS).is_file():
+            atomic_io.write_json(folder / layout.EVAL_RESULTS, results)
+    return Evaluated(atomic_io.finite(results), folder)
+
+
+def adapter_minus_base(subject: Subject, base: Evaluated) -> dict[str, float | str] | None:
+    """What the adapter changes on the samples that its base was just evaluated on, paired sample by sample.
+
+    Returns:
+        ``mean``, ``low``, ``high`` (nats per token, negative is better), ``samples``, ``tokens``, ``verdict``; None where the
+        adapter's own evaluation of these samples is not there or cannot be compared.
+    """
+    if subject.run is None or base.folder is None:
+        return None
+    held_out = base.folder.name == f"{_HELD_OUT}{_BASE}"
+    folder = subject.run if held_out else base.folder.with_name(base.folder.name.removesuffix(_BASE))
+    adapter = folder / layout.EVAL_SAMPLES
+    if not adapter.is_file() or folder == base.folder:
+        return None
+    found = compare(read_samples(adapter), read_samples(base.folder / layout.EVAL_SAMPLES))
+    return {**asdict(found), "verdict": found.verdict} if isinstance(found, Difference) else None
 
 
 def _rows(
@@ -126,7 +148,7 @@ def _rows(
     config, trained = subject.config, None
     if subject.run is not None:
         try:
-            trained = load_data(config, tokenizer, progress)
+            trained = selection.load(config, tokenizer, progress)
         except (OSError, ArtifactError, ConfigError) as error:
             if data is None:
                 raise
@@ -149,7 +171,7 @@ def _rows(
 
 
 def _check_unchanged(run: Path, fingerprint: str) -> None:
-    before = json.loads((run / "run.json").read_text(encoding="utf-8"))["data"]
+    before = json.loads((run / layout.RUN).read_text(encoding="utf-8")).get("data")
     if before != fingerprint:
         raise ArtifactError(
             f"the data of `{run}` has changed since it was trained: its held-out rows are others now",
@@ -181,6 +203,6 @@ def _folder(subject: Subject, data: list[str] | None, name: str | None) -> Path 
     own = subject.adapter is not None and subject.adapter.resolve() == subject.run.resolve()
     if data is None and own and name is None:
         return subject.run
-    what = name or (Path(data[0]).name.split(".")[0] if data else "held-out")
-    whose = "" if own else "-base" if subject.adapter is None else f"-{subject.adapter.name}"
-    return subject.run / EVALUATIONS / (what if name else what + whose)
+    what = name or (Path(data[0]).name.split(".")[0] if data else _HELD_OUT)
+    whose = "" if own else _BASE if subject.adapter is None else f"-{subject.adapter.name}"
+    return subject.run / layout.EVALUATIONS / (what if name else what + whose)

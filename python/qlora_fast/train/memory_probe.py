@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qlora_fast._core import EpochPlan
 from qlora_fast.config import Config
-from qlora_fast.data.batch import Row, packed_row, padded_row
+from qlora_fast.data.batch import Batches, Row, row_of
 from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.data.plan import EpochPlan, row_samples, row_tokens
 from qlora_fast.errors import TrainingError
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.lora import recompute
@@ -36,29 +36,17 @@ _HEADROOM = 1.3
 _OUT = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 
 
-def longest_row(
-    dataset: PreparedDataset,
-    indices: NDArray[np.int64],
-    plan_of_epoch: Callable[[int], EpochPlan],
-    epochs: int,
-    packed: bool,
-) -> Row:
-    """The row of the run with the most tokens, pads included."""
-    lengths = dataset.lengths[indices].astype(np.int64)
+def longest_row(batches: Batches, plan_of_epoch: Callable[[int], EpochPlan], epochs: int) -> Row:
+    """The row of the run with the most tokens, padding included."""
+    lengths = batches.dataset.lengths[batches.indices]
     best: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
     for epoch in range(min(epochs, _EPOCHS)):
         plan = plan_of_epoch(epoch)
-        filled = np.flatnonzero(np.diff(plan.row_offsets))
-        starts, own = plan.row_offsets[filled], lengths[plan.sample_ids]
-        if packed:
-            sizes = np.add.reduceat(own, starts)
-        else:
-            sizes = np.maximum.reduceat(own, starts) * np.diff(plan.row_offsets)[filled]
+        sizes = row_tokens(plan, lengths, batches.packed)
         largest = int(sizes.argmax())
         if sizes[largest] > best[0]:
-            row = filled[largest]
-            best = int(sizes[largest]), plan.sample_ids[plan.row_offsets[row] : plan.row_offsets[row + 1]]
-    return (packed_row if packed else padded_row)(dataset, indices[best[1]])
+            best = int(sizes[largest]), row_samples(plan, largest)
+    return batches.row(best[1])
 
 
 def run_row(forward: Forward, adapter: Adapter, row: Row) -> None:
@@ -179,7 +167,7 @@ def _need(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
     """Bytes that the longest row will take, told from a short one."""
     long_enough = np.flatnonzero(dataset.lengths >= _SHORT)
     chosen = long_enough[dataset.lengths[long_enough].argmin()] if len(long_enough) else dataset.lengths.argmax()
-    short = packed_row(dataset, [int(chosen)]) if row.cu_seqlens is not None else padded_row(dataset, [int(chosen)])
+    short = row_of(dataset, [int(chosen)], packed=row.cu_seqlens is not None)
     kept = memory_usage.activations(forward, short) * row.input_ids.size / short.input_ids.size
     return _HEADROOM * kept + 2 * 4 * CHUNK_LOGITS
 

@@ -1,50 +1,43 @@
-"""The folder of a run: the guide's files, name for name, and how an earlier run in the same place is treated."""
+"""The folder of a run: how it is claimed, and what is in it at the end."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import platform
 import shutil
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from qlora_fast import _core, atomic_io
+from qlora_fast import atomic_io
 from qlora_fast.config import Config
-from qlora_fast.data.saved_tokenizer import save_tokenizer
-from qlora_fast.data.tokenizer import Tokenizer
-from qlora_fast.errors import ArtifactError, Interrupted
-from qlora_fast.hub import resolve
+from qlora_fast.errors import ArtifactError, StorageError
 from qlora_fast.plots import plot_losses
-from qlora_fast.runs.adapter_card import write_card
+from qlora_fast.runs import layout
 from qlora_fast.train import checkpoint
-from qlora_fast.train.progress import Log, Progress
+from qlora_fast.train.progress import Progress
+from qlora_fast.train.run_status import PREPARING
 from qlora_fast.train.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-MARK = "run.json"
-"""Marks a folder as a run of this program: only such a folder is ever moved aside or written into."""
-
 
 def check_output(config: Config) -> None:
-    """Refuse a folder that the run may not have, before anything is done for it. Nothing is touched.
+    """Refuse a folder that the run may not have, before anything is done for it. Nothing in it is touched.
 
     Raises:
         ArtifactError: the folder holds a run, or something else.
     """
     output = Path(config.output_dir)
-    if not output.is_dir() or not any(output.iterdir()):
+    if output.parent.is_dir():
+        atomic_io.sweep(output.parent)
+    if output.exists() and not output.is_dir():
+        raise ArtifactError(f"`{output}` is a file", hint="give another output_dir")
+    if _is_free(output):
         return
-    if not (output / MARK).is_file():
+    if not layout.is_run(output):
         raise ArtifactError(
             f"`{output}` is not empty and not a run of qlora-fast; nothing in it was touched",
             hint="give another output_dir",
@@ -58,109 +51,87 @@ def check_output(config: Config) -> None:
 
 
 def claim_output(config: Config) -> None:
-    """Make the run's folder, or take it over as the config says; what is not ours is never touched.
+    """Create the run's folder, or take it over as the config says; what is not ours is never touched.
 
-    To be called when data and model are there: a run that cannot begin moves no earlier one aside.
+    Its first file is run.json, so that a process that is killed at any moment leaves a folder that the next one takes. To be
+    called when data and model are there: a run that cannot begin moves no earlier one aside.
 
     Raises:
         ArtifactError: the folder holds a run, or something else.
+        StorageError: it cannot be written.
     """
     check_output(config)
     output = Path(config.output_dir)
-    if config.overwrite_output_dir and (output / MARK).is_file():
+    if config.overwrite_output_dir and layout.is_run(output):
         aside = output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
         output.rename(aside)
         log.info("the earlier run was moved to `%s`", aside)
-    output.mkdir(parents=True, exist_ok=True)
-    atomic_io.recover(output)
+    if output.is_dir():
+        atomic_io.recover(output)
+    if not layout.is_run(output):
+        atomic_io.write_json(output / layout.RUN, {"ended": PREPARING})
 
 
-def log_line(entry: Log, updates: int) -> str:
-    return json.dumps({**entry, "total_steps": updates}) + "\n"
+def warn_of_little_space(
+    output: Path, checkpoint_bytes: int, adapter_bytes: int, saves: int, limit: int | None
+) -> None:
+    """Compare what a run will write with what its disk has, before the first save.
+
+    Args:
+        checkpoint_bytes, adapter_bytes: of one checkpoint and of one adapter.
+        saves: checkpoints that the run makes. limit: how many of them stay.
+    """
+    # A new checkpoint is complete before the oldest one is removed, and the best one stays beside the limit.
+    kept = saves if limit is None else min(saves, limit + 2)
+    needed = kept * checkpoint_bytes + 4 * adapter_bytes
+    free = atomic_io.free_space(output)
+    if free is not None and needed > free:
+        log.warning(
+            "`%s` has %s free, this run will write about %s (%d checkpoints of %s): set save_total_limit, or give an "
+            "output_dir on another disk",
+            output, atomic_io.size_text(free), atomic_io.size_text(needed), kept, atomic_io.size_text(checkpoint_bytes),
+        )  # fmt: skip
 
 
-def finish_output(trainer: Trainer, config: Config, tokenizer: Tokenizer, results: dict[str, Any]) -> None:
-    """The guide's output folder, name for name."""
-    output, progress = Path(config.output_dir), trainer.progress
-    write_adapter(output / "last", trainer, tokenizer, config)
-    source = output / "best" if config.load_best_model_at_end and (output / "best").is_dir() else output / "last"
-    for file in source.iterdir():
-        shutil.copy2(file, output / file.name)
+def finish_output(config: Config, progress: Progress, results: dict[str, Any], *, best: bool) -> None:
+    """Put the final adapter into the run's folder, with its results, its log and its picture.
+
+    Args:
+        best: whether the final adapter is ``best/``; otherwise it is ``last/``.
+
+    Raises:
+        StorageError: the adapter or its results cannot be written.
+    """
+    output = Path(config.output_dir)
+    for file in sorted((output / (layout.BEST if best else layout.LAST)).iterdir()):
+        with atomic_io.new_file(output / file.name) as made:
+            shutil.copyfile(file, made)
     groups = {
-        "train_results.json": {k: v for k, v in results.items() if not k.startswith("eval_") and k != "perplexity"},
-        "eval_results.json": {
+        layout.TRAIN_RESULTS: {k: v for k, v in results.items() if not k.startswith("eval_") and k != "perplexity"},
+        layout.EVAL_RESULTS: {
             k: v for k, v in results.items() if k.startswith("eval_") or k in ("perplexity", "epoch")
         },
-        "all_results.json": results,
-        "trainer_state.json": checkpoint.trainer_state(progress),
+        layout.ALL_RESULTS: results,
+        layout.TRAINER_STATE: checkpoint.trainer_state(progress),
     }
     if "eval_loss" not in results:
-        del groups["eval_results.json"]
+        del groups[layout.EVAL_RESULTS]
     for name, content in groups.items():
-        atomic_io.write_text(output / name, json.dumps(content, indent=2))
-    if config.plot_loss:
-        plot_losses(progress.log_history, output, f"{config.model_name_or_path}, rank {config.lora_rank}")
-    atomic_io.write_text(output / "README.md", _model_card(config, results))
-
-
-def keep_best(config: Config, trainer: Trainer, result: Log, tokenizer: Tokenizer, output: Path | None) -> bool:
-    """Note whether this evaluation is the best so far, and keep its adapter if it is."""
-    value = result[config.metric_for_best_model]
-    best = trainer.progress.best_metric
-    better = best is None or (value > best if config.metric_for_best_model == "eval_accuracy" else value < best)
-    trainer.progress.evaluations_since_best += 1
-    if better:
-        trainer.progress.best_metric, trainer.progress.best_update = value, trainer.progress.update
-        trainer.progress.evaluations_since_best = 0
-        if output is not None:
-            write_adapter(output / "best", trainer, tokenizer, config)
-    return better
-
-
-def ending(trainer: Trainer, config: Config) -> str:
-    """Why a run that came to its end ended, in a line."""
-    progress = trainer.progress
-    if trainer.out_of_patience:
-        waited, best = progress.evaluations_since_best, progress.best_metric
-        return (
-            f"early stopping: {waited} evaluation{'s' * (waited > 1)} without a better {config.metric_for_best_model} than "
-            f"{best:.4f} at update {progress.best_update}; {progress.update:,} of {trainer.schedule.updates:,} updates made"
-        )
-    why = "max_steps" if config.max_steps is not None else "finished"
-    return f"{why}: all {trainer.schedule.updates:,} updates made"
-
-
-@contextmanager
-def ending_noted(output: Path | None, about: dict[str, Any], trainer: Trainer) -> Iterator[None]:
-    """Keep run.json true about how the run stands: running, interrupted, failed. Its success is noted by the caller."""
-    note_ending(output, about, "still running, or killed")
+        atomic_io.write_json(output / name, content)
     try:
-        yield
-    except Interrupted:
-        at = trainer.progress.update
-        note_ending(output, about, f"signal: stopped behind update {at:,}; resume_from_checkpoint=true goes on")
-        raise
-    except BaseException as error:
-        first = next(iter(str(error).splitlines()), "") or type(error).__name__
-        note_ending(output, about, f"error behind update {trainer.progress.update:,}: {first}")
-        raise
+        if config.plot_loss:
+            plot_losses(progress.log_history, output, f"{config.model_name_or_path}, rank {config.lora_rank}")
+        atomic_io.write_text(output / layout.MODEL_CARD, _model_card(config, results))
+    except (OSError, StorageError) as error:
+        log.warning("no picture of the losses, or no %s: %s", layout.MODEL_CARD, error)
 
 
-def note_ending(output: Path | None, about: dict[str, Any], text: str) -> None:
-    """Write run.json with how the run stands; without a folder (on all ranks but the first) do nothing."""
-    if output is not None:
-        atomic_io.write_text(output / MARK, json.dumps({**about, "ended": text}, indent=2))
+def results_of(progress: Progress, samples: int, *, best: bool) -> dict[str, Any]:
+    """What all_results.json says of the training.
 
-
-def write_adapter(folder: Path, trainer: Trainer, tokenizer: Tokenizer, config: Config) -> None:
-    """An adapter folder that PEFT loads and `chat` understands."""
-    with atomic_io.new_folder(folder) as made:
-        checkpoint.write_adapter(made, trainer.forward.model, trainer.adapter, config.model_name_or_path)
-        save_tokenizer(tokenizer, made)
-        write_card(made, config.model_name_or_path, tokenizer, resolve.digest(tokenizer.folder / "tokenizer.json"))
-
-
-def results_of(progress: Progress, samples: int, config: Config) -> dict[str, Any]:
+    Args:
+        best: whether the final adapter is the best one; the evaluation is then that of its update, else the last one.
+    """
     losses = [(e["loss"], e["step"]) for e in progress.log_history if "loss" in e]
     # Each entry is the mean since the one before it, so it weighs as many updates as it covers.
     weights = np.diff([0.0, *(step for _, step in losses)])
@@ -174,26 +145,23 @@ def results_of(progress: Progress, samples: int, config: Config) -> dict[str, An
     }
     evals = [e for e in progress.log_history if "eval_loss" in e]
     if evals:
-        last = evals[-1]
-        if config.load_best_model_at_end and progress.best_update is not None:
-            last = next(e for e in evals if e["step"] == progress.best_update)
-        results |= {k: v for k, v in last.items() if k not in ("step", "epoch")}
+        shown = evals[-1]
+        if best:
+            shown = next((e for e in evals if e["step"] == progress.best_update), shown)
+        results |= {k: v for k, v in shown.items() if k not in ("step", "epoch")}
         results["best_metric"], results["best_step"] = progress.best_metric, progress.best_update
-    return results
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in results.items()}
 
 
-def environment(config: Config, data_fingerprint: str, device: torch.device) -> dict[str, Any]:
-    from importlib.metadata import version
+def estimated_bytes(trainer: Trainer) -> tuple[int, int]:
+    """(bytes of a checkpoint, bytes of an adapter folder), without writing one."""
+    adapter = trainer.adapter.weights.nbytes * (1 if trainer.adapter.origin is None else 2)
+    return adapter + trainer.optimizer.nbytes() + 10**5, adapter + 10**7
 
-    return {
-        "qlora_fast": _core.__version__,
-        "command": sys.argv,
-        "data": data_fingerprint,
-        "seed": config.seed,
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "tokenizers", "numpy")},
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-    }
+
+def _is_free(output: Path) -> bool:
+    """Whether there is nothing in a folder but what a killed process of this program was writing."""
+    return not output.is_dir() or all(atomic_io.is_temporary(path) for path in output.iterdir())
 
 
 def _model_card(config: Config, results: dict[str, Any]) -> str:

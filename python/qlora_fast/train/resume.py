@@ -1,6 +1,6 @@
-"""Where a run goes on: the newest whole checkpoint of its folder, or the one that the config names.
+"""Where a run resumes: the newest complete checkpoint of its folder, or the one that the config names.
 
-A run goes on in its own folder. A checkpoint in another one is refused: ``best/`` and the log that belong to it would stay
+A run resumes in its own folder. A checkpoint in another one is refused: ``best/`` and the log that belong to it would stay
 behind there.
 """
 
@@ -10,20 +10,73 @@ import logging
 from pathlib import Path
 
 from qlora_fast.errors import ArtifactError
+from qlora_fast.runs import layout
 from qlora_fast.train import checkpoint
+from qlora_fast.train.adapter_folder import AdapterFolder
+from qlora_fast.train.best import restore_best
+from qlora_fast.train.distributed import Ranks
+from qlora_fast.train.identity import Identity
+from qlora_fast.train.progress import Progress
+from qlora_fast.train.run_log import RunLog
+from qlora_fast.train.setup import Setup
 
 log = logging.getLogger(__name__)
 
 
+def resume(setup: Setup, identity: Identity, folder: AdapterFolder, ranks: Ranks, *, anyway: bool) -> Progress | None:
+    """Load the checkpoint that a run resumes from, and bring its folder to the state of that moment.
+
+    Args:
+        anyway: see :func:`~qlora_fast.train.checkpoint.load_checkpoint`.
+
+    Returns:
+        Where the run stands; None to start from the beginning.
+
+    Raises:
+        ArtifactError: the checkpoint is of another run, or damaged.
+    """
+    config = setup.config
+    wanted = config.resume_from_checkpoint
+    if not wanted:
+        return None
+    output, updates = Path(config.output_dir), setup.timetable.updates
+    start = ranks.from_first(lambda: str(starting_point(output, wanted) or ""))
+    progress = None
+    if start:
+        progress = checkpoint.load_checkpoint(
+            Path(start), setup.adapter, setup.optimizer, identity, ranks=ranks, anyway=anyway
+        )
+        log.info("going on from `%s`, update %d of %d", start, progress.update, updates)
+    else:
+        log.info("no checkpoint in `%s` yet: starting from the beginning", output)
+    if ranks.first:
+        if isinstance(wanted, str):
+            set_aside_behind(Path(start))
+        # The killed run may have logged updates that are made again now.
+        RunLog(output, updates).start(progress.log_history if progress else [])
+        if progress is not None:
+            restore_best(output, progress, folder)
+    return progress
+
+
+def check_named(output: Path, wanted: bool | str) -> None:
+    """Refuse a checkpoint that the config names and that cannot be resumed from.
+
+    Raises:
+        ArtifactError: see :func:`starting_point`.
+    """
+    if isinstance(wanted, str):
+        starting_point(output, wanted)
+
+
 def starting_point(output: Path, wanted: bool | str) -> Path | None:
-    """The checkpoint to go on from; None to start from the beginning.
+    """The checkpoint to resume from; None to start from the beginning.
 
     Args:
         wanted: ``resume_from_checkpoint``.
 
     Raises:
-        ArtifactError: the named checkpoint is not one of this folder, or does not verify. Another is never taken in its
-            place.
+        ArtifactError: the named checkpoint is not one of this folder, or is damaged. Another is never taken in its place.
     """
     if not wanted:
         return None
@@ -32,15 +85,15 @@ def starting_point(output: Path, wanted: bool | str) -> Path | None:
     named = Path(wanted)
     if not named.is_dir():
         raise ArtifactError(f"no checkpoint `{named}`", hint=_others(output))
-    if not any((named / name).is_file() for name in (checkpoint.MANIFEST, "progress.json")):
+    if not any((named / name).is_file() for name in (layout.MANIFEST, layout.PROGRESS)):
         raise ArtifactError(
-            f"`{named}` is no checkpoint of qlora-fast: it has no {checkpoint.MANIFEST}",
-            hint="the optimizer of another program cannot be gone on with; leave resume_from_checkpoint out, and start anew",
+            f"`{named}` is no checkpoint of qlora-fast: it has no {layout.MANIFEST}",
+            hint="the optimizer state of another program cannot be resumed; leave resume_from_checkpoint out, and start over",
         )
     if named.resolve().parent != output.resolve():
         raise ArtifactError(
             f"`{named}` is not in output_dir `{output}`",
-            hint=f"a run goes on in its own folder: output_dir={named.parent}, or a copy of it",
+            hint=f"a run resumes in its own folder: output_dir={named.parent}, or a copy of it",
         )
     if problem := checkpoint.damage(named):
         raise ArtifactError(f"`{named}` is damaged ({problem})", hint=_others(output))
@@ -48,7 +101,7 @@ def starting_point(output: Path, wanted: bool | str) -> Path | None:
 
 
 def set_aside_behind(start: Path) -> None:
-    """Move the checkpoints behind the one that a run goes on from out of the way: they are no longer its newest."""
+    """Move the checkpoints after the one that a run resumes from out of the way: they are no longer its newest."""
     everything = checkpoint.checkpoints(start.parent)
     own = [path.name for path in everything].index(start.name)
     for path in everything[own + 1 :]:
@@ -57,6 +110,6 @@ def set_aside_behind(start: Path) -> None:
 
 
 def _others(output: Path) -> str:
-    names = ", ".join(path.name for path in checkpoint.checkpoints(output))
+    names = ", ".join(path.name for path in checkpoint.checkpoints(output)) if output.is_dir() else ""
     there = f"`{output}` has {names}; " if names else f"`{output}` has none; "
     return there + "resume_from_checkpoint=true takes the newest whole one"

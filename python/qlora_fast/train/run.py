@@ -1,199 +1,164 @@
-"""A whole training run: from a config to an output folder. The parts go to the trainer, and what it tells into the folder."""
+"""A whole training run: from a config to an output folder."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qlora_fast import atomic_io
 from qlora_fast.config import Config, dump
-from qlora_fast.config.keys import affecting
-from qlora_fast.data.plan import PlanOptions
-from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.model.load import count
 from qlora_fast.model.patch import report_of
-from qlora_fast.runs import eval_samples
-from qlora_fast.runs.eval_samples import write_samples
-from qlora_fast.train import checkpoint, memory_usage, resume
+from qlora_fast.runs import layout
+from qlora_fast.train import memory_usage, resume
+from qlora_fast.train.adapter_folder import AdapterFolder
+from qlora_fast.train.best import restore_best
+from qlora_fast.train.callbacks import RunCallbacks, Watch
 from qlora_fast.train.distributed import Ranks, joined
-from qlora_fast.train.evaluate import EvalOptions, by_source, evaluate
-from qlora_fast.train.memory_probe import explained, probe
+from qlora_fast.train.identity import identity_of
+from qlora_fast.train.memory_probe import explained
 from qlora_fast.train.output_folder import (
     check_output,
     claim_output,
-    ending,
-    ending_noted,
-    environment,
+    estimated_bytes,
     finish_output,
-    keep_best,
-    log_line,
-    note_ending,
     results_of,
-    write_adapter,
+    warn_of_little_space,
 )
-from qlora_fast.train.progress import Log
-from qlora_fast.train.schedule import interval
-from qlora_fast.train.setup import Data, machine, make_parts
+from qlora_fast.train.progress import Progress
+from qlora_fast.train.run_status import RunStatus, ending, environment
+from qlora_fast.train.setup import Machine, Setup, set_up
 from qlora_fast.train.trackers import Trackers
-from qlora_fast.train.trainer import Hooks, Trainer, TrainOptions
+from qlora_fast.train.trainer import Trainer, TrainOptions
+
+__all__ = ["Watch", "train"]
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What a run tells its caller: log entries, each update, and what it is about to do."""
+def train(config: Config, watch: Watch | None = None, *, resume_anyway: bool = False) -> dict[str, Any]:
+    """Train as the config says.
 
-    on_log: Callable[[Log], None] = lambda _: None
-    on_update: Callable[[int, int], None] = lambda *_: None
-    on_prepare: PrepareProgress | None = None
+    Args:
+        config: a checked config, from :func:`qlora_fast.config.load` or :func:`qlora_fast.config.of`.
+        watch: called with log entries and progress while the run goes on.
+        resume_anyway: resume also where settings, data or base model differ from those of the checkpoint, and report what
+            differs; otherwise that is an error.
 
-
-def train(config: Config, watch: Watch | None = None) -> dict[str, Any]:
-    """Train as the config says; returns what all_results.json holds.
+    Returns:
+        What all_results.json holds: ``train_loss``, ``train_runtime`` (seconds), ``train_steps`` (optimizer steps),
+        ``train_samples``, the best or last evaluation (``eval_loss``, ``perplexity``, …), ``memory`` (bytes), ``ended`` (why
+        the run ended). A number that is not finite is None.
 
     Raises:
-        QloraFastError: anything that a user can mend. Interrupted: a signal came; a checkpoint was written.
+        QloraFastError: anything that a user can fix; the hint says how.
+        Interrupted: a signal stopped the run, and a checkpoint was written.
     """
     with joined() as ranks:
-        return _train(config, watch or Watch(), ranks)
+        return _train(config, watch or Watch(), ranks, resume_anyway=resume_anyway)
 
 
-def _train(config: Config, watch: Watch, ranks: Ranks) -> dict[str, Any]:
-    rank, world = ranks.rank, ranks.world
+def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -> dict[str, Any]:
+    # Set up. What the machine or the folder refuses is refused before anything is done.
     output = Path(config.output_dir)
-    machine(config, ranks)  # what this machine cannot do is refused before anything is done
+    machine = Machine.of(config, ranks)
     with ranks.in_turn():
         if ranks.first:
             check_output(config)
-    parts = make_parts(config, ranks, watch.on_prepare, world)
+    setup = set_up(config, machine, ranks, watch.on_prepare)
+    identity = identity_of(config, setup.data, ranks)
+    folder = AdapterFolder(setup.model, setup.adapter, setup.tokenizer, config.model_name_or_path)
+
+    # Resume.
     with ranks.in_turn():
         if ranks.first:
-            if isinstance(config.resume_from_checkpoint, str):
-                resume.starting_point(output, config.resume_from_checkpoint)  # refused before the folder is claimed
+            resume.check_named(output, config.resume_from_checkpoint)  # refused before the folder is claimed
             claim_output(config)
-    data, tokenizer, packed = parts.data, parts.tokenizer, parts.packed
-    model, adapter, optimizer, forward, device = (
-        parts.model,
-        parts.adapter,
-        parts.optimizer,
-        parts.forward,
-        parts.device,
+    progress = resume.resume(setup, identity, folder, ranks, anyway=resume_anyway)
+    recomputed = setup.probe()
+
+    # Callbacks and loop.
+    trackers = Trackers.of(config) if ranks.first else Trackers()
+    callbacks = RunCallbacks(setup, identity, folder, ranks, trackers, watch)
+    trainer = _trainer(setup, callbacks, ranks, progress)
+    status = RunStatus(
+        output if ranks.first else None,
+        {
+            **environment(config, identity, machine.device),
+            "attention": setup.forward.attention(),
+            "kernels": report_of(setup.model).described(),
+        },
     )
-    per_epoch = len(parts.plan_of_epoch(0).supervised)
-    schedule = parts.schedule(per_epoch)
-    identity = _identity(config, data, parts.plans)
-    progress = None
-    if config.resume_from_checkpoint:
-        start = ranks.from_first(lambda: str(resume.starting_point(output, config.resume_from_checkpoint) or ""))
-        if not start:
-            log.info("no checkpoint in `%s` yet: starting from the beginning", output)
-        else:
-            progress = checkpoint.load_checkpoint(Path(start), adapter, optimizer, identity)
-            if rank == 0:
-                if isinstance(config.resume_from_checkpoint, str):
-                    resume.set_aside_behind(Path(start))
-                # The killed run may have logged updates that are made again now.
-                lines = [log_line(entry, schedule.updates) for entry in progress.log_history]
-                atomic_io.write_text(output / "trainer_log.jsonl", "".join(lines))
-            log.info("going on from `%s`, update %d of %d", start, progress.update, schedule.updates)
-
-    longest = parts.longest_row(epochs=-(-schedule.updates // per_epoch))
-    recomputed = probe(config, forward, adapter, data.train, longest)
-
-    trackers = Trackers.of(config) if rank == 0 else Trackers()
-    own, all_ = count(model)
-    log.info(
-        "%s samples, %s an update, %s updates (%s an epoch); %s of %s parameters are trained, %s on %s",
-        f"{len(parts.lengths):,}", parts.plans.samples_per_update if config.packing != "dense" else "full rows",
-        f"{schedule.updates:,}", f"{per_epoch:,}", f"{own:,}", f"{all_:,}", str(parts.dtype).removeprefix("torch."), device,
-    )  # fmt: skip
-
-    def on_log(trainer: Trainer, entry: Log) -> None:
-        if rank == 0:
-            with (output / "trainer_log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(log_line(entry, schedule.updates))
-            trackers.log(entry)
-            watch.on_log(entry)
-
-    groups: dict[str, NDArray[np.int64]] = {}
-    if config.eval_dataset and data.evals is not None:
-        groups = by_source(data.evals, data.eval_ids, config.eval_dataset)
-
-    def on_eval(trainer: Trainer) -> Log | None:
-        if data.evals is None or not len(data.eval_ids):
-            return None
-        options = EvalOptions(config.per_device_eval_batch_size, config.row_budget, packed, config.compute_accuracy)
-        scores: list[NDArray[np.float64]] = []
-        result = evaluate(
-            forward, data.evals, data.eval_ids, options, rank=rank, world_size=world,
-            on_samples=lambda *both: scores.extend(both), groups=groups,
-        )  # fmt: skip
-        better = keep_best(config, trainer, result, tokenizer, output if rank == 0 else None)
-        # The scores that stay are those of the adapter that stays.
-        if rank == 0 and (better or not config.load_best_model_at_end):
-            write_samples(output / eval_samples.FILE, data.evals, data.eval_ids, *scores)
-        return result
-
-    def on_save(trainer: Trainer) -> None:
-        only = config.save_only_model and not trainer.stopping
-        checkpoint.save_checkpoint(output, model, adapter, optimizer, trainer.progress, identity, adapter_only=only)
-        if rank == 0:
-            write_adapter(output / "last", trainer, tokenizer, config)
-            checkpoint.rotate(output, config.save_total_limit, trainer.progress.best_update)
-
-    def every(strategy: str, steps: int | float) -> int | None:
-        return {"epoch": per_epoch, "steps": interval(steps, schedule.updates)}.get(strategy)
-
-    trainer = Trainer(
-        forward, adapter, optimizer, schedule, data.train, data.train_ids, parts.plan_of_epoch,
-        TrainOptions(
-            logging_steps=interval(config.logging_steps, schedule.updates),
-            eval_every=every(config.eval_strategy, config.eval_steps),
-            save_every=every(config.save_strategy, config.save_steps),
-            packed=packed,
-            patience=config.early_stopping_steps,
-        ),
-        Hooks(on_log, on_eval, on_save, lambda t: watch.on_update(t.progress.update, schedule.updates)),
-        rank=rank, world_size=world, progress=progress,
-    )  # fmt: skip
-    if rank == 0:
-        atomic_io.write_text(output / "config.yaml", dump(config))
-    about = {
-        **environment(config, data.train.fingerprint, device),
-        "attention": forward.attention(),
-        "kernels": report_of(model).described(),
-    }
-    own_folder = output if rank == 0 else None
-    with ending_noted(own_folder, about, trainer):
-        with trackers, explained(config, data.train, longest):
+    if ranks.first:
+        _announce(setup, trainer)
+        atomic_io.write_text(output / layout.CONFIG, dump(config))
+    with status.watching(trainer):
+        with trackers, explained(config, setup.data.train, setup.longest):
             # Loading is over, and the first update may take a minute.
-            watch.on_update(trainer.progress.update, schedule.updates)
-            done = trainer.run()
-            results = {**results_of(done, len(parts.lengths), config), "ended": ending(trainer, config)}
-            results["gradient_checkpointing"] = recomputed
-            results["memory"] = {**memory_usage.parts(model, adapter, optimizer), "peak": memory_usage.peak(device)}
+            callbacks.on_update(trainer)
+            trainer.run()
+            best, ended = _adapters(trainer, config, folder, ranks)
+            results = results_of(trainer.progress, len(setup.data.train_ids), best=best)
+            results |= {"ended": ended, "gradient_checkpointing": recomputed, "memory": _memory(setup)}
             trackers.finish(results)
-        if rank == 0:
-            finish_output(trainer, config, tokenizer, results)
-    note_ending(own_folder, about, results["ended"])
+        if ranks.first:
+            finish_output(config, trainer.progress, results, best=best)
+    status.note(ended)
     return results
 
 
-def _identity(config: Config, data: Data, plans: PlanOptions) -> dict[str, Any]:
-    """Everything that a resumed run must have in common with the run that it goes on with."""
-    # The data is compared by its fingerprint, the batch by its size; nothing else changes what is learned.
-    settings = {name: getattr(config, name) for name in affecting("data", "learning", "arithmetic")}
-    return {
-        **settings,
-        checkpoint.EFFECTIVE_BATCH: plans.samples_per_update,
-        "data": data.train.fingerprint,
-        "training_samples": hashlib.sha256(np.ascontiguousarray(data.train_ids).tobytes()).hexdigest()[:16],
-    }
+def _trainer(setup: Setup, callbacks: RunCallbacks, ranks: Ranks, progress: Progress | None) -> Trainer:
+    timetable = setup.timetable
+    return Trainer(
+        setup.forward,
+        setup.adapter,
+        setup.optimizer,
+        timetable.rate,
+        setup.batches,
+        setup.data.plan_of_epoch,
+        TrainOptions(
+            logging_steps=timetable.log_every,
+            eval_every=timetable.eval_every,
+            save_every=timetable.save_every,
+            patience=setup.config.early_stopping_steps,
+        ),
+        callbacks,
+        ranks=ranks,
+        progress=progress,
+    )
+
+
+def _announce(setup: Setup, trainer: Trainer) -> None:
+    """Log what is about to be trained, and warn where the disk is too small for it."""
+    config, timetable = setup.config, setup.timetable
+    trained, all_ = count(setup.model)
+    log.info(
+        "%s samples, %s per update, %s updates (%s per epoch); %s of %s parameters are trained, %s on %s",
+        f"{len(setup.data.train_ids):,}",
+        "full rows" if config.packing == "dense" else setup.data.plans.samples_per_update,
+        f"{timetable.updates:,}", f"{timetable.per_epoch:,}", f"{trained:,}", f"{all_:,}",
+        str(setup.machine.dtype).removeprefix("torch."), setup.machine.device,
+    )  # fmt: skip
+    left = timetable.updates - trainer.progress.update
+    saves = 0 if timetable.save_every is None else -(-left // timetable.save_every)
+    warn_of_little_space(Path(config.output_dir), *estimated_bytes(trainer), saves, config.save_total_limit)
+
+
+def _adapters(trainer: Trainer, config: Config, folder: AdapterFolder, ranks: Ranks) -> tuple[bool, str]:
+    """Write ``last/``, see to ``best/``; whether the final adapter is the best one, and why the run ended."""
+    output, progress, ended = Path(config.output_dir), trainer.progress, ending(trainer, config)
+
+    def write() -> str:
+        folder.write(output / layout.LAST, progress.update)
+        return "best" if restore_best(output, progress, folder) else ""
+
+    kept = bool(ranks.from_first(write))
+    if config.load_best_model_at_end and progress.best_update is not None and not kept:
+        ended += f"; the best adapter (update {progress.best_update:,}) is gone, this one is of the last update"
+    return kept and config.load_best_model_at_end, ended
+
+
+def _memory(setup: Setup) -> dict[str, int]:
+    parts = memory_usage.parts(setup.model, setup.adapter, setup.optimizer)
+    return {**parts, "peak": memory_usage.peak(setup.machine.device)}

@@ -1,4 +1,4 @@
-"""How many updates a run has, and the learning rate of each. Pure arithmetic, no torch.
+"""How many optimizer steps a run has, the learning rate of each, and when it logs, evaluates and saves. No torch.
 
 Updates are counted from 1; update k uses the rate that transformers' schedulers give after k − 1 steps.
 """
@@ -67,6 +67,53 @@ class Schedule:
     def progress(self, done: int) -> float:
         """How much of what follows the warm-up is done, in 0 … 1."""
         return (done - self.warmup) / max(1, self.updates - self.warmup)
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """What happens at which optimizer step: the same for ``plan``, ``train --dry-run`` and ``train``.
+
+    Attributes:
+        per_epoch: optimizer steps per epoch.
+        log_every, eval_every, save_every: optimizer steps between two of them; None is never.
+    """
+
+    per_epoch: int
+    rate: Schedule
+    log_every: int
+    eval_every: int | None
+    save_every: int | None
+
+    @classmethod
+    def of(cls, config: Config, per_epoch: int) -> Timetable:
+        """The timetable that a config asks for, over data that makes ``per_epoch`` optimizer steps per epoch."""
+        rate = Schedule.of(config, total_updates(per_epoch, config.num_train_epochs, config.max_steps))
+
+        def every(strategy: str, steps: int | float) -> int | None:
+            return {"epoch": per_epoch, "steps": interval(steps, rate.updates)}.get(strategy)
+
+        return cls(
+            per_epoch,
+            rate,
+            log_every=interval(config.logging_steps, rate.updates),
+            eval_every=every(config.eval_strategy, config.eval_steps),
+            save_every=every(config.save_strategy, config.save_steps),
+        )
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.rate.updates
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the run begins; the last one may be cut short."""
+        return -(-self.updates // self.per_epoch)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the whole run, the one at its end among them."""
+        return 0 if self.eval_every is None else -(-self.updates // self.eval_every)
 
 
 def updates_per_epoch(samples: int, samples_per_update: int) -> int:

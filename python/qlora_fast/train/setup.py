@@ -1,5 +1,6 @@
-"""The parts of a run, made from a config: data, plan, model, adapter, optimizer. A run trains with them, a rehearsal
-only times them.
+"""Everything that a run needs before its first update, made from a config: data, model, adapter, optimizer.
+
+A run trains with it, a dry run only times it.
 """
 
 from __future__ import annotations
@@ -7,19 +8,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from qlora_fast import _core
 from qlora_fast.config import Config
 from qlora_fast.data import selection
-from qlora_fast.data.batch import Row
-from qlora_fast.data.dataset import PreparedDataset
-from qlora_fast.data.plan import PlanOptions, epoch_plan
+from qlora_fast.data.batch import Batches, Row
 from qlora_fast.data.prepare import Progress as PrepareProgress
-from qlora_fast.data.prepare import prepare_config
+from qlora_fast.data.selection import RunData
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import TokenizerError
 from qlora_fast.hub import resolve
@@ -29,137 +25,114 @@ from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.train import memory_usage
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
-from qlora_fast.train.memory_probe import longest_row
+from qlora_fast.train.health import check_base
+from qlora_fast.train.memory_probe import longest_row, probe
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
-from qlora_fast.train.schedule import Schedule, total_updates
+from qlora_fast.train.schedule import Timetable
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Data:
-    """What is trained and evaluated on."""
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a process computes, and in which numbers."""
 
-    train: PreparedDataset
-    train_ids: NDArray[np.int64]
-    evals: PreparedDataset | None
-    eval_ids: NDArray[np.int64]
-
-
-@dataclass(slots=True)
-class Parts:
-    """Everything that a step of training takes, and the plan of all steps."""
-
-    config: Config
-    tokenizer: Tokenizer
-    data: Data
     device: torch.device
     dtype: torch.dtype
+
+    @classmethod
+    def of(cls, config: Config, ranks: Ranks) -> Machine:
+        """The device of this process.
+
+        Raises:
+            ConfigError: the device cannot compute in the numbers that the config asks for.
+        """
+        device = pick_device(ranks.local_rank)
+        memory_usage.grow_segments(device)
+        return cls(device, pick_dtype(config.precision, device))
+
+
+@dataclass(slots=True)
+class Setup:
+    """Everything that a step of training needs, and the plan of all steps."""
+
+    config: Config
+    machine: Machine
+    tokenizer: Tokenizer
+    data: RunData
+    batches: Batches
+    timetable: Timetable
     model: nn.Module
     adapter: Adapter
     forward: Forward
     optimizer: AdamW
-    plans: PlanOptions
-    lengths: NDArray[np.uint32]
-    supervised: NDArray[np.uint32]
+    longest: Row
+    """The row that decides what memory is needed."""
 
-    @property
-    def packed(self) -> bool:
-        return self.config.packed
+    def probe(self) -> bool:
+        """Run the longest row; whether activations are recomputed.
 
-    def plan_of_epoch(self, epoch: int) -> _core.EpochPlan:
-        return epoch_plan(self.lengths, self.supervised, self.plans, epoch)
-
-    def schedule(self, per_epoch: int) -> Schedule:
-        updates = total_updates(per_epoch, self.config.num_train_epochs, self.config.max_steps)
-        return Schedule.of(self.config, updates)
-
-    def longest_row(self, epochs: int) -> Row:
-        """The row that decides what memory is needed."""
-        return longest_row(self.data.train, self.data.train_ids, self.plan_of_epoch, epochs, self.packed)
+        Raises:
+            TrainingError: it does not fit into memory.
+        """
+        return probe(self.config, self.forward, self.adapter, self.data.train, self.longest)
 
 
-def make_parts(config: Config, ranks: Ranks, progress: PrepareProgress | None, world: int) -> Parts:
+def set_up(
+    config: Config, machine: Machine, ranks: Ranks, progress: PrepareProgress | None = None, world: int | None = None
+) -> Setup:
     """Prepare the data, load the model, put an adapter on it.
 
     Args:
-        world: devices to plan for.
+        world: devices to plan for; default those of ``ranks``.
 
     Raises:
-        QloraFastError: anything that a user can mend.
+        QloraFastError: anything that a user can fix.
     """
-    device, dtype = machine(config, ranks)
     with ranks.in_turn():
         tokenizer = tokenizer_of(config)
-        data = load_data(config, tokenizer, progress if ranks.first else None)
-        resolve.model_path(config.model_name_or_path)  # a GGUF file is converted here
-    model = make_model(config, tokenizer, dtype, device)
+        data = selection.load(config, tokenizer, progress if ranks.first else None, world or ranks.world)
+        model_path = resolve.model_path(config.model_name_or_path)  # a GGUF file is converted here
+    _log_shares(config, data)
+    model = _model(config, model_path, tokenizer, machine)
     adapter = Adapter(model)
     # Dropout is all that draws from torch's global generator, and differs from rank to rank.
     torch.manual_seed(config.seed + ranks.rank)
-    optimizer = AdamW(
-        adapter,
-        AdamWOptions(
-            kind=config.optim,
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            ratios=_lora_plus(config),
-            scaled=dtype == torch.float16,
-        ),
-    )
-    return Parts(
+    batches = Batches(data.train, data.train_ids, data.plans.packed)
+    timetable = Timetable.of(config, len(data.plan_of_epoch(0).supervised))
+    return Setup(
         config=config,
+        machine=machine,
         tokenizer=tokenizer,
         data=data,
-        device=device,
-        dtype=dtype,
+        batches=batches,
+        timetable=timetable,
         model=model,
         adapter=adapter,
-        forward=Forward(model, device, noise=config.neftune_noise_alpha or 0.0),
-        optimizer=optimizer,
-        plans=PlanOptions.of(config, world),
-        lengths=np.ascontiguousarray(data.train.lengths[data.train_ids]),
-        supervised=np.ascontiguousarray(data.train.supervised[data.train_ids]),
+        forward=Forward(model, machine.device, noise=config.neftune_noise_alpha or 0.0),
+        optimizer=AdamW(adapter, _optimizer_options(config, machine)),
+        longest=longest_row(batches, data.plan_of_epoch, timetable.epochs),
     )
 
 
-def machine(config: Config, ranks: Ranks) -> tuple[torch.device, torch.dtype]:
-    """Where a process computes, and in which numbers.
-
-    Raises:
-        ConfigError: the device does not have them.
-    """
-    device = pick_device(ranks.local_rank)
-    memory_usage.grow_segments(device)
-    return device, pick_dtype(config.precision, device)
-
-
-def load_data(config: Config, tokenizer: Tokenizer, progress: PrepareProgress | None) -> Data:
-    """Prepare the data, or find it prepared, and split it."""
-    prepared = prepare_config(config, tokenizer=tokenizer, progress=progress)
-    evals = None
-    if config.eval_dataset:
-        evals = prepare_config(config, config.eval_dataset, tokenizer=tokenizer, progress=progress)
-    chosen = selection.select(prepared, config, [evals] if evals else [])
-    if len(chosen.shares) > 1 or config.mix_strategy != "concat" or config.deduplicate != "off":
-        for share in chosen.shares:
+def _log_shares(config: Config, data: RunData) -> None:
+    """What became of each dataset, where that is not plain."""
+    if len(data.shares) > 1 or config.mix_strategy != "concat" or config.deduplicate != "off":
+        for share in data.shares:
             log.info("%s: %s", share.name, share)
-    everything = prepared.open()
-    if evals is not None:
-        return Data(everything, chosen.train_ids, evals.open(), selection.eval_rows(evals, config))
-    return Data(everything, chosen.train_ids, everything if len(chosen.eval_ids) else None, chosen.eval_ids)
 
 
-def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """The base model with a fresh adapter.
+def _model(config: Config, path: str, tokenizer: Tokenizer, machine: Machine) -> nn.Module:
+    """The base model with a new adapter.
 
     Raises:
         TokenizerError: the tokenizer has ids that the model has no embedding for.
+        ArtifactError: the model cannot be loaded, or has weights that are not finite.
     """
-    path = resolve.model_path(config.model_name_or_path)
-    model = load_base(path, dtype=dtype, device=device, packing=config.packing, quantization=Quantization.of(config))
+    model = load_base(
+        path, dtype=machine.dtype, device=machine.device, packing=config.packing, quantization=Quantization.of(config)
+    )
+    check_base(model, config.model_name_or_path)
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     largest = resolve.largest_id(tokenizer.folder)
     if largest >= rows:
@@ -181,8 +154,17 @@ def make_model(config: Config, tokenizer: Tokenizer, dtype: torch.dtype, device:
     return add_lora(model, spec, seed=config.seed, checkpointing=checkpointing, kernels=config.kernels)
 
 
-def _lora_plus(config: Config) -> dict[str, float]:
-    """Multiples of the rate: of B, and of B on an embedding, whose rate the config gives as it is."""
-    if config.loraplus_lr_ratio is None:
-        return {}
-    return {"b": config.loraplus_lr_ratio, "e": config.loraplus_lr_embedding / config.learning_rate}
+def _optimizer_options(config: Config, machine: Machine) -> AdamWOptions:
+    ratios = {}
+    if config.loraplus_lr_ratio is not None:
+        # Multiples of the rate: of B, and of B on an embedding, whose rate the config gives as it is.
+        ratios = {"b": config.loraplus_lr_ratio, "e": config.loraplus_lr_embedding / config.learning_rate}
+    return AdamWOptions(
+        kind=config.optim,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        ratios=ratios,
+        scaled=machine.dtype == torch.float16,
+    )

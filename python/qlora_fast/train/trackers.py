@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from qlora_fast.config import Config
+from qlora_fast.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -223,4 +224,4 @@ def _name(key: str) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name} is not installed (pip install {error.name})"
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+    return f"{type(error).__name__}: {first_line(error)}"

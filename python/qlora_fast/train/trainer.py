@@ -18,19 +18,21 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qlora_fast._core import EpochPlan
-from qlora_fast.data.batch import Row, packed_row, padded_row
+from qlora_fast.data.batch import Batches, Row, packed_row
 from qlora_fast.data.dataset import PreparedDataset
-from qlora_fast.errors import Interrupted, TrainingError
+from qlora_fast.data.plan import EpochPlan, update_samples
+from qlora_fast.errors import Interrupted, StorageError, TrainingError
 from qlora_fast.model.flat_adapter import Adapter
-from qlora_fast.train.distributed import all_reduce
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
+from qlora_fast.train.health import DivergenceWatch, FiniteWatch
 from qlora_fast.train.loss_scale import HOPELESS
 from qlora_fast.train.optimizer import AdamW
 from qlora_fast.train.progress import Log, Progress
@@ -39,32 +41,49 @@ from qlora_fast.train.signals import StopRequest
 
 log = logging.getLogger(__name__)
 
-
-ISOLATION_BOUND = {torch.float32: 1e-4}
+_ISOLATION_BOUND_32, _ISOLATION_BOUND_16 = 1e-4, 5e-2
 """How far the losses of packed tokens may be from those of the samples alone, by dtype; see :func:`check_isolation`."""
-_ISOLATION_BOUND_16 = 5e-2
 ISOLATION_SAMPLES = 8
 """Samples of a row that are run alone; a full row has a hundred, which would take a GPU seconds of launches."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """When something happens; ``None`` is never. Updates count from 1."""
+    """When something happens; ``None`` is never. Updates count from 1.
+
+    Attributes:
+        patience: evaluations in a row without a better one after which the run ends.
+    """
 
     logging_steps: int
     eval_every: int | None
     save_every: int | None
-    packed: bool
     patience: int | None = None
-    """Evaluations without a better one after which the run ends."""
+
+
+class Callbacks(Protocol):
+    """What the run does beside training. Each is called with the trainer, on every rank."""
+
+    def on_log(self, trainer: Trainer, entry: Log) -> None:
+        """An entry was added to the log."""
+
+    def evaluate(self, trainer: Trainer) -> Log | None:
+        """Evaluate, and note in ``progress`` which evaluation is the best; None if there is nothing to evaluate on."""
+
+    def save(self, trainer: Trainer) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+
+    def on_update(self, trainer: Trainer) -> None:
+        """An optimizer step was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the run does beside training. Each is called with the trainer, on every rank.
-
-    ``evaluate`` also says in ``progress`` which evaluation is the best.
-    """
+    """The same as four functions."""
 
     on_log: Callable[[Trainer, Log], None]
     evaluate: Callable[[Trainer], Log | None]
@@ -74,13 +93,20 @@ class Hooks:
 
 @dataclass(slots=True)
 class _Window:
-    """What has happened since the last log step. The loss stays on the device."""
+    """What happened since the last log step. The loss stays on the device."""
 
     loss: Tensor
     tokens: int = 0
     samples: int = 0
     seconds: float = 0.0
-    updates: int = 0
+
+    def add(self, loss: Tensor, plan: EpochPlan, k: int) -> None:
+        self.loss += loss
+        self.tokens += int(plan.tokens[k])
+        self.samples += len(update_samples(plan, k))
+
+    def clear(self) -> None:
+        self.loss, self.tokens, self.samples, self.seconds = torch.zeros_like(self.loss), 0, 0, 0.0
 
 
 class Trainer:
@@ -92,94 +118,90 @@ class Trainer:
         adapter: Adapter,
         optimizer: AdamW,
         schedule: Schedule,
-        dataset: PreparedDataset,
-        indices: NDArray[np.int64],
+        batches: Batches,
         plan_of_epoch: Callable[[int], EpochPlan],
         options: TrainOptions,
-        hooks: Hooks,
+        callbacks: Callbacks,
         *,
-        rank: int = 0,
-        world_size: int = 1,
+        ranks: Ranks | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.forward = forward
         self.adapter = adapter
         self.optimizer = optimizer
         self.schedule = schedule
-        self.dataset = dataset
-        self.indices = indices
+        self.batches = batches
         self.options = options
-        self.hooks = hooks
-        self.rank = rank
-        self.world_size = world_size
+        self.callbacks = callbacks
+        self.ranks = ranks or Ranks()
         self.progress = progress or Progress()
         self._plan_of_epoch = plan_of_epoch
         self._plan = plan_of_epoch(0)
         self._planned_epoch = 0
         self.updates_per_epoch = len(self._plan.supervised)
         self._on_host = forward.device.type == "cpu"
-        # The first update whose gradient was not finite; 0 while there is none.
-        self._failed = torch.zeros((), dtype=torch.int64, device=forward.device)
+        self._started_at = self.progress.update
+        self._finite = FiniteWatch(forward.device)
+        self._divergence = DivergenceWatch(forward.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
         self.stopping = False
-        """Whether a signal was heard: what is saved now is what the run goes on from."""
+        """Whether a signal was received: what is saved now is what the run resumes from."""
 
     def run(self) -> Progress:
         """Train to the end of the schedule, or to the first signal.
 
         Raises:
-            TrainingError: the self-check failed, a loss or gradient was not finite, or fp16 overflowed without end.
+            TrainingError: the self-check failed, a loss, gradient or weight was not finite, or fp16 overflowed repeatedly.
             Interrupted: after a checkpoint.
         """
-        progress = self.progress
-        if progress.update == 0 and self.options.packed:
+        if self.progress.update == 0 and self.batches.packed:
             self._check_first_row()
-        carried = progress.window_loss if self.rank == 0 else 0.0
+        carried = self.progress.window_loss if self.ranks.first else 0.0
         window = _Window(torch.tensor(carried, dtype=torch.float64, device=self.forward.device))
-        with StopRequest(tell=self.rank == 0) as stop:
-            while progress.update < self.schedule.updates and not self.out_of_patience:
-                started = time.perf_counter()
-                update = progress.update + 1
-                plan, k = self._update_of(update)
-                loss, norm = self._step(plan, k, update)
-                window.loss += loss
-                window.updates += 1
-                window.tokens += int(plan.tokens[k])
-                window.samples += _samples(plan, k)
-                progress.update = update
-                progress.window_tokens += int(plan.supervised[k])
-                done = update == self.schedule.updates
-                log_now = done or _due(update, self.options.logging_steps)
-                # Looking at the failure flag waits for the device: free on a CPU, rare on a GPU.
-                if self._on_host or log_now:
-                    self._raise_if_failed()
-                stopping = self.stopping = self._agreed(stop.requested) if self._on_host or log_now else False
-                loss_sum = self._over_ranks(window.loss) if log_now else None
-                window.seconds += time.perf_counter() - started
-                progress.seconds += time.perf_counter() - started
-                if loss_sum is not None:
-                    self._log(float(loss_sum), float(norm), window)
-                    window = _Window(torch.zeros_like(window.loss))
-                    progress.window_tokens = 0
-                self.hooks.on_update(self)
-                if _due(update, self.options.eval_every) or (done and self.options.eval_every):
-                    self._evaluate()
-                if self.out_of_patience and not done:
-                    done = True
-                    if not log_now:
-                        self._log(float(self._over_ranks(window.loss)), float(norm), window)
-                        window = _Window(torch.zeros_like(window.loss))
-                        progress.window_tokens = 0
-                if stopping or _due(update, self.options.save_every) or (done and self.options.save_every):
-                    self._save(window, must=stopping or done)
-                if stopping and not done:
-                    raise Interrupted
-        return progress
+        with StopRequest(tell=self.ranks.first) as stop:
+            while self.progress.update < self.schedule.updates and not self.out_of_patience:
+                self._update(window, stop)
+        return self.progress
 
     @property
     def out_of_patience(self) -> bool:
         """Whether early stopping ends the run here; a resumed run knows it from its checkpoint."""
         patience = self.options.patience
         return patience is not None and self.progress.evaluations_since_best >= patience
+
+    def _update(self, window: _Window, stop: StopRequest) -> None:
+        """One optimizer step, and what is due after it: log, evaluate, save, stop."""
+        progress, options = self.progress, self.options
+        started = time.perf_counter()
+        update = progress.update + 1
+        plan, k = self._update_of(update)
+        loss, norm = self._step(plan, k, update)
+        window.add(loss, plan, k)
+        progress.update = update
+        progress.window_tokens += int(plan.supervised[k])
+        done = update == self.schedule.updates
+        log_now = done or _due(update, options.logging_steps)
+        # Reading the flags waits for the device: free on a CPU, rare on a GPU.
+        look = self._on_host or log_now
+        if look:
+            self._raise_if_failed()
+        self.stopping = look and self._agreed(stop.requested)
+        loss_sum = self._over_ranks(window.loss) if log_now else None
+        seconds = time.perf_counter() - started
+        window.seconds += seconds
+        progress.seconds += seconds
+        if loss_sum is not None:
+            self._log(float(loss_sum), float(norm), window)
+        self.callbacks.on_update(self)
+        if _due(update, options.eval_every) or (done and options.eval_every):
+            self._evaluate()
+        if self.out_of_patience and not done:
+            done = True
+            if not log_now:
+                self._log(float(self._over_ranks(window.loss)), float(norm), window)
+        if self.stopping or _due(update, options.save_every) or (done and options.save_every):
+            self._save(window, must=self.stopping or done)
+        if self.stopping and not done:
+            raise Interrupted
 
     def _step(self, plan: EpochPlan, k: int, update: int) -> tuple[Tensor, Tensor]:
         """One update; its summed loss on this rank and its gradient norm, both still on the device."""
@@ -192,22 +214,19 @@ class Trainer:
             (loss / divisor).backward()  # type: ignore[no-untyped-call]
             self.adapter.collect()
             total += loss.detach()
-        if self.world_size > 1:
-            # A sum, not a mean: each rank's loss is divided by the tokens of all ranks already.
-            all_reduce(self.adapter.gradient)
+        # A sum, not a mean: each rank's loss is divided by the tokens of all ranks already.
+        self.ranks.all_reduce(self.adapter.gradient)
         norm = self.optimizer.step(self.schedule.lr(update))
-        broken = ~(norm.isfinite() & total.isfinite())
-        self._failed = torch.where((self._failed == 0) & broken, update, self._failed)
+        self._finite.note(update, total, norm, self.adapter.weights)
         return total, norm
 
     def rows(self, plan: EpochPlan, k: int) -> Iterator[Row]:
         """This rank's rows of update ``k`` of a plan; rows that only even out the ranks are empty and left out."""
-        make = packed_row if self.options.packed else padded_row
         first, last = int(plan.update_offsets[k]), int(plan.update_offsets[k + 1])
-        for row in range(first + self.rank, last, self.world_size):
-            chosen = plan.sample_ids[plan.row_offsets[row] : plan.row_offsets[row + 1]]
-            if len(chosen):
-                yield make(self.dataset, self.indices[chosen])
+        for i in range(first + self.ranks.rank, last, self.ranks.world):
+            row = self.batches.of(plan, i)
+            if row is not None:
+                yield row
 
     def _update_of(self, update: int) -> tuple[EpochPlan, int]:
         epoch, k = divmod(update - 1, self.updates_per_epoch)
@@ -216,6 +235,7 @@ class Trainer:
         return self._plan, k
 
     def _log(self, loss_sum: float, norm: float, window: _Window) -> None:
+        """Add an entry to the log, and begin a new window."""
         progress = self.progress
         loss = loss_sum / max(progress.window_tokens, 1)
         if not math.isfinite(loss):
@@ -232,48 +252,64 @@ class Trainer:
             "supervised_tokens_per_second": progress.window_tokens / seconds,
         }
         progress.log_history.append(entry)
-        self.hooks.on_log(self, entry)
+        window.clear()
+        progress.window_tokens = 0
+        if self.ranks.first and (warning := self._divergence.look(progress.log_history)):
+            log.warning("%s", warning)
+        self.callbacks.on_log(self, entry)
 
     def _evaluate(self) -> None:
-        result = self.hooks.evaluate(self)
-        if result is not None:
-            entry: Log = {"step": self.progress.update, "epoch": self._epoch(), **result}
-            self.progress.log_history.append(entry)
-            self.hooks.on_log(self, entry)
+        result = self.callbacks.evaluate(self)
+        if result is None:
+            return
+        if self.ranks.first and not math.isfinite(result["eval_loss"]):
+            log.warning(
+                "the evaluation loss is not finite at update %d (weights and training loss are): this evaluation counts as "
+                "worse than any other",
+                self.progress.update,
+            )
+        entry: Log = {"step": self.progress.update, "epoch": self._epoch(), **result}
+        self.progress.log_history.append(entry)
+        self.callbacks.on_log(self, entry)
 
     def _save(self, window: _Window, *, must: bool) -> None:
         """Write a checkpoint. A full disk in the middle of a run costs this one checkpoint, not the run."""
         self._raise_if_failed()
         total = self._over_ranks(window.loss)
         self.progress.window_loss = float(total)
-        window.loss = total if self.rank == 0 else torch.zeros_like(total)
+        window.loss = total if self.ranks.first else torch.zeros_like(total)
         try:
-            self.hooks.save(self)
-        except OSError as error:
+            self.callbacks.save(self)
+        except StorageError as error:
             if must:
                 raise
-            log.warning("no checkpoint at update %d: %s; training goes on", self.progress.update, error)
+            log.warning(
+                "no checkpoint at update %d: %s; training continues (%s)", self.progress.update, error, error.hint
+            )
 
     def _epoch(self) -> float:
         return round(self.progress.update / self.updates_per_epoch, 4)
 
     def _over_ranks(self, value: Tensor) -> Tensor:
-        if self.world_size > 1:
+        if self.ranks.world > 1:
             value = value.clone()
-            all_reduce(value)
+            self.ranks.all_reduce(value)
         return value
 
     def _agreed(self, stop: bool) -> bool:
-        """Whether any rank was asked to stop: all of them have to stop behind the same update."""
-        if self.world_size == 1:
+        """Whether any rank was asked to stop: all of them have to stop after the same update."""
+        if self.ranks.world == 1:
             return stop
         return bool(self._over_ranks(torch.tensor(int(stop), device=self.forward.device)))
 
     def _raise_if_failed(self) -> None:
-        if failed := int(self._failed):
-            self._fail(failed)
+        gradient, weights = self._finite.read()
+        if weights and (not gradient or weights < gradient):
+            self._fail_weights(weights)
+        if gradient:
+            self._fail(gradient)
         scale = self.optimizer.scale
-        # A run that is shorter than the patience must not end as if it had learned something.
+        # A run that is shorter than the patience must not end as if it had trained anything.
         if scale is not None and (left_out := int(scale.left_out)) >= min(HOPELESS, self.schedule.updates):
             raise TrainingError(
                 f"the gradient overflowed fp16 in {left_out} updates in a row, up to update {self.progress.update}; none of "
@@ -284,33 +320,43 @@ class Trainer:
 
     def _fail(self, update: int) -> None:
         plan, k = self._update_of(update)
-        first, last = plan.row_offsets[plan.update_offsets[k]], plan.row_offsets[plan.update_offsets[k + 1]]
-        ids = self.indices[plan.sample_ids[first:last]].tolist()
-        where = ", ".join(str(self.dataset.origin(i)) for i in ids[:8]) + (", …" if len(ids) > 8 else "")
+        dataset, ids = self.batches.dataset, self.batches.indices[update_samples(plan, k)].tolist()
+        where = ", ".join(str(dataset.origin(i)) for i in ids[:8]) + (", …" if len(ids) > 8 else "")
+        hint = f"lower learning_rate, or look at its data: {where}"
+        if update == 1:
+            hint = f"nothing was trained before it: try dtype: fp32, or look at its data: {where}"
         raise TrainingError(
             f"the loss or its gradient is not finite in update {update} (samples {ids[:8]}); it was not applied",
-            hint=f"lower learning_rate, or look at its data: {where}",
+            hint=hint,
+        )
+
+    def _fail_weights(self, update: int) -> None:
+        saved = "" if update - 1 <= self._started_at else "; checkpoints before it are sound"
+        raise TrainingError(
+            f"the adapter's weights are not finite after update {update}: the step at learning rate "
+            f"{self.schedule.lr(update):g} overflowed{saved}",
+            hint="lower learning_rate, and keep max_grad_norm above 0",
         )
 
     def _check_first_row(self) -> None:
         plan, k = self._update_of(1)
         row = max(self.rows(plan, k), key=lambda r: len(r.sample_ids), default=None)
         if row is not None:
-            check_isolation(self.forward, self.dataset, row)
+            check_isolation(self.forward, self.batches.dataset, row)
 
 
 def check_isolation(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
     """Compare a packed row with its samples run alone through the model's own code.
 
-    Packing is safe, and the loss is the model's, exactly when they agree; a model that mixes samples in a way
-    nobody thought of shows here. Of a row of many samples, the first, the last and some between are compared: a model
-    that mixes them does so with all but the first.
+    Packing is safe, and the loss is the model's, exactly when they agree; a model that mixes samples in an unforeseen way
+    is found here. Of a row of many samples, the first, the last and some between are compared: a model that mixes them does
+    so with all but the first.
 
     Returns:
         mean |difference| ÷ mean loss, over the supervised tokens.
 
     Raises:
-        TrainingError: the two differ by more than rounding.
+        TrainingError: the two differ by more than rounding, or the model's own loss is not finite.
     """
     with forward.scoring():
         sizes = [int(dataset.supervised[i]) for i in row.sample_ids.tolist()]
@@ -321,7 +367,13 @@ def check_isolation(forward: Forward, dataset: PreparedDataset, row: Row) -> flo
         together = torch.cat([pieces[i] for i in chosen])
         alone = torch.cat([forward.reference_losses(packed_row(dataset, [int(row.sample_ids[i])])) for i in chosen])
     error = float((together - alone).abs().mean() / alone.abs().mean().clamp_min(1e-6))
-    bound = ISOLATION_BOUND.get(forward.dtype, _ISOLATION_BOUND_16)
+    bound = _ISOLATION_BOUND_32 if forward.dtype == torch.float32 else _ISOLATION_BOUND_16
+    if bool((~alone.isfinite()).any()):
+        raise TrainingError(
+            "the base model's loss is not finite on the first row of the data, before any training",
+            hint="its weights overflow in this precision: set dtype: fp32 or bf16: true, and check the model with "
+            "`qlora-fast evaluate MODEL dataset=FILE`",
+        )
     if not error <= bound:
         raise TrainingError(
             f"packed samples influence each other in this model: their losses differ by {error:.1e} (bound {bound:.0e})",
@@ -334,11 +386,6 @@ def _spread(places: NDArray[np.int64], most: int) -> list[int]:
     """At most ``most`` of ``places``, evenly, with both ends."""
     evenly = np.linspace(0, max(len(places) - 1, 0), min(len(places), most)).round().astype(int)
     return [int(place) for place in places[np.unique(evenly)]]
-
-
-def _samples(plan: EpochPlan, k: int) -> int:
-    first, last = plan.update_offsets[k], plan.update_offsets[k + 1]
-    return int(plan.row_offsets[last] - plan.row_offsets[first])
 
 
 def _due(update: int, every: int | None) -> bool:

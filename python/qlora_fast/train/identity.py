@@ -1,0 +1,159 @@
+"""What a result depends on: settings, data, base model. A checkpoint stores it, and a resumed run must have the same.
+
+The base model's weights are hashed whole (SHA-256 of every file), not sampled: a changed byte anywhere is another base model.
+A hash is remembered by the file's device, inode, size, and times of change, so that a run after the first one costs nothing.
+The time of the last status change is among them: a program can set a file's modification time back, but not that one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qlora_fast import atomic_io
+from qlora_fast.config import Config
+from qlora_fast.config.keys import affecting
+from qlora_fast.config.paths import settled_base
+from qlora_fast.data.selection import RunData
+from qlora_fast.errors import ArtifactError, StorageError
+from qlora_fast.hub import resolve
+from qlora_fast.hub.untrusted import weight_files
+from qlora_fast.train.distributed import Ranks
+
+log = logging.getLogger(__name__)
+
+Identity = dict[str, Any]
+"""A flat mapping from names to plain JSON values."""
+EFFECTIVE_BATCH = "samples_per_update"
+"""What batch, accumulation and processes come to. How they share it is free to change."""
+FILES = ("base_weights", "base_config", "generation_config", "data", "training_samples", "eval_data")
+"""The parts of an identity that are hashes of files; run.json has them too."""
+_ADDED_LATER = {"base_weights", "base_config", "generation_config", "eval_data"}
+"""Not compared with a checkpoint that does not have them: an earlier version wrote it."""
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "safetensors")
+_LARGE = 2 * 10**9
+_SETTLED_S = 2.0
+"""A file that changed this recently may change again within the resolution of its time: its hash is not remembered."""
+
+
+def identity_of(config: Config, data: RunData, ranks: Ranks) -> Identity:
+    """Everything that a resumed run must have in common with the run that it resumes.
+
+    Raises:
+        ArtifactError: two processes have different base models.
+    """
+    # The data is compared by its fingerprint, the batch by its size; nothing else changes what is trained.
+    settings = {name: getattr(config, name) for name in affecting("data", "learning", "arithmetic")}
+    return {
+        **settings,
+        EFFECTIVE_BATCH: data.plans.samples_per_update,
+        "data": data.train.fingerprint,
+        "training_samples": _short_hash(data.train_ids),
+        "eval_data": None if data.evals is None else f"{data.evals.fingerprint[:16]}-{_short_hash(data.eval_ids)}",
+        **_same_everywhere(ranks, base_identity(config.model_name_or_path)),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that compute. Another version may round otherwise: noted at resume, not refused."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """``name: before → now`` for everything of an identity in which an earlier one differs."""
+    earlier, plain = dict(before), json.loads(json.dumps(now))
+    # Earlier versions stored the base as it was typed, and some keys that change nothing.
+    if isinstance(base := earlier.get("model_name_or_path"), str):
+        earlier["model_name_or_path"] = settled_base(base)
+    known = set(plain) - {name for name in _ADDED_LATER if name not in earlier}
+    if earlier.get("packing") == plain.get("packing") == "exact":
+        # An exact update is its samples; into how many rows they are split changes memory and speed alone.
+        known.discard("max_tokens_per_row")
+    names = sorted(known, key=lambda name: (name in FILES, name))  # settings first: they may be why a hash differs
+    return [f"{n}: {_shown(earlier.get(n))} → {_shown(plain[n])}" for n in names if earlier.get(n) != plain[n]]
+
+
+def base_identity(name: str) -> Identity:
+    """Hashes of a base model's weights, of its config.json and of its generation_config.json (None: it has none)."""
+    folder = _folder(name)
+    files = weight_files(folder)
+    if sum(file.stat().st_size for file in files) > _LARGE:
+        log.info("hashing the base model's weights (remembered until a file changes)")
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        hashes = list(pool.map(remembered_sha256, files))
+    together = hashlib.sha256("".join(f"{f.name} {h}\n" for f, h in zip(files, hashes, strict=True)).encode())
+    return {
+        "base_weights": together.hexdigest(),
+        "base_config": _json_hash(folder / "config.json"),
+        "generation_config": _json_hash(folder / "generation_config.json"),
+    }
+
+
+def remembered_sha256(path: Path) -> str:
+    """SHA-256 of a file, from the cache folder where the file has not changed since it was hashed."""
+    stat = path.stat()
+    known = resolve.cache_dir() / "hashes-2" / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
+    key = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        stored = json.loads(known.read_text(encoding="utf-8"))
+        if stored["key"] == key and len(stored["sha256"]) == 64:
+            return str(stored["sha256"])
+    digest = atomic_io.sha256_of(path)
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S:
+        # A cache folder that cannot be written costs time, nothing else.
+        with suppress(OSError, StorageError):
+            atomic_io.write_json(known, {"path": str(path.resolve()), "key": key, "sha256": digest})
+    return digest
+
+
+def _same_everywhere(ranks: Ranks, own: Identity) -> Identity:
+    first: Identity = json.loads(ranks.from_first(lambda: json.dumps(own)))
+    if first != own:
+        different = ", ".join(name for name in own if own[name] != first[name])
+        raise ArtifactError(
+            f"rank {ranks.rank} loaded another base model than rank 0 ({different})",
+            hint="give every machine the same files under model_name_or_path",
+        )
+    return own
+
+
+def _folder(name: str) -> Path:
+    """The local folder of a model that has just been loaded."""
+    path = Path(resolve.model_path(name))
+    if path.is_dir():
+        return path
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else path
+
+
+def _json_hash(path: Path) -> str | None:
+    """Hash of a JSON file's content: not of its layout."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    with suppress(ValueError, RecursionError):
+        content = json.dumps(json.loads(content), sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _short_hash(ids: NDArray[np.int64]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(ids).tobytes()).hexdigest()[:16]
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; of a hash the beginning is enough."""
+    text = repr(value)
+    return text if len(text) <= 60 or not isinstance(value, str) else f"'{value[:12]}…'"

@@ -1,0 +1,92 @@
+"""What ``qlora-fast plan`` shows: samples per update, updates, rows, tokens, learning rate and memory. No torch, no model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from qlora_fast.config import Config
+from qlora_fast.data.prepare import Progress as PrepareProgress
+from qlora_fast.errors import ConfigError
+from qlora_fast.train.schedule import Timetable, updates_per_epoch
+
+Report = dict[str, Any]
+_RATES = 1000
+"""At most about so many learning rates are listed."""
+
+
+def from_data(config: Config, progress: PrepareProgress | None = None) -> Report:
+    """Plan a run over its data, which is prepared, or found prepared.
+
+    Raises:
+        QloraFastError: whatever would stop the run while it prepares its data.
+    """
+    from qlora_fast.data import selection
+    from qlora_fast.data.length_stats import padding
+    from qlora_fast.data.plan import longest_row_tokens
+    from qlora_fast.data.tokenizer import tokenizer_of
+
+    data = selection.load(config, tokenizer_of(config), progress)
+    first = data.plan_of_epoch(0)
+    tokens = first.tokens
+    return {
+        **_arithmetic(config, len(data.lengths), len(data.eval_ids), len(first.supervised)),
+        "tokens_per_update": {"min": int(tokens.min()), "mean": float(tokens.mean()), "max": int(tokens.max())},
+        "supervised_tokens": int(first.supervised.sum()),
+        "padding": [asdict(way) for way in padding(data.lengths, data.supervised, data.plans)],
+        "plan_digest": first.digest,
+        "datasets": [asdict(share) for share in data.shares],
+        "memory": _memory(config, longest_row_tokens(first, data.lengths, data.plans.packed)),
+    }
+
+
+def from_rows(config: Config, rows: int) -> Report:
+    """Plan a run from a number of rows alone, without the data.
+
+    Raises:
+        ConfigError: with ``packing: dense`` the lengths decide.
+    """
+    from qlora_fast.data.plan import PlanOptions, split
+
+    if config.packing == "dense":
+        raise ConfigError("`packing: dense` makes as many updates as the lengths allow", hint="leave --rows out")
+    train_ids, eval_ids = split(rows, 0.0 if config.eval_dataset else config.val_size, config.seed)
+    per_epoch = updates_per_epoch(len(train_ids), PlanOptions.of(config).samples_per_update)
+    return {**_arithmetic(config, len(train_ids), len(eval_ids), per_epoch), "memory": _memory(config, None)}
+
+
+def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int) -> Report:
+    from qlora_fast.data.plan import PlanOptions
+
+    timetable = Timetable.of(config, per_epoch)
+    rate, updates = timetable.rate, timetable.updates
+    steps = range(timetable.log_every, updates + 1, max(timetable.log_every, updates // _RATES))
+    shown = sorted(k for k in {1, *steps, min(rate.warmup + 1, updates), updates} if 1 <= k <= updates)
+    return {
+        "rows": samples,
+        "eval_rows": held_out,
+        "packing": config.packing,
+        "world_size": config.world_size,
+        "samples_per_update": PlanOptions.of(config).samples_per_update,
+        "updates_per_epoch": per_epoch,
+        "epochs": config.num_train_epochs,
+        "updates": updates,
+        "warmup_updates": rate.warmup,
+        "lr": {str(k): rate.lr(k) for k in shown},
+    }
+
+
+def _memory(config: Config, tokens: int | None) -> dict[str, Any] | None:
+    """Bytes by part on each GPU, or None where the model's shape is not known without loading it."""
+    from qlora_fast.model.memory_estimate import Method, estimate
+    from qlora_fast.model.shapes import shape_of
+
+    try:
+        shape = shape_of(config.model_name_or_path)
+        if shape is None:
+            return None
+        longest = tokens or config.row_budget
+        memory = estimate(shape, Method.of(config, longest))
+    except ConfigError:
+        return None
+    return {"longest_row": longest, **asdict(memory), "weights": memory.weights, "total": memory.total}

@@ -1,0 +1,150 @@
+"""A checkpoint is resumed only with the base model and the data that it was written with, and a difference is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import tiny
+from qlora_fast.config import load
+from qlora_fast.errors import ArtifactError
+from qlora_fast.hub.untrusted import weight_files
+from qlora_fast.train import identity
+from qlora_fast.train.run import train
+from tiny_folder import ALPACA, config_file
+
+SETTINGS = {
+    "max_steps": 4, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "val_size": 0,
+    "plot_loss": "false", "max_samples": 16,
+}  # fmt: skip
+
+
+@pytest.fixture
+def made(model_dir: Path, tmp_path: Path) -> Path:
+    """A run that was killed behind update 2, with a model and an evaluation set of its own; its config."""
+    shutil.copytree(model_dir, tmp_path / "model")
+    rows = json.loads(ALPACA.read_text())
+    (tmp_path / "eval.json").write_text(json.dumps(rows[-6:]))
+    config = config_file(tmp_path, tmp_path / "model", eval_dataset=tmp_path / "eval.json", **SETTINGS)
+    train(load(config).config)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    return config
+
+
+def resume(config: Path, *, anyway: bool = False) -> None:
+    train(load(config, ["resume_from_checkpoint=true"]).config, resume_anyway=anyway)
+
+
+def other_weights(folder: Path) -> None:
+    path = folder / "model" / "model.safetensors"
+    before = path.stat()
+    tensors = load_file(path)
+    tensors["model.norm.weight"][-1] += 1e-3
+    save_file(tensors, path, metadata={"format": "pt"})
+    # The same size and time: only the content tells them apart.
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def other_settings(folder: Path) -> None:
+    path = folder / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 1e-2}))
+
+
+def other_generation(folder: Path) -> None:
+    (folder / "model" / "generation_config.json").write_text('{"eos_token_id": 5}')
+
+
+def other_evaluation(folder: Path) -> None:
+    (folder / "eval.json").write_text(json.dumps(json.loads(ALPACA.read_text())[:6]))
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "base_weights": other_weights,
+    "base_config": other_settings,
+    "generation_config": other_generation,
+    "eval_data": other_evaluation,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_has_changed_is_named_and_refused(made: Path, name: str) -> None:
+    CHANGES[name](made.parent)
+    with pytest.raises(ArtifactError, match=f"is of another run: {name}: ") as caught:
+        resume(made)
+    assert ";" not in caught.value.message, "nothing else differs"
+    assert "--resume-anyway" in str(caught.value.hint)
+
+
+def test_resume_anyway_says_what_will_differ(made: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other_weights(made.parent)
+    resume(made, anyway=True)
+    assert "from update 2 on it trains with: base_weights: " in caplog.text
+    assert (made.parent / "run" / "checkpoint-4").is_dir()
+
+
+def test_another_layout_of_the_same_json_is_the_same_model(made: Path) -> None:
+    path = made.parent / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=7))
+    resume(made)
+
+
+def test_other_libraries_are_noted_and_not_refused(
+    made: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from qlora_fast.train import checkpoint
+
+    monkeypatch.setattr(checkpoint, "library_versions", lambda: {**identity.library_versions(), "torch": "9.9"})
+    with caplog.at_level("INFO", logger="qlora_fast"):
+        resume(made)
+    assert "other library versions than at the checkpoint" in caplog.text
+    assert "→ '9.9'" in caplog.text
+
+
+def test_run_json_has_the_hashes(made: Path) -> None:
+    stored = json.loads((made.parent / "run" / "run.json").read_text())["identity"]
+    assert set(stored) == set(identity.FILES)
+    assert len(stored["base_weights"]) == 64
+
+
+def test_every_file_of_the_index_counts(tmp_path: Path) -> None:
+    tiny.qwen3().save_pretrained(tmp_path, max_shard_size="20KB")  # type: ignore[operator]
+    files = weight_files(tmp_path)
+    assert len(files) > 2
+    before = identity.base_identity(str(tmp_path))
+    content = bytearray(files[-1].read_bytes())
+    content[-1] ^= 1
+    files[-1].write_bytes(content)
+    assert identity.base_identity(str(tmp_path))["base_weights"] != before["base_weights"]
+
+
+def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"one")
+    hashed: list[Path] = []
+    real = identity.atomic_io.sha256_of
+
+    def counted(file: Path) -> str:
+        hashed.append(file)
+        return real(file)
+
+    monkeypatch.setattr(identity.atomic_io, "sha256_of", counted)
+    first = identity.remembered_sha256(path)
+    assert identity.remembered_sha256(path) == first
+    assert len(hashed) == 2, "it has just been written: its time may not tell a change"
+    monkeypatch.setattr(identity, "_SETTLED_S", 0.0)
+    time.sleep(0.01)
+    for _ in range(3):
+        assert identity.remembered_sha256(path) == first
+    assert len(hashed) == 3
+    before = path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert identity.remembered_sha256(path) != first
