@@ -71,6 +71,7 @@ lint: $(STAMPS)/package ## rustfmt, clippy, ruff, mypy --strict, stubtest, wordi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_english.py
 	cd python && ../$(BIN)/python -m mypy.stubtest qlora_fast._core --mypy-config-file ../pyproject.toml
 
 fix: $(STAMPS)/package ## Format, and apply the fixes of the linters

@@ -53,7 +53,7 @@ def main() -> None:
         loading = count(binary, "load", args, Path(folder) / "load")
         totals = {stage: count(binary, stage, args, Path(folder) / stage) - loading for stage in STAGES}
     print(f"{Path(args.data).name}, {size:,} bytes, template {args.template}; loading the tokenizer: {loading:,}\n")
-    print("| stage | instructions a byte | so far | |")
+    print("| stage | instructions per byte | so far | |")
     print("|---|---|---|---|")
     before = 0
     for stage, what in STAGES.items():

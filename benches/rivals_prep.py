@@ -6,7 +6,7 @@
 
     python -m venv lf && lf/bin/pip install llamafactory==0.9.5 transformers==5.6.0 datasets==4.0.0
 
-Rivals start with empty caches in each round, as somebody with new data does. Ours runs four ways: for the first time
+Rivals start with empty caches in each round, as for new data. Ours runs four ways: for the first time
 on this machine (nothing compiled, nothing remembered), with new data, on one thread, and unchanged.
 """
 

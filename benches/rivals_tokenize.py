@@ -42,7 +42,7 @@ def ours(engine: str) -> Load:
 
 
 def without_added_tokens(path: str) -> str:
-    """The file as every engine here shall see it: text is text, and nothing is added to it."""
+    """The file as every engine here sees it: text is text, and nothing is added to it."""
     file = json.loads(Path(path).read_text(encoding="utf-8"))
     file |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
     return json.dumps(file, ensure_ascii=False)
@@ -119,7 +119,7 @@ def measure(engine: str, tokenizer: str, data: str, threads: int) -> dict[str, A
     """One measurement, in this process: seconds to load, cold and warm, and a hash of each text's ids."""
     import numpy as np
 
-    # Columns of NumPy are what some give back; its import is nobody's encoding.
+    # Columns of NumPy are what some give back; its import is not part of encoding.
     np.zeros(1)
     texts = texts_of(data)
     started = time.perf_counter()

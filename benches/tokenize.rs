@@ -4,7 +4,7 @@
 //! cargo bench -p qlora-fast-bench --bench tokenize -- TOKENIZER.json TEXTS.json [more texts …]
 //! ```
 //!
-//! Texts are the strings of a JSON or JSONL file, those of a record joined by a line break. Each round loads every engine anew, so cold is cold; engines
+//! Texts are the strings of a JSON or JSONL file, those of a record joined by a line break. Each round loads every engine again, so cold is cold; engines
 //! take turns, and medians over the rounds are printed. The ids are compared, so a fast wrong answer fails.
 
 #![allow(clippy::print_stdout, reason = "a table is what it is for")]

@@ -57,7 +57,7 @@ def launch(world: int, *words: str | Path, limit_s: float = LIMIT_S, expected: i
     ]
     until = time.monotonic() + limit_s
     try:
-        # A stopped process never ends: whoever is left behind is judged by the others' end.
+        # A stopped process never ends: a process that is left over is judged by how the others end.
         outputs = [
             rank.communicate(timeout=max(until - time.monotonic(), 1)) for rank in distributed[: expected or world]
         ]
@@ -82,13 +82,13 @@ def train(prepared: Path, output: Path) -> None:
             run.run()
             save_file({"weights": run.adapter.weights}, output / f"{packing}-{me.rank}.safetensors")
             (output / f"{packing}-{me.rank}.json").write_text(json.dumps(run.progress.log_history))
-        # Two processes go on where one stopped, and one goes on where two stopped (in the test).
+        # Two processes resume where one stopped, and one resumes where two stopped (in the test).
         from_one = tiny_run(data, output / "from-one", **SETTINGS, ranks=me)
         from_one.run()
         save_file({"weights": from_one.adapter.weights}, output / f"from-one-{me.rank}.safetensors")
         with suppress(Stopped):
             tiny_run(data, output / "by-two", save_every=5, on_update=stop_at_7, **SETTINGS, ranks=me).run()
-        # Two go on where two stopped, each with its own dropout.
+        # Two resume where two stopped, each with its own dropout.
         for name, on_update in (("whole", nothing), ("cut", stop_at_7), ("cut", nothing)):
             run = tiny_run(data, output / name, dropout=0.1, save_every=5, on_update=on_update, **SETTINGS, ranks=me)
             with suppress(Stopped):
@@ -137,7 +137,7 @@ def fail(how: str) -> None:
             for update in range(1000):
                 if update == 3 and me.rank == who:
                     if how == "raise":
-                        raise DataError("rank 1 has read a bad row", hint="mend it")
+                        raise DataError("rank 1 has read a bad row", hint="fix it")
                     os.kill(os.getpid(), signal.SIGKILL if how == "die" else signal.SIGSTOP)
                 me.all_reduce(torch.ones(8))
                 time.sleep(0.01)

@@ -105,7 +105,7 @@ def losses(trainer: Trainer) -> list[float]:
 
 
 KILLED = {"updates": 30, "dropout": 0.1, "save_every": 4, "row": 48, "logging_steps": 3}
-"""The run that is killed: dropout, several rows an update, log steps that do not meet the checkpoints."""
+"""The run that is killed: dropout, several rows per step, log steps that do not meet the checkpoints."""
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class Tokenizer:
         """Why a slower engine runs, if one does."""
 
     def encode_batch(self, texts: Sequence[str], *, threads: int = 0) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """All ids one behind the other, and ``[len(texts) + 1]`` offsets; 0 threads are all cores."""
+        """All ids concatenated, and ``[len(texts) + 1]`` offsets; 0 threads are all cores."""
 
 @final
 class ChatEncoder:

@@ -5,7 +5,7 @@
 
 Every node must see the same files and the same ``out`` (a shared file system). A share is the same function that
 ``qlora-fast prep --shard`` calls, so the result is that of one process, bit for bit; shares that a lost node had done
-are found again, and what it was doing is done anew. Nothing else in this package imports Ray.
+are found again, and what it was doing is done again. Nothing else in this package imports Ray.
 """
 
 from __future__ import annotations

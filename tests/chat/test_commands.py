@@ -105,11 +105,11 @@ def test_commands_change_what_they_say(chat: Chat) -> None:
     assert chat.command("/again") == ("", "two")
     assert [t["content"] for t in chat.session.turns[:1]] == ["one"]
     assert len(chat.session.turns) == 2
-    chat.command("/system Speak like a pirate.")
-    assert chat.session.turns == [{"role": "system", "content": "Speak like a pirate."}]
+    chat.command("/system Answer like a pirate.")
+    assert chat.session.turns == [{"role": "system", "content": "Answer like a pirate."}]
     say(chat, "one")
     chat.command("/clear")
-    assert chat.session.turns == [{"role": "system", "content": "Speak like a pirate."}]
+    assert chat.session.turns == [{"role": "system", "content": "Answer like a pirate."}]
     shown = chat.command("/set temperature 0.7")[0]
     assert "temperature 0.7" in shown
     chat.command("/set top-p=0.9")

@@ -92,7 +92,7 @@ def test_plan_shows_the_rate_of_every_log_line_also_where_they_come_by_shares() 
 
 def test_plan_says_what_max_steps_does() -> None:
     plan = cli("plan", ROOT / "configs/guide/baseline.yaml", "--rows", "1496", "max_steps=5")
-    assert "5 (max_steps; 47 would be an epoch)" in plan.out
+    assert "5 (max_steps; 47 are an epoch)" in plan.out
     assert (
         "× 1 epoch = 47"
         in cli("plan", ROOT / "configs/guide/baseline.yaml", "--rows", "1496", "num_train_epochs=1").out
@@ -211,7 +211,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(config: Path, tmp_path: Path, nu
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert "stopping: a checkpoint is written behind this update" in err, "an update may take a minute"
-        assert "go on with: qlora-fast train" in err
+        assert "resume with: qlora-fast train" in err
     assert not (output / "adapter_model.safetensors").exists()
     assert finished(config, output, "resume_from_checkpoint=true") == whole
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines() if "grad_norm" in line]

@@ -100,7 +100,7 @@ def commands() -> Iterator[tuple[str, ...]]:
             yield from ((name, sub) for sub in sorted(command.commands))
 
 
-@pytest.mark.parametrize("words", commands(), ids=lambda words: "-".join(words) or "qlora-fast")
+@pytest.mark.parametrize("words", list(commands()), ids=lambda words: "-".join(words) or "qlora-fast")
 def test_help(words: tuple[str, ...], place: Place) -> None:
     place.check(f"help/{'-'.join(words) or 'qlora-fast'}", *words, "--help")
 

@@ -1,6 +1,6 @@
-"""Everything a user can get wrong: one clear message (what, where, how to mend), the right exit code, nothing left behind.
+"""Everything a user can get wrong: one clear message (what, where, how to fix), the right exit code, nothing left behind.
 
-The messages are snapshots in tests/data/messages.txt; `QLORA_FAST_SNAPSHOTS=write` writes them anew, to be read in the diff.
+The messages are snapshots in tests/data/messages.txt; `make snapshots` writes them again, to be reviewed in the diff.
 """
 
 from __future__ import annotations
@@ -125,13 +125,13 @@ CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "a tokenizer that is not the model's": foreign_tokenizer,
     "a template that the tokenizer cannot write": wrong_template,
     "unknown template": rows(*GOOD, more=("template=qwen9",)),
-    "no such model": config("model_name_or_path: nobody/nothing\ndataset: data.json\n"),
+    "no such model": config("model_name_or_path: owner/nothing\ndataset: data.json\n"),
     "no such layer": config(
         "model_name_or_path: MODEL\ndataset: data.json\nlora_target: q_proj,nix\noutput_dir: run\n"
     ),
     "placeholders unfilled": config("model_name_or_path: MODEL\ndataset: identity\n", "prep", "--config"),
     "nothing left to train on": config("model_name_or_path: MODEL\ndataset: data.json\nval_size: 8\noutput_dir: run\n"),
-    "chat with a folder that is no adapter": lambda folder, model: ["chat", folder],
+    "chat with a folder without an adapter": lambda folder, model: ["chat", folder],
     "chat with a run's name misspelt": misspelt_run,
     "chat with a run that is not finished": stopped_run,
     "a model's folder that is not there": lambda folder, model: ["prep", "identity", "model_name_or_path=./models/x"],

@@ -93,9 +93,9 @@ def test_only_what_stands_before_a_row_is_read(settings: dict[str, Any], tmp_pat
         (["0", "7"], "bad.json` has no row 7: it has 7, from 0 to 6"),
         (["bad.json:9"], "bad.json` has no row 9"),
         (["x.json:0"], "no file `x.json` in the data"),
-        (["-1"], "`-1` is no row"),
-        (["seven"], "`seven` is no row"),
-        (["9" * 30], "` is no row"),
+        (["-1"], "`-1` is not a row"),
+        (["seven"], "`seven` is not a row"),
+        (["9" * 30], "` is not a row"),
     ],
 )
 def test_a_row_that_is_not_there(places: list[str], message: str, settings: dict[str, Any], tmp_path: Path) -> None:

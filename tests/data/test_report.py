@@ -1,4 +1,4 @@
-"""The report people keep: complete, explained, drawn; and rows that can be mended and fed again."""
+"""The stored report: complete, explained, drawn; and rows that can be fixed and prepared again."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ def test_a_person_reads_reasons_cutoffs_and_batches(messy: Path, model_dir: Path
     assert "the answer is empty or blank; write one, or leave the row out" in out
     assert "the field holds a number, a list or an object where text belongs; put it in quotes" in out
     assert "rejected.jsonl" in out
-    assert re.search(r"64 +\d+ +\d+\.\d% +\d[\d,]* +\d+\.\d%  now", out)
+    assert re.search(r"64 +\d+ +\d+\.\d% +\d[\d,]* +\d+\.\d%  current", out)
     assert "suggested: just above the 95th percentile" in out
-    assert re.search(r"d\.json:\d+  \d+ of \d+ cut", out)
-    for line in ("packing", "none", "bucketed", "exact", "dense", "samples an update", "128"):
+    assert re.search(r"d\.json:\d+  \d+ of \d+ truncated", out)
+    for line in ("packing", "none", "bucketed", "exact", "dense", "samples per step", "128"):
         assert re.search(rf"^ *{line}\b", out, re.MULTILINE), line
 
 

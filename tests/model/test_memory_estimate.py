@@ -1,4 +1,4 @@
-"""Memory told from a model's shape, against what real models hold and keep."""
+"""Memory estimated from a model's shape, against what real models hold and keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep: every config a process, finished runs skipped, stopped ones gone on with, and the table at the end."""
+"""A sweep: every config a process, finished runs skipped, stopped ones resumed, and the table at the end."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def config(model_dir: Path, tmp_path: Path) -> Path:
 def test_a_dry_run_measures_what_plan_cannot_know(config: Path, tmp_path: Path) -> None:
     report = rehearse(load(config).config)
     planned = cli("plan", config, "--json").json
-    assert not (tmp_path / "run").exists(), "a rehearsal is no run"
+    assert not (tmp_path / "run").exists(), "a dry run is not a run"
     for key in ("updates", "updates_per_epoch", "warmup_updates"):
         assert report[key] == planned[key]
     assert report["tokens_per_update"] == planned["tokens_per_update"]["mean"]

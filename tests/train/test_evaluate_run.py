@@ -98,7 +98,7 @@ def test_a_base_model_by_name(model_dir: Path, rows: Path, tmp_path: Path) -> No
     assert ran.status == 0, ran.err
     assert "12 samples" in ran.out
     assert "perplexity" in ran.out
-    assert not list(model_dir.glob("eval*")), "nothing is written into a folder that is no run"
+    assert not list(model_dir.glob("eval*")), "nothing is written into a folder that is not a run"
 
 
 def test_changed_data_is_refused(model_dir: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run goes on from the checkpoint that is named, in its own folder and from no other."""
+"""A run resumes from the checkpoint that is named, in its own folder and from no other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_run_goes_on_from_the_named_checkpoint_to_the_same_end(
     monkeypatch.chdir(made.folder.parent)  # a path is taken as it stands, from where the command is given
     with caplog.at_level("INFO", logger="qlora_fast"):
         go_on(made, Path("run/checkpoint-4"))
-    assert "going on from `run/checkpoint-4`, update 4 of 8" in caplog.text
+    assert "resuming from `run/checkpoint-4`, update 4 of 8" in caplog.text
     after = {p.relative_to(made.folder): p.read_bytes() for p in made.folder.rglob("*.safetensors")}
     assert {path: content for path, content in after.items() if "aside" not in str(path)} == before
     assert [entry["loss"] for entry in made.log if "loss" in entry] == kept
@@ -69,7 +69,7 @@ def test_what_cannot_be_gone_on_from_is_refused_and_nothing_is_touched(made: Run
         start.mkdir(parents=True)
         (start / "trainer_state.json").write_text(json.dumps({"global_step": 500}))
         save_file({}, start / "adapter_model.safetensors")
-        words, hint = "is no checkpoint of qlora-fast", "another program"
+        words, hint = "is not a checkpoint of qlora-fast", "another program"
     elif files == "damaged":
         start = made.folder / "checkpoint-4"
         (start / "optimizer.safetensors").write_bytes(b"")

@@ -63,7 +63,7 @@ def _show(report: dict[str, Any], config: Config) -> None:
         *(("", f"{share.name}: {share}") for share in shares if len(shares) > 1 or "," in str(share)),
         ("update", f"{report['samples_per_update']:,} {unit} (batch {batch})"),
         (
-            "updates",
+            "steps",
             f"{_sum(report, config)}, {warmup:,} of them warm-up",
         ),
         ("rate", ", ".join(f"{rates[k]:.3e} at {int(k):,}" for k in shown) + f"  ({config.lr_scheduler_type})"),

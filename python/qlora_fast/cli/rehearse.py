@@ -53,6 +53,9 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     ]  # fmt: skip
     if memory["foretold"] is not None:
         lines.append(
-            ("", f"a GPU would need {gb(memory['foretold'])} in all, CUDA itself included, told from the shape")
+            (
+                "",
+                f"a GPU would need {gb(memory['foretold'])} in all with the CUDA context, estimated from the model shape",
+            )
         )
     return lines

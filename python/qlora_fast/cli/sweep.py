@@ -26,7 +26,7 @@ def command(words: tuple[str, ...], output_dir: str, as_markdown: bool, as_json:
     """Train each CONFIG in a process of its own, then compare: a table, losses.png, and what may be concluded.
 
     KEY=VALUE settings go to every run. The first config is the baseline. Called again, a sweep skips what is finished and
-    goes on with what was stopped; Ctrl-C writes the checkpoint of the run it meets.
+    resumes what was stopped; Ctrl-C writes a checkpoint of the current run.
 
     The guide's five experiments on the embedded model, with a few rows of any Alpaca file:
 
@@ -46,7 +46,7 @@ def command(words: tuple[str, ...], output_dir: str, as_markdown: bool, as_json:
     started = time.monotonic()
 
     def tell(member: Member, state: str, place: int) -> None:
-        doing = {"new": "training", "started": "going on with", "finished": "found finished:"}[state]
+        doing = {"new": "training", "started": "resuming", "finished": "found finished:"}[state]
         console.note(f"[{place + 1}/{len(todo)}] {doing} {member.name}")
 
     outcomes = sweep.run(todo, tell)
@@ -69,5 +69,5 @@ def _fail_for(failed: list[Outcome]) -> None:
     names = ", ".join(f"{o.member.name} (exit status {o.status})" for o in failed)
     raise TrainingError(
         f"{len(failed)} of the runs did not finish: {names}",
-        hint="each said why above; mend it and call the sweep again: what is finished is not trained twice",
+        hint="the reasons are above; fix them and run the sweep again: finished runs are skipped",
     )

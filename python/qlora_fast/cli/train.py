@@ -89,7 +89,7 @@ def _say_how_to_go_on(config: Config, config_file: str, settings: tuple[str, ...
     )
     again = " ".join([program, "train", config_file, *words])
     console.note(f"\nstopped; a checkpoint was written to {config.output_dir}")
-    console.note(f"go on with: {again} resume_from_checkpoint=true overwrite_output_dir=false")
+    console.note(f"resume with: {again} resume_from_checkpoint=true overwrite_output_dir=false")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def report(reading: Reading) -> dict[str, Any]:
 
 
 def _unknown_template(reading: Reading) -> list[str]:
-    """Templates are read when the data is; whoever asks what becomes of a file wants to know before."""
+    """Templates are read when the data is; `config explain` reports on them before."""
     built_in = _core.templates()
     for verdict in reading.verdicts:
         name = str(verdict.value)

@@ -321,7 +321,7 @@ def _refusal(verdict: Verdict) -> str:
 
 
 def _is_data(path: Path) -> bool:
-    """Whether somebody gave the training data where the config belongs: YAML may take minutes to say that it is none."""
+    """Whether the training data was given in place of the config: YAML may take minutes to reject it."""
     if path.suffix in (".jsonl", ".ndjson", ".parquet", ".gz", ".zst"):
         return True
     with path.open("rb") as file:

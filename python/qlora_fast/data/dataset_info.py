@@ -1,7 +1,7 @@
 """LLaMA-Factory's ``dataset_info.json``: names for data files, and what their columns and roles are called.
 
 Names that a ``columns`` or ``tags`` block leaves out keep their defaults. There they become none, and a column is
-lost without a word; here an entry that relied on that says so with an empty name (``"query": ""``).
+silently lost; here an entry that relied on that says so with an empty name (``"query": ""``).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _read(folder: Path) -> dict[str, Any]:
         listed = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}", hint="mend the file there"
+            f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}", hint="fix the file at that place"
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"`{path}` is not UTF-8 text", hint="save it as UTF-8") from None

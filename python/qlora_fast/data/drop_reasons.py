@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """In plain words: what was found, and how to mend it (empty where there is nothing to mend)."""
+    """What was found, and how to fix it (empty if there is nothing to fix)."""
 
     what: str
     mend: str = ""
@@ -46,7 +46,7 @@ REASONS = {
     ),
     "no_answer": Explanation("no turn of the assistant is left to learn from", "add the answer"),
     "no_prompt": Explanation("nothing is asked before the answer", "add the question"),
-    "no_role": Explanation("a turn does not say who speaks", "give it a `role` (or `from`)"),
+    "no_role": Explanation("a turn has no role", "give it a `role` (or `from`)"),
     "not_a_list": Explanation("the field must be a list", "put its content into `[…]`"),
     "not_an_object": Explanation("the record, or a turn of it, is not a JSON object", "write it as `{…}`"),
     "not_pairs": Explanation("`history` must be a list of [question, answer] pairs", "pair them up"),
@@ -68,17 +68,17 @@ REASONS = {
     "tool_call_arguments_not_json": Explanation(
         "the arguments of a tool call are text that is not JSON", "complete them; a call without arguments has `{}`"
     ),
-    "tool_call_not_json": Explanation("a tool call is not valid JSON", "mend its JSON"),
+    "tool_call_not_json": Explanation("a tool call is not valid JSON", "fix its JSON"),
     "tool_call_without_name_or_arguments": Explanation(
         "a tool call has no `name` or no `arguments`", "give it both; arguments may be `{}`"
     ),
-    "tools_are_no_json": Explanation("the offer of tools is no JSON list or object", "mend its JSON"),
+    "tools_are_no_json": Explanation("the offer of tools is not a JSON list or object", "fix its JSON"),
     "unknown_format": Explanation(
         "none of the keys of a known format is there",
         "use `instruction` and `output`, `conversations`, or `messages`",
     ),
     "unknown_role": Explanation(
-        "a turn is spoken by somebody unknown", "use user, assistant, system or tool (or human, gpt, observation)"
+        "a turn has an unknown role", "use user, assistant, system or tool (or human, gpt, observation)"
     ),
     "untokenizable": Explanation("the tokenizer refused the text", "look at the text for what is special in it"),
 }
@@ -89,9 +89,9 @@ REPAIRS = {
     "leading_answer_without_loss": Explanation("an answer before the first question stays as context, without loss"),
     "same_role_neighbours_joined": Explanation("two turns in a row by the same speaker were joined by a line break"),
     "system_prompts_joined": Explanation("several system prompts before the first turn were joined by line breaks"),
-    "trailing_prompt_removed": Explanation("a last question that nobody answers was removed"),
+    "trailing_prompt_removed": Explanation("a last question without an answer was removed"),
 }
-"""What was mended in a row that was kept."""
+"""What was repaired in a row that was kept."""
 
 NOTICES = {
     "answer_starts_with_blanks": Explanation(
@@ -101,7 +101,7 @@ NOTICES = {
     "control_token_kept_as_text": Explanation(
         "the text holds something that looks like a control token; it stays plain text"
     ),
-    "empty_prompt": Explanation("the prompt is empty", "fine if the model shall speak first"),
+    "empty_prompt": Explanation("the prompt is empty", "correct if the model is to begin"),
     "thoughts_left_out": Explanation("the template leaves the thoughts of earlier answers out, as in a real chat"),
     "tool_result_as_question": Explanation("the template has no turn for a tool's result: it stands as a question"),
     "tools_as_plain_text": Explanation("the template has no form for tools: they stand in the system prompt as text"),

@@ -81,7 +81,9 @@ def export(
     else:
         files = 1
         if to.exists() and not _is_export(to, form):
-            raise ConfigError(f"`{to}` is there and is no earlier export", hint="name another file; it was not touched")
+            raise ConfigError(
+                f"`{to}` already exists and is not an export", hint="name another file; it was not touched"
+            )
         with new_file(to) as path, _WRITERS[form](path, chosen) as write:
             for group in groups:
                 write(group)
@@ -132,7 +134,7 @@ def _rows(dataset: PreparedDataset, packed: int | None) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column of some rows: all values one behind the other, and where each row ends."""
+    """A column of some rows: all values concatenated, and where each row ends."""
 
     values: NDArray[np.int32]
     offsets: NDArray[np.int32]
@@ -222,7 +224,9 @@ def _is_export(file: Path, form: str) -> bool:
 def _write_folder(groups: Iterator[Group], columns: Sequence[str], to: Path) -> int:
     """``data-00000.parquet``, …: what ``datasets.load_dataset("parquet", data_dir=…)`` reads."""
     if to.exists() and (not to.is_dir() or any(p.suffix != ".parquet" for p in to.iterdir())):
-        raise ConfigError(f"`{to}` is there and is no earlier export", hint="name another folder; nothing was touched")
+        raise ConfigError(
+            f"`{to}` already exists and is not an export", hint="name another folder; nothing was touched"
+        )
     number = 0
     with new_folder(to) as folder:
         group = next(groups, None)

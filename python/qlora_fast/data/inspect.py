@@ -50,7 +50,7 @@ def _place(place: str, files: Sequence[str]) -> tuple[int, int]:
     """Index of the file, and row."""
     name, _, row = place.rpartition(":")
     if not row.isdecimal() or len(row) > _MOST_DIGITS:
-        raise ConfigError(f"`{place}` is no row", hint="rows count from 0: --row 7, or --row data.json:7")
+        raise ConfigError(f"`{place}` is not a row", hint="rows count from 0: --row 7, or --row data.json:7")
     if not name:
         if len(files) > 1:
             raise ConfigError(f"row {row} of which file?", hint=f"there are {len(files)}: --row {files[0]}:{row}")

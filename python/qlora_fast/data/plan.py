@@ -107,7 +107,7 @@ def plan(
     Args:
         data: a prepared dataset, or the lengths of samples in tokens, (N,).
         supervised: supervised tokens of each sample, (N,); default those of the dataset, or every token of bare lengths.
-        epoch: which epoch, from 0; each is shuffled anew.
+        epoch: which epoch, from 0; each is shuffled again.
         settings: config keys: packing, per_device_train_batch_size, gradient_accumulation_steps, max_tokens_per_row
             (tokens), cutoff_len (tokens), world_size (devices), seed.
 

@@ -60,7 +60,7 @@ def prepare_config(
     tokenizer: Tokenizer | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Prepare ``data`` (default: the config's dataset), or go on where a killed process was, or find it prepared.
+    """Prepare ``data`` (default: the config's dataset), resume what a killed process left, or find it prepared.
 
     Args:
         out: the folder to write; default ``prepared_dir/NAME-FINGERPRINT``.
@@ -69,7 +69,7 @@ def prepare_config(
     Raises:
         DataError: a file is missing, broken, or nothing of it can be trained on.
         TokenizerError: the tokenizer or the template does not fit.
-        ArtifactError: ``out`` is there and is something else.
+        ArtifactError: ``out`` exists and is something else.
     """
     datasets, tokenizer = _datasets(config, data), tokenizer or tokenizer_of(config)
     with _explained():
@@ -245,5 +245,5 @@ def _check_placeholders(datasets: Sequence[Dataset], variables: Mapping[str, str
     if missing and any(f.name == "identity.json" and f.parent.name == "assets" for f in files):
         raise ConfigError(
             f"the identity dataset needs {' and '.join(missing)}",
-            hint="say who the model shall be: `variables: {name: Kestrel, author: Harbour Lab}`",
+            hint="name the model and its author: `variables: {name: Kestrel, author: Harbour Lab}`",
         )

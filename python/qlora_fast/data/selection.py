@@ -141,7 +141,7 @@ def select(prepared: Prepared, config: Config, evals: Sequence[Prepared] = ()) -
     drawn = {name: _draw(ids, _wanted(prepared, name, config), seed) for name, ids in groups.items()}
     pool = np.sort(np.concatenate([np.unique(ids) for ids in drawn.values()]))
     held = np.zeros(len(dataset), dtype=np.bool_)
-    # Equal questions are told by a hash; without one every row is a question of its own.
+    # Equal questions have the same hash; without one every row is a separate question.
     _, eval_at = _core.split(len(pool), config.val_size, seed, None if questions is None else questions[pool])
     held[pool[eval_at]] = True
     known = _questions(evals)

@@ -54,7 +54,7 @@ class Dataset:
 
 
 def resolve(names: Sequence[str], folder: str = ".") -> list[Dataset]:
-    """The datasets that these names stand for, in their order; a name that is given twice is told apart by #2.
+    """The datasets that these names stand for, in their order; a name that is given twice gets the suffix #2.
 
     Raises:
         DataError: a name stands for nothing, or for something that is not read.

@@ -70,7 +70,7 @@ def check_template(own: templates.Own, tokenizer: Tokenizer) -> list[Verdict]:
             difference, note = _first(full, ids.tolist(), theirs), None
             typed = [t.content for t in full.get_added_tokens_decoder().values() if t.content in probe.conversation]
             if difference and typed and probe.ours == probe.own:
-                # What a conversation spells is text here, whoever spells it; in the whole text it is a token.
+                # What a conversation spells is text here; in the complete text it is a token.
                 difference, note = None, f"the same text; {', '.join(typed)} in a content stays text"
             verdicts.append(Verdict(probe.name, len(ids), difference=difference, note=note))
     return verdicts

@@ -1,4 +1,4 @@
-"""Which chat template a config means: a built-in name, somebody's own file, or the model's own Jinja.
+"""Which chat template a config means: a built-in name, the user's file, or the model's own Jinja.
 
 The core takes a template as one text: the name of a built-in one, or a JSON object. So it fits wherever a name does:
 in options, in the card beside an adapter. Nothing here imports torch.
@@ -101,7 +101,7 @@ def _automatic(own: Own) -> Chosen:
     if not proved or not any(p.name == "one turn" for p in probes):
         raise TokenizerError(
             f"no template for `{own.model}`: none of the built-in templates renders as its own does, and the answers "
-            "cannot be told from the rest in what its own prints",
+            "cannot be distinguished from the rest in what its own template prints",
             hint=_name_one(),
         )
     return Chosen(
@@ -201,7 +201,7 @@ def compare(source: str, own: Own) -> Sequence[Probe]:
     """Every probe rendered by the template and by the model's own.
 
     Raises:
-        TokenizerError: the model has no chat template, or one that is no Jinja.
+        TokenizerError: the model has no chat template, or one that is not Jinja.
     """
     if own.chat_template is None:
         raise TokenizerError(f"`{own.model}` has no chat template of its own to compare with")

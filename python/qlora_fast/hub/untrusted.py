@@ -1,4 +1,4 @@
-"""Files of models and adapters, read as what they are: somebody else's input.
+"""Files of models and adapters, read as untrusted input.
 
 The JSON files are read here and nowhere else, each with its shape; whatever is wrong with one ends in one error that names
 the file and the field. Weights are safetensors: a pickle can run code when it is opened and is refused. An index may name
@@ -29,7 +29,7 @@ _Tokens = int | list[int] | None
 _Rank = Annotated[int, Meta(ge=1, le=1 << 20)]
 _Alpha = Annotated[float, Meta(gt=0, le=1e9)]
 _PlainName = Annotated[str, Meta(pattern=r"^\^?[\w.\\-]*\$?$")]
-"""PEFT takes these names for regular expressions; one that repeats something could take for ever."""
+"""PEFT takes these names for regular expressions; one with repetitions could take very long."""
 
 
 class ModelConfig(Struct):

@@ -57,7 +57,7 @@ def base_folder(name: str) -> Path:
     """The base model's files, fetched if need be.
 
     Raises:
-        ArtifactError: it is not to be had, or it is stored quantized.
+        ArtifactError: it is not found, or it is stored quantized.
     """
     path = resolve.model_path(name)
     if not Path(path).is_dir():
@@ -146,7 +146,7 @@ def _plan(
 
 
 def _join_whole(update: Update) -> None:
-    """An embedding and a head that were trained whole and as one weight: the embedding speaks for both."""
+    """An embedding and a head that were fully trained as one weight: the embedding is used for both."""
     if _HEAD in update.whole:
         embedding = update.whole.setdefault(_EMBEDDING, update.whole[_HEAD])
         if torch.equal(embedding, update.whole[_HEAD]):
@@ -210,5 +210,5 @@ def _from_hub(name: str) -> str:
         return str(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]))
     except (HFValidationError, OSError, HfHubHTTPError, ValueError) as error:
         raise ArtifactError(
-            f"`{name}` is neither a folder here nor to be had from the hub ({first_line(error)})"
+            f"`{name}` is neither a folder here nor available from the Hub ({first_line(error)})"
         ) from None

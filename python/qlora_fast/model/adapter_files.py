@@ -34,7 +34,7 @@ def load_adapter(model: nn.Module, folder: Path, name: str = "default", *, keep_
     try:
         settings: Any = LoraConfig.from_pretrained(str(folder))
         if isinstance(settings.target_modules, str):
-            # A regular expression, which may take for ever; the weights say which modules it found.
+            # A regular expression, which may never end; the weights say which modules it found.
             settings.target_modules = set(untrusted.adapted_modules(folder))
             settings.exclude_modules = settings.layers_to_transform = settings.layers_pattern = None
         if isinstance(model, PeftModel):

@@ -1,4 +1,4 @@
-"""Attention over packed rows: samples one behind the other, none seeing another, and no mask.
+"""Attention over packed rows: concatenated samples that do not attend to each other, without a mask.
 
 Registered with transformers under :data:`NAME`. An attention that transformers does not know gets no mask built for
 it, and the borders of the samples flow through the model to it as keyword arguments. Where :mod:`qlora_fast.model.varlen` runs,
@@ -34,7 +34,7 @@ _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 class Borders:
     """Where the samples of a packed row begin and end, for the host: (samples + 1) integers.
 
-    An object, and not a tuple: torch.compile takes it as it is, where it would compile anew for every tuple of numbers.
+    An object, and not a tuple: torch.compile takes it as it is, where it would compile again for every tuple of numbers.
     """
 
     __slots__ = ("_places",)

@@ -124,7 +124,7 @@ class Adapter:
         return host if self.origin is None else self.origin.widen(host)
 
     def load(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Go on from what :meth:`tensors` gave.
+        """Restore what :meth:`tensors` returned.
 
         Raises:
             ArtifactError: a matrix is missing, unknown, or of another shape; nothing is changed then.

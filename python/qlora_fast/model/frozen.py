@@ -49,7 +49,7 @@ class Frozen:
         return state.dtype == dtype and self.layer.compute_dtype in (None, dtype)
 
     def weight(self) -> Tensor:
-        """(N, D): the stored one, or one made anew from 4 bits."""
+        """(N, D): the stored one, or one dequantized from 4 bits."""
         weight: Tensor = self.layer.weight
         state = getattr(weight, "quant_state", None)
         if state is None:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
-"""Arguments of every ``from_pretrained``: no code of a model is run, no pickle is opened, nobody is asked."""
+"""Arguments of every ``from_pretrained``: no code of a model is run, no pickle is opened, no question is asked."""
 _CHECK = "check `model_name_or_path`; without network, give a local folder"
 
 
@@ -128,7 +128,7 @@ def count(model: nn.Module) -> tuple[int, int]:
 
 def quiet_libraries() -> None:
     """Keep the chatter of the libraries out of a run's output; their errors still come through."""
-    # bitsandbytes speaks while it is being imported, which peft does: it has to be told before.
+    # bitsandbytes logs while it is imported, which peft does: it has to be silenced before.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging
 
@@ -152,7 +152,7 @@ def eval_as_trained(model: nn.Module) -> nn.Module:
     model.eval()
     for module in model.modules():
         # bitsandbytes turns the weights of a 4-bit layer over, for good, when it runs in evaluation mode on a CPU:
-        # in a layout of less precision, which training then goes on with, without a gradient. An 8-bit layer rounds
+        # in a layout of less precision, which training then continues with, without a gradient. An 8-bit layer rounds
         # its inputs there only in evaluation mode, and would score another model than the one that is trained.
         if is_quantized(module):
             module.training = True

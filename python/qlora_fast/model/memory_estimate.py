@@ -190,7 +190,7 @@ def estimate(shape: Shape, method: Method) -> Memory:
     trained = _trained(shape, method)
     copies = 0 if method.width == 4 else 2 * method.width
     linear, constants = _quantized(shape, method)
-    # cos and sin of the positions are made anew from two small tables.
+    # cos and sin of the positions are computed again from two small tables.
     small = (shape.small * method.width) + 4 * shape.head_dim
     learned = method.tokens if method.supervised is None else method.supervised
     chunk = min(learned, max(64, CHUNK_LOGITS // shape.vocab))
@@ -232,7 +232,7 @@ def activations(shape: Shape, method: Method) -> int:
 
 
 def full_fine_tuning(shape: Shape) -> int:
-    """16-bit weights and gradients, fp32 weights and two moments: 16 bytes a parameter, before any activation."""
+    """16-bit weights and gradients, fp32 weights and two moments: 16 bytes per parameter, before any activation."""
     return 16 * shape.parameters
 
 

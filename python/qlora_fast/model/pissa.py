@@ -1,7 +1,7 @@
 """PiSSA (Meng et al. 2024): an adapter that starts from the base's largest singular directions, saved as a plain one.
 
 While it is trained the base is W' = W − s·B₀A₀ and the adapter starts as (A₀, B₀). A folder that held (A, B) would fit
-only W', which nobody has. What is saved is the difference, as an adapter of twice the rank on the W that everybody has::
+only W', which is not published. What is saved is the difference, as an adapter of twice the rank on the original W::
 
     W' + s·B·A  =  W + s·[B | −B₀]·[A ; A₀]
 """

@@ -12,7 +12,7 @@ and backward, with Gᵢ = ∂yᵢ::
     ∂x = Σ Gᵢ·Wᵢ + Ḣᵀ·A            ∂A += Ḣ·x        ∂Bᵢ += sᵢ·Gᵢᵀ·Hᵢ
 
 ∂A and ∂B are added to the parameters' ``grad`` by the products themselves where there is one (the flat adapter puts it
-there) and the parameter has no hook; else autograd gets them as usual. A quantized Wᵢ is made anew in the backward.
+there) and the parameter has no hook; else autograd gets them as usual. A quantized Wᵢ is dequantized again in the backward.
 
 With dropout x is another one for the adapter than for the frozen layer, and differs from layer to layer: a group is then
 run a layer at a time. What is not a plain LoRA layer (DoRA, a bias of its own, merged, disabled, several adapters) is left

@@ -70,7 +70,7 @@ def guide_table(tokens: int = 2048, rank: int = 8) -> list[GuideRow]:
     rows = []
     for model, (size, full, lora, qlora) in GUIDE.items():
         shape = SHAPES[model]
-        more = "gradients and AdamW's state: 16 bytes a parameter, not 4; activations"
+        more = "gradients and AdamW's state: 16 bytes per parameter, not 4; activations"
         rows.append(GuideRow(size, model, "full", full, 2 * shape.parameters, full_fine_tuning(shape), more))
         for method, guide, bits in (("LoRA", lora, None), ("QLoRA", qlora, 4)):
             memory = estimate(shape, Method(tokens=tokens, rank=rank, bits=bits, checkpointing=True))

@@ -150,4 +150,4 @@ def _adapted() -> tuple[Varlen | None, str]:
             raise TypeError("varlen_attn gave more than the output that was asked for")
         return out
 
-    return call, "FlashAttention; cuDNN would plan anew for every row"
+    return call, "FlashAttention; cuDNN would plan again for every row"

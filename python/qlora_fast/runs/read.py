@@ -19,7 +19,7 @@ from qlora_fast.runs.resolve import target_of
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What a run left behind. ``samples`` is None while nobody evaluated it sample by sample."""
+    """What a run left on disk. ``samples`` is None until it was evaluated sample by sample."""
 
     name: str
     path: Path
@@ -56,7 +56,7 @@ def read_run(path: str | Path, *, name: str | None = None, on: str | None = None
         on: the name of a further evaluation of it, instead of the one it was trained with.
 
     Raises:
-        ArtifactError: it is no run, or has no such evaluation.
+        ArtifactError: it is not a run, or has no such evaluation.
     """
     path = target_of(path).run_folder()
     results = _json(path / layout.ALL_RESULTS)

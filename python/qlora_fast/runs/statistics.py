@@ -26,7 +26,7 @@ from qlora_fast.runs.eval_samples import Samples
 
 Verdict = Literal["better", "worse", "no difference that this data can show"]
 MIN_SAMPLES = 6
-"""Below this the interval would rest on the shape of the distribution, which nobody knows."""
+"""Below this the interval would depend on the shape of the distribution, which is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 A process each, so that a run that dies (or runs out of memory) costs nothing but itself, and so that every run is exactly
 the ``qlora-fast train`` that one could have typed. What a sweep has done stands in the runs' folders and nowhere else:
-called again, it skips what is finished and goes on with what was killed.
+called again, it skips finished runs and resumes killed ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Member:
         return self.output.name
 
     def command(self, state: State) -> list[str]:
-        """The words that train it, or go on with it."""
+        """The command line that trains or resumes it."""
         go_on = ("resume_from_checkpoint=true",) if state == "started" else ("resume_from_checkpoint=false",)
         own = (f"output_dir={self.output}", "overwrite_output_dir=false", *go_on)
         return [sys.executable, "-m", "qlora_fast", "train", str(self.config_file), *self.settings, *own]

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.05
 _BEAT_S = 0.5
 SILENT_S = 120.0
-"""A process that has not been heard for so long is taken for dead; even loading a large model lets it speak."""
+"""A process that has not responded for so long is considered dead; it responds even while a large model is loaded."""
 _GRACE_S = 3.0
 _MEETING = timedelta(minutes=5)
 _COLLECTIVE = timedelta(minutes=30)
@@ -57,7 +57,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that prepares, writes and speaks."""
+        """Whether this is the process that prepares, writes and logs."""
         return self.rank == 0
 
     @contextmanager
@@ -156,7 +156,7 @@ def joined() -> Iterator[Ranks]:
     :class:`PeerError`, which is not to be shown, in the others.
 
     Raises:
-        ConfigError: more processes than GPUs. TrainingError: another process died without a word.
+        ConfigError: more processes than GPUs. TrainingError: another process ended without an error message.
     """
     global _joined
     if _joined is not None or int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -224,7 +224,7 @@ def _join() -> Ranks:
         if os.environ.get("OMP_NUM_THREADS", "1") == "1":
             torch.set_num_threads(local_share(_cores(), beside))
         dist.init_process_group("gloo", **place)
-    # A connection of our own: whoever waits in the group's own one blocks it for all threads.
+    # A separate connection: a wait in the group's own one blocks it for all threads.
     return Ranks(rank, world, local_rank, dist.PrefixStore("qlora-fast", store.clone()))  # type: ignore[attr-defined]
 
 
@@ -236,7 +236,7 @@ def _meet() -> Any:
     if os.environ.get("MASTER_PORT") == "0":
         # torch would try to connect to it for half an hour.
         problem = ConfigError(
-            f"the launcher names {where} as the place to meet, and 0 is no port",
+            f"the launcher names {where} as the place to meet, and 0 is not a port",
             hint="torchrun --standalone … finds a free port by itself",
         )
         raise problem if os.environ.get("LOCAL_RANK", "0") == "0" else PeerError()
@@ -255,7 +255,7 @@ def _cores() -> int:
 
 
 def _told_by_another(me: Ranks, by_another: bool) -> bool:
-    """Whether the user hears from another rank. A rank whose connection broke gives that one time to speak."""
+    """Whether another rank reports the error. A rank whose connection broke gives that one time to do so."""
     try:
         until = time.monotonic() + (_GRACE_S if by_another else 0)
         while me.failed_rank() is None and time.monotonic() < until:
@@ -287,7 +287,7 @@ def _without_a_word(who: str) -> TrainingError:
     return TrainingError(
         f"{who} ended without saying why",
         hint="the launcher's output has its exit status (−9 is often the machine's memory); "
-        "resume_from_checkpoint=true overwrite_output_dir=false goes on from the last checkpoint",
+        "resume_from_checkpoint=true overwrite_output_dir=false resumes from the last checkpoint",
     )
 
 
@@ -338,7 +338,7 @@ class _Watch(threading.Thread):
         os._exit(1)
 
     def _look(self, beat: int, heard: dict[int, tuple[bytes, float]]) -> str | None:
-        """Who is missing: None for nobody, "" for one who has told the user, else words for the user."""
+        """Which process is missing: None if none is, "" for one that has reported its error, else what to report."""
         store, me = self._store, self._me
         store.set(f"alive/{me.rank}", str(beat))
         if store.check(["failed"]):

@@ -1,4 +1,4 @@
-"""How long a run will take, told from a few of its rows. Pure arithmetic, no torch.
+"""How long a run will take, estimated from a few of its rows. Pure arithmetic, no torch.
 
 A row costs something fixed and something a token. Both are fitted to the rows that were timed; what the fit leaves
 unexplained is the width of the range.

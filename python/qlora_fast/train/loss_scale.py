@@ -2,7 +2,7 @@
 
 fp16 has no numbers below 6e-8, and gradients have. The loss is multiplied by a large factor before the backward pass and
 the gradient divided by it after. An update that overflows is left out and halves the factor; 2,000 good ones double it.
-Halving mends an overflow that the factor made; one that stays is the model's own, and is not waited for for ever.
+Halving removes an overflow that the factor caused; a persistent one aborts the run after 32 skipped steps.
 """
 
 from __future__ import annotations

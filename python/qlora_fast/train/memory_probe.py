@@ -114,7 +114,7 @@ def explained(config: Config, dataset: PreparedDataset, row: Row) -> Iterator[No
 def advice(config: Config, dataset: PreparedDataset, row: Row) -> list[str]:
     """What to change to need less memory, the cheapest first, each with what it costs.
 
-    A run that goes on from a checkpoint accepts only the first kind: the rest changes what is learned, and says so.
+    A run that resumes from a checkpoint accepts only the first kind: the rest changes what is learned, and says so.
     """
     tokens, longest = row.input_ids.size, row.max_seqlen
     same, other = [], []
@@ -164,7 +164,7 @@ def _fits(forward: Forward, adapter: Adapter, row: Row) -> bool:
 
 
 def _need(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
-    """Bytes that the longest row will take, told from a short one."""
+    """Bytes that the longest row will take, estimated from a short one."""
     long_enough = np.flatnonzero(dataset.lengths >= _SHORT)
     chosen = long_enough[dataset.lengths[long_enough].argmin()] if len(long_enough) else dataset.lengths.argmax()
     short = row_of(dataset, [int(chosen)], packed=row.cu_seqlens is not None)

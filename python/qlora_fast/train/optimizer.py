@@ -98,7 +98,7 @@ class AdamW:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from what :meth:`tensors` gave; a missing one is a KeyError, never a zero."""
+        """Restore what :meth:`tensors` returned; a missing one is a KeyError, never a zero."""
         self._kernel.load({n.removeprefix("adam."): v for n, v in tensors.items() if n.startswith("adam.")})
         if self.scale is not None:
             self.scale.load(tensors)

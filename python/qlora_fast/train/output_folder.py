@@ -45,7 +45,7 @@ def check_output(config: Config) -> None:
     if not config.overwrite_output_dir and not config.resume_from_checkpoint:
         raise ArtifactError(
             f"`{output}` holds a run already",
-            hint="resume_from_checkpoint=true goes on with it, overwrite_output_dir=true moves it aside, "
+            hint="resume_from_checkpoint=true resumes it, overwrite_output_dir=true moves it aside, "
             "output_dir=… starts another",
         )
 

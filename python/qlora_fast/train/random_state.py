@@ -31,7 +31,7 @@ def restore(states: dict[str, Tensor], ranks: Ranks, fresh_seed: int) -> None:
     """
     before = len({name.partition(".")[0] for name in states})
     if before != ranks.world:
-        log.info("the run had %d process%s, now %d: dropout draws anew", before, "es" * (before > 1), ranks.world)
+        log.info("the run had %d process%s, now %d: dropout masks differ", before, "es" * (before > 1), ranks.world)
         torch.manual_seed(fresh_seed + ranks.rank)
         return
     torch.set_rng_state(states[f"rank{ranks.rank}.cpu"])

@@ -46,7 +46,7 @@ def resume(setup: Setup, identity: Identity, folder: AdapterFolder, ranks: Ranks
         progress = checkpoint.load_checkpoint(
             Path(start), setup.adapter, setup.optimizer, identity, ranks=ranks, anyway=anyway
         )
-        log.info("going on from `%s`, update %d of %d", start, progress.update, updates)
+        log.info("resuming from `%s`, update %d of %d", start, progress.update, updates)
     else:
         log.info("no checkpoint in `%s` yet: starting from the beginning", output)
     if ranks.first:
@@ -87,7 +87,7 @@ def starting_point(output: Path, wanted: bool | str) -> Path | None:
         raise ArtifactError(f"no checkpoint `{named}`", hint=_others(output))
     if not any((named / name).is_file() for name in (layout.MANIFEST, layout.PROGRESS)):
         raise ArtifactError(
-            f"`{named}` is no checkpoint of qlora-fast: it has no {layout.MANIFEST}",
+            f"`{named}` is not a checkpoint of qlora-fast: it has no {layout.MANIFEST}",
             hint="the optimizer state of another program cannot be resumed; leave resume_from_checkpoint out, and start over",
         )
     if named.resolve().parent != output.resolve():

@@ -1,6 +1,6 @@
 """Where the log of a run also goes: TensorBoard, Weights & Biases, MLflow, Trackio.
 
-A tracker is somebody else's program, often at the other end of a network. It may be missing, fail, or hang; training
+A tracker is another program, often at the other end of a network. It may be missing, fail, or hang; training
 goes on. So each one works on a thread of its own behind a short queue: the run only ever puts an entry down, and the
 first failure turns that tracker off with one line.
 """
@@ -82,7 +82,7 @@ class Trackers:
             worker.put(lambda tracker: tracker.log(step, values))
 
     def finish(self, results: Mapping[str, Any]) -> None:
-        """What the end of the run shall tell; given before the context closes."""
+        """What to report at the end of the run; set before the context closes."""
         self._results = {_name(k): float(v) for k, v in results.items() if isinstance(v, int | float)}
 
     def __enter__(self) -> Trackers:
@@ -162,7 +162,7 @@ class _Wandb:
 
     def __init__(self, run: Run) -> None:
         wandb = _package("wandb")
-        # Asking for a key at the terminal would stop the run until somebody answers.
+        # Asking for a key at the terminal would stop the run until there is an answer.
         mode = None if wandb.login(prompt=False) else "offline"
         self._run: Any = wandb.init(
             project=run.project, name=run.name, config=dict(run.settings), dir=str(run.folder), mode=mode

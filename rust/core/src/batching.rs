@@ -18,7 +18,7 @@ use std::path::Path;
 const CUTOFFS: [u64; 4] = [512, 1024, 2048, 4096];
 /// Suggested cutoffs are multiples of this.
 const STEP: u64 = 64;
-/// Samples an update that people choose.
+/// Common effective batch sizes.
 const BATCHES: [u32; 5] = [8, 16, 32, 64, 128];
 /// More samples than this are not planned with: every n-th of them is.
 const MOST_SAMPLES: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use crate::reasons::{Reason, Repair};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// Who speaks.
+/// The role of the turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -35,7 +35,7 @@ impl Role {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message<'a> {
-    /// Who speaks.
+    /// The role of the turn.
     pub role: Role,
     /// What is said.
     #[serde(borrow)]

@@ -195,7 +195,7 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// A process that waits for the removed file notices ([`is_still`]) and begins anew. A shared one is removed only
+    /// A process that waits for the removed file notices ([`is_still`]) and starts over. A shared one is removed only
     /// by the process that gets it for itself alone.
     fn drop(&mut self) {
         let alone = match self.claim {

@@ -101,7 +101,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// The output folder is there and is something else.
+    /// The output folder exists and is something else.
     #[error("`{}` {problem}", path.display())]
     Artifact {
         /// The folder.
@@ -113,7 +113,7 @@ pub enum Error {
     },
     /// The caller asked to stop.
     #[error("interrupted{}", kept.as_ref().map_or(String::new(), |kept| {
-        format!("; what is done is kept in `{}`, and the same command goes on from there", kept.display())
+        format!("; what is done is kept in `{}`, and the same command resumes from there", kept.display())
     }))]
     Interrupted {
         /// Where the work so far is kept.

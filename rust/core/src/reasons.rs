@@ -19,7 +19,7 @@ pub type Detail = Cow<'static, str>;
 pub enum Reason {
     /// The model's own template does not print an answer that has a loss.
     AnswerLeftOutByTheTemplate,
-    /// The template rewrites a text that has a control token in it, so the two cannot be told apart.
+    /// The template rewrites a text that has a control token in it, so the two cannot be distinguished.
     ControlTokenInTextThatTheTemplateRewrites,
     /// A tool's description has a control token in it.
     ControlTokenInToolJson,
@@ -42,11 +42,11 @@ pub enum Reason {
     NoPrompt,
     /// A turn has no role.
     NoRole,
-    /// A field is no list; its name.
+    /// A field is not a list; its name.
     NotAList(Detail),
     /// The record, or an element of the list of this name, is no object.
     NotAnObject(Detail),
-    /// A field is no list of pairs; its name.
+    /// A field is not a list of pairs; its name.
     NotPairs(Detail),
     /// A field is no text; its name.
     NotText(Detail),

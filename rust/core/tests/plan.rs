@@ -189,7 +189,7 @@ fn long_samples_are_alone_and_nothing_is_lost() {
 
 #[test]
 fn the_guides_numbers_of_updates() {
-    // 5,986 samples, effective batch 128 → 47 updates an epoch; at 32 → 188.
+    // 5,986 samples, effective batch 128 → 47 updates per epoch; at 32 → 188.
     let lengths = synthetic(5986, 40, 2048);
     for (per_update, updates) in [(128, 47), (32, 188)] {
         let options = PlanOptions { samples_per_update: per_update, ..options(Mode::Exact) };

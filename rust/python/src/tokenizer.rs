@@ -1,4 +1,4 @@
-//! Text → ids for whoever wants nothing else: many texts at once, NumPy columns out.
+//! Text → ids alone: many texts at once, NumPy columns out.
 
 use crate::error;
 use numpy::{IntoPyArray, PyArray1};

@@ -90,7 +90,7 @@ def _packing(text: str) -> Translation | None:
                 "translated", "full rows, fewer updates; samples never see each other here", "packing", "dense"
             )
         case "false" | "no" | "off":
-            return Translation("translated", "the same samples an update, without the pads", "packing", "exact")
+            return Translation("translated", "the same samples per optimizer step, without padding", "packing", "exact")
     return None
 
 

@@ -46,7 +46,7 @@ _METHOD = [
     _refused("the vocabulary stays the model's own",
              "resize_vocab add_tokens add_special_tokens new_special_tokens_config"),
     _refused("the model's own position encoding is kept", "rope_scaling"),
-    _refused("a run starts a new adapter; resume_from_checkpoint goes on with an earlier run",
+    _refused("a run starts a new adapter; resume_from_checkpoint resumes an earlier run",
              "adapter_name_or_path adapter_folder create_new_adapter"),
     _refused("the base is placed on one device a process", "quantization_device_map"),
     _refused("images, video and audio are not supported", "media_dir"),
@@ -106,7 +106,7 @@ _IGNORED = [
     _ignored("packing decides", "group_by_length"),
     _ignored("text is always text: only the template makes control tokens", "split_special_tokens"),
     _ignored("the tokenizer is always the fast one", "use_fast_tokenizer"),
-    _ignored("tokens a second, all and learned, are always logged", "include_num_input_tokens_seen include_tokens_per_second "
+    _ignored("tokens per second, all and supervised, are always logged", "include_num_input_tokens_seen include_tokens_per_second "
              "include_effective_tokens_per_second"),
     _ignored("`seed` decides the order too", "data_seed"),
     _ignored("the adapter is always saved as a plain LoRA adapter", "pissa_convert"),

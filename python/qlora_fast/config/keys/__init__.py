@@ -43,6 +43,6 @@ def affecting(*what: Affects) -> tuple[str, ...]:
 
 
 def default(name: str) -> Any:
-    """The value of a key that nobody sets."""
+    """The value of a key that is not set."""
     field = KEYS[name]
     return field.default if field.default_factory is MISSING else field.default_factory()

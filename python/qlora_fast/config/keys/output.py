@@ -50,13 +50,13 @@ class OutputKeys:
     output_dir: str = key("runs/run", "folder of the run", affects="nothing", path=True)
     overwrite_output_dir: bool = key(
         False,
-        "move an earlier run in output_dir aside and start anew",
-        differs="nothing is deleted; false refuses a folder with a run in it, where LLaMA-Factory goes on with it silently",
+        "move an earlier run in output_dir aside and start over",
+        differs="nothing is deleted; false refuses a folder with a run in it, where LLaMA-Factory resumes it silently",
         affects="nothing",
     )
     resume_from_checkpoint: SwitchOrCheckpoint = key(
         False,
-        "true: go on from the newest whole checkpoint in output_dir; a path: from this one of its checkpoints, and those "
+        "true: resume from the newest complete checkpoint in output_dir; a path: from this one of its checkpoints, and those "
         "behind it are moved aside",
         lacks="a checkpoint outside output_dir, or of another program",
         affects="nothing",
@@ -71,7 +71,7 @@ class OutputKeys:
         None, "checkpoints kept (best and newest always are)", unit="checkpoints", affects="result"
     )
     save_only_model: bool = key(
-        False, "checkpoints hold the adapter alone: smaller, but no run can go on from them", affects="result"
+        False, "checkpoints hold the adapter alone: smaller, but no run can be resumed from them", affects="result"
     )
     plot_loss: bool = key(True, "draw training_loss.png and training_eval_loss.png", there="false", affects="result")
     report_to: list[Literal["none", "all"] | Tracker] = key(

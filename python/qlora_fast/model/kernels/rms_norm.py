@@ -10,7 +10,7 @@ Backward, with g = round(w · ∂y) (Gemma: (1 + w) · ∂y in fp32); the weight
 
     ∂x = round(r · (g − x̂ · mean(g · x̂)))
 
-One instance per row. The backward computes r anew from x, which it reads anyway: nothing but x is kept.
+One instance per row. The backward computes r again from x, which it reads anyway: nothing but x is kept.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Forward, with the casts of ``act_fn(gate) * up`` in the model's dtype (σ and si
 
     a = round(g · σ(g))        y = round(a · u)
 
-Backward; a is computed anew from g::
+Backward; a is computed again from g::
 
     ∂u = round(∂y · a)        ∂g = round(round(∂y · u) · σ(g) · (1 + g · (1 − σ(g))))
 

@@ -45,7 +45,7 @@ pub fn pack(lengths: &[u32], capacity: u32) -> Result<Packing, PackError> {
 
 /// The samples of a dataset by length.
 pub(super) struct LengthClasses {
-    /// Tokens a row holds; no more than the dataset has.
+    /// Tokens that a row holds; no more than the dataset has.
     pub(super) capacity: u32,
     /// `counts[l]` samples of `l` tokens.
     pub(super) counts: Vec<u32>,

@@ -2,7 +2,7 @@
 //! smallest member ≥ x" in a few word reads.
 //!
 //! A 64-ary tree of bits: a bit on one level says whether a word on the level below has any bit
-//! set. 2,048 tokens a row need two levels, 262,144 need three.
+//! set. 2,048 tokens per row need two levels, 262,144 need three.
 
 /// A set of integers in `0..=largest`.
 pub(super) struct FreeSpaces {

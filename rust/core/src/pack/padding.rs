@@ -56,7 +56,7 @@ pub fn padding(lengths: &[u32], supervised: &[u32], options: &PlanOptions) -> Re
     [Mode::None, Mode::Bucketed, Mode::Exact, Mode::Dense].into_iter().map(fill).collect()
 }
 
-/// Updates and rows of the first epoch for some numbers of samples an update, packed exactly.
+/// Updates and rows of the first epoch for some effective batch sizes, packed exactly.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The one source of randomness of the plan: SplitMix64, started anew for every purpose.
+//! The one source of randomness of the plan: SplitMix64, started separately for every purpose.
 //!
 //! Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014). Its state
 //! is a counter, so a stream is a pure function of its key: epoch 7 is planned without epochs 1–6,

@@ -29,7 +29,7 @@ impl Share {
     /// All of it.
     pub(super) const WHOLE: Self = Self { index: 0, count: 1 };
 
-    /// Whether a part belongs to the share. Known from the part's own numbers, so that nobody has to read the files
+    /// Whether a part belongs to the share. Known from the part's own numbers, without reading the files
     /// before to know which part of the whole it is.
     fn has(self, file: usize, part: u32) -> bool {
         (file as u64 + u64::from(part)) % u64::from(self.count) == u64::from(self.index)

@@ -1,6 +1,6 @@
 //! Rows that say the same as an earlier row, found in file order whatever the number of threads.
 //!
-//! Conversations are hashed on several threads; one table, 16 bytes a row, then says in file order which of them were
+//! Conversations are hashed on several threads; one table, 16 bytes per row, then says in file order which of them were
 //! seen before. A chance hit among a thousand million rows is less likely than 10⁻¹¹ (96 bits).
 
 use crate::conversation::Conversation;

@@ -1,7 +1,7 @@
 //! Hashes of files, remembered: a large input that has not changed since is not read again to know what it is.
 //!
 //! A hash is taken for the file's if size, times and inode are those of the hashed file. A file that was changed less
-//! than two seconds before is hashed anew each time: another change could leave all of them as they are.
+//! than two seconds before is hashed again each time: another change could leave all of them as they are.
 
 use crate::durable::write_whole;
 use crate::error::{Error, Result};

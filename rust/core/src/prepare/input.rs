@@ -12,7 +12,7 @@ pub struct Input {
     pub path: PathBuf,
     /// What reports call it, if not by its path: input that was spooled has no path worth showing.
     pub name: Option<PathBuf>,
-    /// The dataset that it belongs to; files of one dataset stand one behind the other. Unset: its own.
+    /// The dataset that it belongs to; files of one dataset are consecutive. Unset: its own.
     pub dataset: Option<String>,
     /// How its records are laid out.
     pub layout: Layout,

@@ -38,7 +38,7 @@ pub struct InspectedRow {
     pub conversation: Option<Value>,
     /// The dialogue as the template writes it, before it is cut.
     pub text: Vec<Written>,
-    /// What was mended in it.
+    /// What was repaired in it.
     pub repairs: Vec<String>,
     /// What else is worth knowing of it.
     pub notices: Vec<String>,
@@ -84,7 +84,7 @@ pub struct Refusal {
 /// Any [`Error`], as in a preparation, and [`Error::Option`] for a row that is not there.
 pub fn inspect(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>) -> Result<Vec<InspectedRow>> {
     let Some(input) = options.data.get(file) else {
-        return Err(Error::Option { problem: format!("there is no file {file} among {}", options.data.len()) });
+        return Err(Error::Option { problem: format!("file {file} is not among {}", options.data.len()) });
     };
     let tokenizer = Tokenizer::load(&options.tokenizer, options.engine)?;
     let template = options.chat_template()?;

@@ -2,7 +2,7 @@
 //!
 //! Work is cut into parts (`parts`), each a shard of its own with a report beside it, in a working folder that outlives
 //! a killed process. [`prepare`] makes the parts that are missing and joins all of them; [`prepare_share`] makes some and
-//! leaves the joining to [`merge`], so that any number of machines can divide the work. The bytes are the same whoever
+//! leaves the joining to [`merge`], so that any number of machines can divide the work. The bytes are the same whichever process
 //! made which part.
 
 mod build;
@@ -41,7 +41,7 @@ const FORMAT_VERSION: u32 = 2;
 /// How often a process looks whether another has finished.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Prepares the data, or finds it prepared, or goes on where a process was killed.
+/// Prepares the data, or finds it prepared, or resumes where a process was killed.
 ///
 /// # Errors
 ///
@@ -138,7 +138,7 @@ fn make_and_join(
 /// Any [`Error`]; the parts that are done stay.
 pub fn prepare_share(options: &Options, number: u32, count: u32, tick: &mut Tick<'_>) -> Result<ShareReport> {
     if !(1..=count).contains(&number) {
-        return Err(Error::Option { problem: format!("there is no share {number} of {count}") });
+        return Err(Error::Option { problem: format!("share {number} of {count} does not exist") });
     }
     let started = Instant::now();
     let mut seconds = Seconds::new();

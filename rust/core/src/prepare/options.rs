@@ -133,7 +133,7 @@ impl Options {
         }
     }
 
-    /// Whether what becomes of a row depends on the files before its own: all of them are read then, whoever made
+    /// Whether what becomes of a row depends on the files before its own: all of them are read then, whichever process made
     /// which part of them.
     pub(super) fn rows_depend_on_files_before(&self) -> bool {
         let mut datasets = self.data.iter().map(Input::dataset).collect::<Vec<_>>();

@@ -1,7 +1,7 @@
 //! Parts: what is made, stored and, after an interruption, found again.
 //!
 //! A file's records are cut into parts by their size alone; a part becomes at most one shard. So the shards depend
-//! neither on the threads, nor on the process that made them, nor on how often the work was begun anew. Each part leaves
+//! neither on the threads, nor on the process that made them, nor on how often the work was started again. Each part leaves
 //! a report beside its shard, and each file one when its end is known; the folder is whole when all of them are there.
 
 use super::options::Source;

@@ -104,7 +104,7 @@ pub(super) fn run(
         scope.spawn(move || {
             let _bell = Bell(answer.clone());
             let mut feed = Feed { number: 0, empty, jobs, answer };
-            // An answer that nobody takes: the caller has stopped, and says why.
+            // An answer that is not received: the caller has stopped, and reports why.
             let _ = read(maker, wanted, &mut feed);
         });
         let all = in_order(&answers, &free, &mut sink, &mut progress);
@@ -131,7 +131,7 @@ fn in_order(
         match answers.recv_timeout(TICK) {
             Ok(Some((number, done))) => drop(waiting.insert(number, done)),
             Err(RecvTimeoutError::Timeout) => {}
-            // The panic goes on where the threads are joined; or all is done.
+            // The panic continues where the threads are joined; or everything is done.
             Ok(None) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         while let Some(done) = waiting.remove(&next) {
@@ -166,7 +166,7 @@ fn work(maker: &RowMaker<'_>, sources: &[Source], queue: &Mutex<Receiver<Job>>, 
     }
 }
 
-/// Tells the receiver of a panic: it would wait for ever for the answer that does not come.
+/// Notifies the receiver of a panic: it would otherwise wait without end for the answer.
 struct Bell(Sender<Answer>);
 
 impl Drop for Bell {
@@ -177,7 +177,7 @@ impl Drop for Bell {
     }
 }
 
-/// Where the reader's work goes; an error means that nobody takes it any more.
+/// Where the reader's work goes; an error means that there is no receiver any more.
 struct Feed {
     number: u64,
     empty: Receiver<Box<Batch>>,

@@ -24,7 +24,7 @@ pub(super) struct Portion {
     pub(super) chunk: Chunk,
     /// Of each record, if rows are compared.
     pub(super) marks: Vec<Mark>,
-    /// Whether the file goes on with rows that are not wanted.
+    /// Whether the file continues with rows that are not wanted.
     pub(super) is_cut: bool,
 }
 

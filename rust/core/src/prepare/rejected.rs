@@ -1,7 +1,7 @@
-//! rejected.jsonl: every row that was dropped, as it stood in the data, so that it can be mended and fed again.
+//! rejected.jsonl: every dropped row, as it was in the data, so that it can be fixed and prepared again.
 //!
 //! A row is its own record with one key more, `rejected`, which says why and where; no format gives that key a meaning,
-//! so the mended file is a data file like any other. What is no object stands behind the key `record`.
+//! so the fixed file is a data file like any other. What is not an object is under the key `record`.
 
 use crate::error::{Error, Result};
 use crate::reasons::Reason;

@@ -89,7 +89,7 @@ pub struct ShareReport {
     pub path: PathBuf,
     /// Number and count of the shares.
     pub share: (u32, u32),
-    /// Parts that are there now, whoever made them.
+    /// Parts that exist now, whichever process made them.
     pub parts: usize,
     pub engine: EngineReport,
     pub seconds: BTreeMap<&'static str, f64>,

@@ -1,4 +1,4 @@
-//! Where bytes come from: a plain file or an archive, told apart by how they begin and never by their name.
+//! Where bytes come from: a plain file or an archive, distinguished by their first bytes and never by their name.
 
 use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;

@@ -154,7 +154,7 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
         field => text(field, "content")?,
     };
     if speaker.calls {
-        // What is no JSON stays the text it is.
+        // What is not JSON stays text.
         let calls = calls_in_text(&content)?;
         if !calls.is_empty() {
             tool_calls.extend(calls);
@@ -186,7 +186,7 @@ fn tool_call(call: &Value) -> Result<String, Reason> {
     Ok(format!("{{\"name\": {name}, \"arguments\": {arguments}}}"))
 }
 
-/// The calls that JSON text holds: one, a list of them, or none because it is no JSON.
+/// The calls that JSON text holds: one, a list of them, or none because it is not JSON.
 fn calls_in_text(text: &str) -> Result<Vec<String>, Reason> {
     match serde_json::from_str(text) {
         Ok(Value::Array(calls)) => calls.iter().map(tool_call).collect(),
@@ -195,7 +195,7 @@ fn calls_in_text(text: &str) -> Result<Vec<String>, Reason> {
     }
 }
 
-/// Content given in parts: the texts one behind the other; thoughts and calls apart.
+/// Content given in parts: the texts concatenated; thoughts and calls separate.
 fn join_parts(
     parts: &[Value],
     reasoning: &mut Option<Cow<'_, str>>,

@@ -85,7 +85,7 @@ pub struct Layout {
     pub tags: BTreeMap<String, String>,
 }
 
-/// Who speaks, and whether the text is a call of a tool.
+/// The role, and whether the text is a tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Speaker {
     pub(super) role: Role,

@@ -1,7 +1,7 @@
 //! Text, cut into records without being parsed.
 //!
 //! A JSON array is cut at the commas between its elements by following strings and nesting only; JSONL at its line
-//! breaks. What lies inside a record is somebody else's business, so a broken record is reported there, with its place.
+//! breaks. The content of a record is not examined here; a broken record is reported where it is parsed, with its place.
 
 use super::chunk::{Chunk, Span};
 use super::container::{Stream, refuse};
@@ -309,7 +309,7 @@ impl Splitter {
     }
 }
 
-/// Length of a text, number or word, which no array of records should have: it is not followed but begun anew.
+/// Length of a text, number or word, which no array of records should have: it is not followed but started over.
 fn end_of_scalar(bytes: &[u8]) -> Option<usize> {
     if bytes.first() != Some(&b'"') {
         // What ends it belongs to the array.

@@ -1,6 +1,6 @@
 //! Chat templates: a conversation becomes turns of segments.
 //!
-//! Two kinds: [`ChatTemplate`], which is data (built in, or from somebody's YAML), and [`Jinja`], the model's own text.
+//! Two kinds: [`ChatTemplate`], which is data (built in, or from a user's YAML), and [`Jinja`], the model's own text.
 //! In both, control tokens exist only as [`Kind::Control`] and [`Kind::Marker`] segments that the template writes;
 //! whatever a user typed is [`Kind::Text`] and is encoded by a tokenizer that knows no control tokens. A border between
 //! learned and not learned is a border between segments, so no token straddles it.

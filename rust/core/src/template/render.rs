@@ -28,7 +28,7 @@ pub struct Learn {
 pub struct Rendered<'a> {
     /// Its turns, in order.
     pub turns: Vec<Turn<'a>>,
-    /// What the report shall mention, by name.
+    /// What the report mentions, by name.
     pub notices: Vec<Notice>,
 }
 

@@ -32,7 +32,7 @@ pub struct Segment<'a> {
 /// One rendered turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Turn<'a> {
-    /// Who speaks. The beginning of a text (bos) is a system turn of its own.
+    /// The role of the turn. The beginning of a text (bos) is a system turn of its own.
     pub role: Role,
     /// Its pieces, in order.
     pub segments: Vec<Segment<'a>>,

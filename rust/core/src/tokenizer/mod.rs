@@ -102,7 +102,7 @@ impl Tokenizer {
         self.engine.as_ref()
     }
 
-    /// Encodes many texts on `threads` threads (0: all cores): all ids one behind the other, and how many each text has.
+    /// Encodes many texts on `threads` threads (0: all cores): all ids concatenated, and how many each text has.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ fn unusable(path: &Path, problem: &str) -> Error {
     }
 }
 
-/// The ids of some texts one behind the other, and how many each has.
+/// The ids of some texts concatenated, and how many each has.
 #[derive(Default)]
 struct Part {
     ids: Vec<u32>,
@@ -225,7 +225,7 @@ fn of_native(engine: native::Native) -> (Box<dyn Engine>, Outside) {
     (Box::new(engine), outside)
 }
 
-/// What of a `tokenizer.json` is no engine's.
+/// Settings of a `tokenizer.json` that all engines share.
 struct Outside {
     /// The control tokens.
     added: Vec<AddedToken>,

@@ -30,7 +30,7 @@ pub(super) fn each<T: Sync, R: Send>(pool: &ThreadPool, items: &[T], work: impl 
         let mut lane = &lanes[own];
         while lane.left() > 0 {
             while let Some(i) = lane.take() {
-                // Whoever reads from the other end waits for all.
+                // The reader at the other end waits for all.
                 let _ = done.send((i, work(&items[i])));
             }
             lane = lanes.iter().max_by_key(|lane| lane.left()).unwrap_or(lane);

@@ -15,7 +15,7 @@ use std::ops::Range;
 pub(super) const BRIEF_LINES: usize = 1 << 14;
 /// Lines of longer ones.
 const LINES: usize = 1 << 16;
-/// Ids of pieces with more than two: beyond that the cache begins anew.
+/// Ids of pieces with more than two: beyond that the cache starts over.
 const OVERFLOW: usize = 1 << 19;
 /// Pieces that are looked up together, so that the processor waits for many lines at once.
 pub(super) const TOGETHER: usize = 64;
@@ -70,7 +70,7 @@ pub(super) struct Cache {
     turn: usize,
     pub(super) long: LongPieces,
     pub(super) text: String,
-    /// Batches that nobody uses: one for pieces, one for the stretches of one.
+    /// Batches that are not in use: one for pieces, one for the stretches of one.
     #[expect(clippy::vec_box, reason = "a batch is handed over by its pointer, not copied")]
     pub(super) spare: Vec<Box<Batch>>,
     pub(super) scratch: Scratch,
@@ -187,7 +187,7 @@ impl Cache {
 
 /// Where a new piece of so many ids may stand: in its own line (0) or the one beside it (1), and where there. A free place is
 /// taken first; a piece that was merged may have that of a whole token, which is found again soon enough. Where all are taken
-/// only every eighth comes in: pieces that are one too many for a line would else put each other out for ever.
+/// only every eighth comes in: pieces that are one too many for a line would otherwise keep evicting each other.
 fn room<const N: usize>(lines: [&[u64; N]; 2], ids: usize, turn: &mut usize) -> Option<(usize, usize)> {
     let at_most = |most: usize| {
         let fits = |line: usize| lines[line].iter().position(|&place| Found(place).count() <= most);

@@ -3,7 +3,7 @@
 //! `classes.bin` lists the code points at which the class changes. It is made from the reference itself: the classes
 //! with Oniguruma, which `tokenizers` splits with, and the composition flag with the crate that it normalises with, so no
 //! difference between Unicode versions can creep in. `tests/classes.rs` holds every code point against both, and
-//! makes the file anew with `UPDATE_CLASSES=1`.
+//! regenerates the file with `UPDATE_CLASSES=1`.
 
 use std::sync::LazyLock;
 

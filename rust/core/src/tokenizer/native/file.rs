@@ -5,10 +5,10 @@
 //! | 32 | BLAKE3 of all that follows |
 //! | 8 | length of the head |
 //! | head | JSON: version, hash of the `tokenizer.json`, [`Head`], length of each array |
-//! | arrays | little-endian, one behind the other |
+//! | arrays | little-endian, concatenated |
 //!
 //! It lives in the user's cache folder under the hash of its source. A file that is damaged, of another version, or of
-//! another source is made anew; every index in it is checked where it is used, so a forged one can give wrong ids but
+//! another source is made again; every index in it is checked where it is used, so a forged one can give wrong ids but
 //! nothing worse.
 
 use super::tables::{Head, Tables};
@@ -116,7 +116,7 @@ pub(super) fn write(path: &Path, source: &str, head: &Head, tables: &Tables) -> 
         file.write_all(hasher.finalize().as_bytes())?;
         parts.iter().try_for_each(|part| file.write_all(part))
     });
-    // No fsync: after a power failure the checksum tells, and the file is made anew.
+    // No fsync: after a power failure the checksum tells, and the file is made again.
     written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
     })

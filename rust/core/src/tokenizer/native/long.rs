@@ -8,9 +8,9 @@ use super::tables::hash;
 /// Slots at first, and at most.
 const FEWEST_SLOTS: usize = 1 << 11;
 const SLOTS: usize = 1 << 17;
-/// Slots in which a piece may stand, one behind the other; where all are taken a newer piece takes an older one's.
+/// Consecutive slots in which a piece may stand; where all are taken a newer piece takes an older one's.
 const WAYS: usize = 8;
-/// Bytes and ids that are kept; beyond that the store begins anew.
+/// Bytes and ids that are kept; beyond that the store starts over.
 const BYTES: usize = 4 << 20;
 const IDS: usize = 1 << 20;
 /// Longer pieces are too rarely seen again.
@@ -30,7 +30,7 @@ struct Slot {
 #[derive(Default)]
 pub(super) struct LongPieces {
     slots: Box<[Slot]>,
-    /// That were put in since it began or began anew.
+    /// Entries since it started or started over.
     pieces: usize,
     bytes: Vec<u8>,
     ids: Vec<u32>,
@@ -142,6 +142,6 @@ mod tests {
             let piece = piece(i);
             long.put(piece.as_bytes(), hash_of(piece.as_bytes(), false), &[i as u32; 3]);
         }
-        assert!(found(&long, 199_999) && !found(&long, 0), "it began anew");
+        assert!(found(&long, 199_999) && !found(&long, 0), "it started over");
     }
 }

@@ -237,7 +237,7 @@ mod tests {
         let written = std::fs::metadata(&file).unwrap().modified().unwrap();
         let read = Native::load(&json(), Some(folder.path())).unwrap();
         assert_eq!((&made.head, &made.tables, ids(&made)), (&read.head, &read.tables, ids(&read)));
-        assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written, "it was found, not made anew");
+        assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written, "it was found, not made again");
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
             std::fs::write(&file, bytes).unwrap();
             let loaded = Native::load(&json(), Some(folder.path())).unwrap();
             assert_eq!((&loaded.tables, ids(&loaded)), (&made.tables, ids(&made)));
-            assert!(std::fs::read(&file).unwrap() == sound, "it was mended");
+            assert!(std::fs::read(&file).unwrap() == sound, "it was repaired");
         }
     }
 

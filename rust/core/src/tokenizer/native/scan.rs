@@ -56,7 +56,7 @@ pub(super) struct Masks {
     letters_end: u64,
     /// What is neither letter nor digit nor white space nor beyond ASCII.
     others_end: u64,
-    /// What may go on with a run: bytes beyond ASCII, and line breaks behind other characters.
+    /// What may continue a run: bytes beyond ASCII, and line breaks behind other characters.
     beyond_word: u64,
     beyond_other: u64,
 }

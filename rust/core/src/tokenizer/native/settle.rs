@@ -137,7 +137,7 @@ impl Heap {
         pairs.extend(ranks.iter().zip(0..).filter(|(rank, _)| **rank != NONE).map(|(&rank, at)| Reverse((rank, at))));
         while let Some(Reverse((rank, at))) = pairs.pop() {
             let i = at as usize;
-            // Merged away, or paired anew since.
+            // Merged, or paired again since.
             if ranks[i] != rank {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What any thread has merged, for all of them: each would else have to merge every word of a text anew.
+//! What any thread has merged, for all of them: each would otherwise have to merge every word of a text again.
 //!
 //! A slot is written once and never again, so that a reader who sees its key sees all of it, without a lock. What finds its slots
 //! taken is not kept: a thread's own [`super::cache`] goes with the text, this table only helps it to begin.
@@ -20,7 +20,7 @@ const BUSY: u64 = u64::MAX;
 #[derive(Default)]
 struct Slot {
     first: AtomicU64,
-    /// 0 until somebody writes the slot.
+    /// 0 until the slot is written.
     second: AtomicU64,
     /// The ids from the lowest bits on, and their number in the highest two.
     ids: AtomicU64,
@@ -57,7 +57,7 @@ impl Shared {
         cpu::prefetch(&self.0[Self::line(key)]);
     }
 
-    /// Appends the ids of a piece, if somebody has merged it; whether it is so.
+    /// Appends the ids of a piece, if it has been merged; whether it has.
     pub(super) fn write(&self, key: Key, ids: &mut Vec<u32>) -> bool {
         // Acquire: what was written before the second half is there. Behind a free slot there is nothing.
         let taken = |slot: &&Slot| slot.second.load(Ordering::Acquire) != 0;

@@ -1,4 +1,4 @@
-//! Split patterns that are steps one behind the other: each cuts the strings that the one before it has left.
+//! Split patterns that are a sequence of steps: each splits the strings that the previous one left.
 //!
 //! A step sees a string that ends where the steps before it have cut, and nothing of what stands before. What it does not
 //! match stays as it is, for the next step or as a piece. So a place where a piece begins is all that has to be known to find

@@ -113,7 +113,7 @@ pub(in super::super) trait Cpu: Copy {
         values.iter().rev().fold(0, |rare, &value| rare << 1 | u64::from(!is_plain(value)))
     }
 
-    /// Writes the ids of eight values that are [`is_plain`], one behind the other, and what is of no meaning behind them; how many
+    /// Writes the ids of eight values that are [`is_plain`], consecutively, and what is of no meaning behind them; how many
     /// they are.
     #[inline(always)]
     fn ids_of_eight(self, values: &[u64; 8], ids: &mut [u32; 16]) -> usize {

@@ -16,7 +16,7 @@ pub(super) const PLAIN: x86::Sse2 = x86::Sse2;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const PLAIN: Any = Any;
 
-/// Something to do for [`fastest`]. `run` must be `inline(always)`, and so must what it calls, or it is not compiled anew; which is why it
+/// Something to do for [`fastest`]. `run` must be `inline(always)`, and so must what it calls, or it is not compiled again; which is why it
 /// is not a closure.
 pub(super) trait Work {
     type Done;
