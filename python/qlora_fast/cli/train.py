@@ -38,7 +38,7 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, resume_a
     \b
     qlora-fast train configs/base.yaml
     qlora-fast train configs/qwen3-0.6b-lora.yaml dataset=data.json output_dir=runs/mine lora_rank=16
-    qlora-fast train configs/base.yaml resume_from_checkpoint=true overwrite_output_dir=false
+    qlora-fast train configs/base.yaml resume_from_checkpoint=true
     torchrun --standalone --nproc-per-node 2 -m qlora_fast.cli train configs/qwen3-0.6b-lora.yaml dataset=data.json
 
     --dry-run shows updates, rate, time and memory of the run, measured on this machine in well under a minute or two;
@@ -89,7 +89,7 @@ def _say_how_to_go_on(config: Config, config_file: str, settings: tuple[str, ...
     )
     again = " ".join([program, "train", config_file, *words])
     console.note(f"\nstopped; a checkpoint was written to {config.output_dir}")
-    console.note(f"resume with: {again} resume_from_checkpoint=true overwrite_output_dir=false")
+    console.note(f"resume with: {again} resume_from_checkpoint=true")
 
 
 @contextmanager

@@ -287,7 +287,7 @@ def _without_a_word(who: str) -> TrainingError:
     return TrainingError(
         f"{who} ended without saying why",
         hint="the launcher's output has its exit status (−9 is often the machine's memory); "
-        "resume_from_checkpoint=true overwrite_output_dir=false resumes from the last checkpoint",
+        "resume_from_checkpoint=true resumes from the last checkpoint",
     )
 
 
