@@ -38,7 +38,7 @@ WRONG = {
     r"in truth": "in fact",
     r"riddles?": "-",
     r"fit for training": "ready for training",
-    r"is no (run|adapter|checkpoint|row|share|port|engine|file|folder|model|word|list|Jinja|JSON)('s)?": "is not a",
+    r"(?<!there )is no (run|adapter|checkpoint|row|share|port|engine|file|folder|model|word|list|Jinja|JSON)('s)?": "is not a",
     r"as far as anybody knows": "-",
 }
 PATTERN = re.compile(rf"(?<![\w-])(?:{'|'.join(WRONG)})(?![\w-])", re.IGNORECASE)

@@ -5,7 +5,7 @@ well. ``rust/core/src/durable.rs`` does the same for prepared data. Whatever can
 :class:`~qlora_fast.errors.StorageError` that names the path, the space and the fix.
 
 Temporary names end in ``.tmp-PID@HOST`` (being written), ``.old-PID@HOST`` (being replaced) or ``.gone-PID@HOST`` (being
-removed), so that those of a process that no longer runs can be told from those of one that does.
+removed), so that those of a process that no longer runs can be distinguished from those of one that does.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_plan_shows_the_rate_of_every_log_line_also_where_they_come_by_shares() 
 
 def test_plan_says_what_max_steps_does() -> None:
     plan = cli("plan", ROOT / "configs/guide/baseline.yaml", "--rows", "1496", "max_steps=5")
-    assert "5 (max_steps; 47 are an epoch)" in plan.out
+    assert "5 (max_steps; 47 would be one epoch)" in plan.out
     assert (
         "× 1 epoch = 47"
         in cli("plan", ROOT / "configs/guide/baseline.yaml", "--rows", "1496", "num_train_epochs=1").out

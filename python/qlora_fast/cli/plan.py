@@ -61,7 +61,7 @@ def _show(report: dict[str, Any], config: Config) -> None:
     lines = [
         ("rows", f"{report['rows']:,} to train on, {report['eval_rows']:,} held out"),
         *(("", f"{share.name}: {share}") for share in shares if len(shares) > 1 or "," in str(share)),
-        ("update", f"{report['samples_per_update']:,} {unit} (batch {batch})"),
+        ("step", f"{report['samples_per_update']:,} {unit} (batch {batch})"),
         (
             "steps",
             f"{_sum(report, config)}, {warmup:,} of them warm-up",
@@ -70,10 +70,10 @@ def _show(report: dict[str, Any], config: Config) -> None:
     ]
     if "tokens_per_update" in report:
         tokens = report["tokens_per_update"]
-        lines.append(("tokens", f"{tokens['min']:,} – {tokens['max']:,} per update, {tokens['mean']:,.0f} on average"))
+        lines.append(("tokens", f"{tokens['min']:,} – {tokens['max']:,} per step, {tokens['mean']:,.0f} on average"))
         for i, fill in enumerate(report["padding"]):
             chosen = "  ← this run" if fill["packing"] == config.packing else ""
-            text = f"{fill['packing']:<9}{fill['real_share']:>6.1%} real tokens, {fill['rows']:,} rows, {fill['updates']:,} updates per epoch{chosen}"
+            text = f"{fill['packing']:<9}{fill['real_share']:>6.1%} not padding, {fill['rows']:,} rows, {fill['updates']:,} steps per epoch{chosen}"
             lines.append(("batching" if i == 0 else "", text))
     memory = report["memory"]
     if memory is not None:
