@@ -43,7 +43,7 @@ fn stages(c: &mut Criterion) {
         });
     });
     for (name, choice) in [("fastokens", Choice::Fastokens), ("tokenizers", Choice::Tokenizers)] {
-        let tokenizer = Tokenizer::load(&tokenizer(), choice).expect("the test tokenizer");
+        let tokenizer = Tokenizer::load(&tokenizer(), choice, None).expect("the test tokenizer");
         let mut ids = Vec::new();
         group.bench_function(format!("encode/{name}"), |b| {
             b.iter(|| {

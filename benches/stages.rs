@@ -44,7 +44,7 @@ fn main() {
         return;
     }
     let template = Template::new(&Source::named(template), None, None).expect("a built-in template");
-    let tokenizer = Tokenizer::load(Path::new(tokenizer), Choice::Auto).expect("a tokenizer");
+    let tokenizer = Tokenizer::load(Path::new(tokenizer), Choice::Auto, None).expect("a tokenizer");
     let encoder = Encoder::new(&template, &tokenizer, None).expect("the template's tokens");
     if stage == Stage::Load {
         return;

@@ -41,7 +41,7 @@ fn main() {
                 let rates = all.entry(name).or_default();
                 for threads in [1, 2] {
                     let start = Instant::now();
-                    let engine = Tokenizer::load(Path::new(tokenizer), choice).expect("a tokenizer");
+                    let engine = Tokenizer::load(Path::new(tokenizer), choice, None).expect("a tokenizer");
                     if threads == 1 {
                         rates[0].push(start.elapsed().as_secs_f64());
                     }

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qlora_fast import _core
 from qlora_fast.config import Config
 from qlora_fast.data import templates
 from qlora_fast.hub import resolve
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,7 @@ class Tokenizer:
             default_system=self.default_system,
             bos_token=self.bos_token,
             eos_token=self.eos_token,
+            cache=resolve.cache_dir(),
         )
 
 

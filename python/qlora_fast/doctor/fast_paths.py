@@ -133,7 +133,7 @@ def tokenizer() -> Iterable[Finding]:
 
     try:
         folder = resolve.tokenizer_folder(resolve.EMBEDDED)
-        encoder = _core.ChatEncoder(str(folder / "tokenizer.json"), "chatml")
+        encoder = _core.ChatEncoder(str(folder / "tokenizer.json"), "chatml", cache=resolve.cache_dir())
     except QloraFastError as error:
         yield Finding("tokenizer", "note", f"not tried, without the embedded model: {error.message}", error.hint)
         return

@@ -48,8 +48,8 @@ fn load(files: Vec<(String, PathBuf)>) -> Vec<Pair> {
     files
         .into_iter()
         .map(|(name, path)| Pair {
-            own: Tokenizer::load(&path, Choice::Native).unwrap_or_else(|e| panic!("{name}: {e}")),
-            reference: Tokenizer::load(&path, Choice::Tokenizers).unwrap(),
+            own: Tokenizer::load(&path, Choice::Native, None).unwrap_or_else(|e| panic!("{name}: {e}")),
+            reference: Tokenizer::load(&path, Choice::Tokenizers, None).unwrap(),
             name,
         })
         .collect()

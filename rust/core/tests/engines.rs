@@ -8,8 +8,12 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 fn load(choice: Choice) -> Tokenizer {
-    Tokenizer::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json"), choice)
-        .unwrap()
+    Tokenizer::load(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer/tokenizer.json"),
+        choice,
+        None,
+    )
+    .unwrap()
 }
 
 static FAST: LazyLock<Tokenizer> = LazyLock::new(|| load(Choice::Fastokens));
@@ -98,6 +102,6 @@ fn a_text_of_the_tokenizers_own_whitespace_tokens_is_refused() {
         "id": 5000, "content": "    ", "special": false, "lstrip": false, "rstrip": false, "single_word": false, "normalized": true
     }));
     std::fs::write(&path, json.to_string()).unwrap();
-    let error = Tokenizer::load(&path, Choice::Auto).err().unwrap().to_string();
+    let error = Tokenizer::load(&path, Choice::Auto, None).err().unwrap().to_string();
     assert!(error.contains("white space"), "{error}");
 }

@@ -35,7 +35,7 @@ fn golden(name: &str) -> String {
 #[test]
 fn golden_vectors() {
     for engine in [Choice::Fastokens, Choice::Tokenizers] {
-        let tokenizer = Tokenizer::load(&data().join("tokenizer/tokenizer.json"), engine).unwrap();
+        let tokenizer = Tokenizer::load(&data().join("tokenizer/tokenizer.json"), engine, None).unwrap();
         for name in ["qwen3", "qwen", "chatml", "smollm2", "llama3"] {
             let template = template(name, None, None);
             let encoder = Encoder::new(&template, &tokenizer, None).unwrap();
@@ -133,7 +133,7 @@ fn a_tokenizer_without_the_templates_tokens_is_refused_with_what_fits() {
         serde_json::from_slice(&std::fs::read(data().join("tokenizer/tokenizer.json")).unwrap()).unwrap();
     json["added_tokens"].as_array_mut().unwrap().retain(|t| !t["content"].as_str().unwrap().contains("im_"));
     std::fs::write(&path, json.to_string()).unwrap();
-    let tokenizer = Tokenizer::load(&path, Choice::Auto).unwrap();
+    let tokenizer = Tokenizer::load(&path, Choice::Auto, None).unwrap();
     let refused = |name: &str, eos: Option<&str>| {
         let template = template(name, None, eos);
         Encoder::new(&template, &tokenizer, eos).err().map(|e| (e.to_string(), e.hint().unwrap()))
@@ -153,10 +153,10 @@ fn files_that_are_no_tokenizer_are_named() {
         let path = dir.path().join("tokenizer.json");
         std::fs::write(&path, text).unwrap();
         for engine in [Choice::Auto, Choice::Fastokens, Choice::Tokenizers] {
-            let error = Tokenizer::load(&path, engine).err().unwrap().to_string();
+            let error = Tokenizer::load(&path, engine, None).err().unwrap().to_string();
             let names_it = error.to_lowercase().contains(&word.to_lowercase());
             assert!(names_it && error.contains("tokenizer.json"), "{text:?}: {error}");
         }
     }
-    assert!(Tokenizer::load(&dir.path().join("none"), Choice::Auto).is_err());
+    assert!(Tokenizer::load(&dir.path().join("none"), Choice::Auto, None).is_err());
 }

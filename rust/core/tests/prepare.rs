@@ -309,7 +309,7 @@ fn parts_of_a_report_add_up_to_the_whole() {
         .collect();
     let file = world.file("data.json", rows.join("\n"));
     let options = world.options(&[file], json!({"cutoff_len": 64}));
-    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine).unwrap();
+    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine, None).unwrap();
     let template = options.chat_template().unwrap();
     let encoder = Encoder::new(&template, &tokenizer, None).unwrap();
     let maker = RowMaker { options: &options, encoder };

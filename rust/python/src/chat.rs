@@ -11,23 +11,37 @@ use std::path::PathBuf;
 
 type Arrays<'py> = (Bound<'py, PyArray1<i32>>, Bound<'py, PyArray2<i32>>);
 
+/// The names of the built-in chat templates, in the order in which ``template: auto`` tries them.
 #[pyfunction]
 pub(crate) fn templates() -> Vec<&'static str> {
     template::names()
 }
 
+/// The keys that a written template may have.
 #[pyfunction]
 pub(crate) fn template_keys() -> Vec<&'static str> {
     template::KEYS.to_vec()
 }
 
-/// A built-in template as it is written, as JSON.
+/// A built-in template as it is written.
+///
+/// Args:
+///     name: one of :func:`templates`.
+///
+/// Returns:
+///     Its keys as a JSON object; None if there is no such template.
 #[pyfunction]
 pub(crate) fn written_template(name: &str) -> PyResult<Option<String>> {
     template::written(name).map(serde_json::to_string).transpose().map_err(error::option)
 }
 
-/// What is wrong with a written template (JSON): (key, problem) pairs.
+/// What is wrong with a written template.
+///
+/// Args:
+///     template: its keys as a JSON object.
+///
+/// Returns:
+///     (key, problem) pairs, empty for a sound template; the key is empty where no single key is at fault.
 #[pyfunction]
 pub(crate) fn template_problems(template: &str) -> Vec<(&'static str, String)> {
     match serde_json::from_str::<Spec>(template) {
@@ -36,6 +50,15 @@ pub(crate) fn template_problems(template: &str) -> Vec<(&'static str, String)> {
     }
 }
 
+/// The built-in template that prints exactly what a model's own chat template prints, on all probe conversations.
+///
+/// Args:
+///     chat_template: the model's own template, Jinja.
+///     bos_token: the tokenizer's beginning-of-sequence token, None if it has none.
+///     eos_token: the tokenizer's end-of-sequence token, None if it has none.
+///
+/// Returns:
+///     Its name; None if no built-in template prints the same.
 #[pyfunction]
 #[pyo3(signature = (chat_template, bos_token, eos_token))]
 pub(crate) fn detect_template(
@@ -46,7 +69,22 @@ pub(crate) fn detect_template(
     template::detect(chat_template, bos_token, eos_token).map(|t| t.name.as_str())
 }
 
-/// Every probe rendered by `template` and by `chat_template`: JSON objects.
+/// Render every probe conversation by a template and by a model's own chat template.
+///
+/// Args:
+///     template: a built-in template's name, or a written template as a JSON object.
+///     chat_template: the model's own template, Jinja.
+///     bos_token: the tokenizer's beginning-of-sequence token, None if it has none.
+///     eos_token: the tokenizer's end-of-sequence token, None if it has none.
+///     tokenizer: path of a ``tokenizer.json``; its control tokens are looked for in what a Jinja template prints.
+///
+/// Returns:
+///     A JSON object for each probe: ``probe``, ``agrees``, ``refused``, ``ours``, ``own``, ``error``, ``thinking`` and
+///     ``conversation``.
+///
+/// Raises:
+///     TokenizerError: one of the templates cannot be used.
+///     OSError: the tokenizer cannot be read.
 #[pyfunction]
 #[pyo3(signature = (template, chat_template, bos_token, eos_token, tokenizer))]
 pub(crate) fn compare_templates(
@@ -89,6 +127,21 @@ fn source(text: String) -> PyResult<Source> {
     Source::try_from(text).map_err(TokenizerError::new_err)
 }
 
+/// A chat template bound to a tokenizer: the same rendering and encoding as for the training data.
+///
+/// Args:
+///     tokenizer: path of a ``tokenizer.json``.
+///     template: a built-in template's name, or a written template as a JSON object (``{"jinja": "…"}``: the model's own).
+///     engine: auto, native, fastokens or tokenizers; all give equal ids.
+///     default_system: the system prompt of conversations that have none.
+///     bos_token: the tokenizer's beginning-of-sequence token.
+///     eos_token: the tokenizer's end-of-sequence token.
+///     cache: folder in which compiled tokenizers are kept; None: it is compiled each time.
+///
+/// Raises:
+///     TokenizerError: the tokenizer or the template cannot be used, or they do not fit each other.
+///     ConfigError: there is no such engine.
+///     OSError: the tokenizer cannot be read.
 #[pyclass(frozen, module = "qlora_fast._core")]
 pub(crate) struct ChatEncoder {
     tokenizer: Tokenizer,
@@ -126,7 +179,8 @@ impl ChatEncoder {
 #[pymethods]
 impl ChatEncoder {
     #[new]
-    #[pyo3(signature = (tokenizer, template, *, engine="auto", default_system=None, bos_token=None, eos_token=None))]
+    #[pyo3(signature = (tokenizer, template, *, engine="auto", default_system=None, bos_token=None, eos_token=None, cache=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python class")]
     fn new(
         py: Python<'_>,
         tokenizer: PathBuf,
@@ -135,21 +189,36 @@ impl ChatEncoder {
         default_system: Option<String>,
         bos_token: Option<String>,
         eos_token: Option<String>,
+        cache: Option<PathBuf>,
     ) -> PyResult<Self> {
-        let engine: Choice = serde_json::from_value(engine.into()).map_err(error::option)?;
+        let engine: Choice = engine.parse().map_err(error::core)?;
         let template =
             Template::new(&source(template)?, bos_token.as_deref(), eos_token.as_deref()).map_err(error::core)?;
-        let tokenizer = py.detach(|| Tokenizer::load(&tokenizer, engine)).map_err(error::core)?;
+        let tokenizer = py.detach(|| Tokenizer::load(&tokenizer, engine, cache.as_deref())).map_err(error::core)?;
         let encoder = Self { tokenizer, template, default_system, eos_token };
         encoder.encoder()?;
         Ok(encoder)
     }
 
+    /// The engine that runs: native, fastokens or tokenizers.
     #[getter]
     fn engine(&self) -> &'static str {
         self.tokenizer.engine().name()
     }
 
+    /// Render and encode one conversation.
+    ///
+    /// Args:
+    ///     conversation: JSON, ``{"messages": [{"role": …, "content": …}, …]}``.
+    ///     add_generation_prompt: end with the beginning of an answer, for the model to complete; no token is supervised then.
+    ///     enable_thinking: with ``add_generation_prompt``, for templates that can switch thoughts on and off.
+    ///
+    /// Returns:
+    ///     Token ids, int32, (tokens,), and the supervised spans, int32, (spans, 2): half-open ranges of token positions,
+    ///     ascending and disjoint.
+    ///
+    /// Raises:
+    ///     DataError: it is no conversation, or the template refuses it; ``reason`` says why.
     #[pyo3(signature = (conversation, *, add_generation_prompt=false, enable_thinking=false))]
     fn encode<'py>(
         &self,
@@ -168,6 +237,19 @@ impl ChatEncoder {
         Ok((ids.into_pyarray(py), spans.into_pyarray(py).reshape([rows, 2])?))
     }
 
+    /// Render one conversation without encoding it.
+    ///
+    /// Args:
+    ///     conversation: as for :meth:`encode`.
+    ///     add_generation_prompt: as for :meth:`encode`.
+    ///     enable_thinking: as for :meth:`encode`.
+    ///
+    /// Returns:
+    ///     (kind, text, supervised) of each segment. The kind is ``control`` (one control token), ``marker`` (a tag such as
+    ///     ``<think>``: one token where the tokenizer has it) or ``text``.
+    ///
+    /// Raises:
+    ///     DataError: it is no conversation, or the template refuses it; ``reason`` says why.
     #[pyo3(signature = (conversation, *, add_generation_prompt=false, enable_thinking=false))]
     fn segments(
         &self,
@@ -190,12 +272,17 @@ impl ChatEncoder {
         })
     }
 
+    /// The ids of plain text: no control token is ever among them, whatever the text says.
+    ///
+    /// Raises:
+    ///     DataError: the engine refuses the text.
     fn encode_text(&self, text: &str) -> PyResult<Vec<u32>> {
         let mut ids = Vec::new();
         self.tokenizer.engine().encode(text, &mut ids).map_err(DataError::new_err)?;
         Ok(ids)
     }
 
+    /// The ids that end an answer, ascending.
     fn stop_ids(&self) -> PyResult<Vec<u32>> {
         Ok(self.encoder()?.stops())
     }

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 
 static PAIRS: LazyLock<Vec<(Tokenizer, Tokenizer)>> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
-    let load = |path: &std::path::Path, choice| Tokenizer::load(path, choice).expect("a tokenizer");
+    let load = |path: &std::path::Path, choice| Tokenizer::load(path, choice, None).expect("a tokenizer");
     let files = tokenizers::synthetic(folder.path());
     files.iter().map(|(_, path)| (load(path, Choice::Native), load(path, Choice::Tokenizers))).collect()
 });

@@ -5,29 +5,24 @@
 
 use super::error::PackError;
 use super::rng::{Purpose, SplitMix64};
+use strum::EnumString;
 
 /// How datasets are put together: LLaMA-Factory's `mix_strategy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case", parse_err_ty = PackError, parse_err_fn = unknown_strategy)]
 pub enum MixStrategy {
     /// All samples of all datasets, once.
     Concat,
     /// Until the first dataset is used up: nothing is repeated, the rest of the others is left out.
+    #[strum(serialize = "interleave_under")]
     Under,
     /// Until every dataset is used up: smaller ones are gone through again.
+    #[strum(serialize = "interleave_over")]
     Over,
 }
 
-impl std::str::FromStr for MixStrategy {
-    type Err = PackError;
-
-    fn from_str(name: &str) -> Result<Self, PackError> {
-        match name {
-            "concat" => Ok(Self::Concat),
-            "interleave_under" => Ok(Self::Under),
-            "interleave_over" => Ok(Self::Over),
-            _ => Err(PackError::UnknownMix { name: name.to_owned() }),
-        }
-    }
+fn unknown_strategy(name: &str) -> PackError {
+    PackError::UnknownMix { name: name.to_owned() }
 }
 
 /// Indices into each dataset, which has as many samples as `sizes` says; a dataset that is gone through again has

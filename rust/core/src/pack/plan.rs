@@ -6,11 +6,12 @@ use super::exact::{Windows, deal};
 use super::rng::{Purpose, SplitMix64};
 use serde::Deserialize;
 use std::cmp::Reverse;
-use std::str::FromStr;
+use strum::{EnumString, IntoStaticStr};
 
 /// How an update's samples become rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = PackError, parse_err_fn = unknown_mode)]
 pub enum Mode {
     /// A window of samples in the fewest padding-free rows.
     Exact,
@@ -26,27 +27,12 @@ impl Mode {
     /// The name in options and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Dense => "dense",
-            Self::Bucketed => "bucketed",
-            Self::None => "none",
-        }
+        self.into()
     }
 }
 
-impl FromStr for Mode {
-    type Err = PackError;
-
-    fn from_str(name: &str) -> Result<Self, PackError> {
-        match name {
-            "exact" => Ok(Self::Exact),
-            "dense" => Ok(Self::Dense),
-            "bucketed" => Ok(Self::Bucketed),
-            "none" => Ok(Self::None),
-            _ => Err(PackError::UnknownMode { name: name.to_owned() }),
-        }
-    }
+fn unknown_mode(name: &str) -> PackError {
+    PackError::UnknownMode { name: name.to_owned() }
 }
 
 /// Everything but the samples that decides a plan.

@@ -63,7 +63,7 @@ pub(super) fn build(
         return Ok(EngineReport { name: "none".to_owned(), reason: Some("all parts were there".to_owned()) });
     }
     let loading = Instant::now();
-    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine)?;
+    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine, options.cache.as_deref())?;
     seconds.insert("load_tokenizer", loading.elapsed().as_secs_f64());
     let template = options.chat_template()?;
     let encoder = Encoder::new(&template, &tokenizer, options.eos_token.as_deref())?;

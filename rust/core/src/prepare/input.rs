@@ -1,6 +1,7 @@
 //! A file that goes in: where it lies, what it is called, which dataset it belongs to, how its records are laid out.
 
 use crate::record::{Format, Layout};
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 
@@ -72,18 +73,6 @@ impl Input {
 
 /// Reads a format's name, or `auto`.
 pub(super) fn auto_or<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Format>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Named {
-        Auto,
-        Alpaca,
-        Sharegpt,
-        Messages,
-    }
-    Ok(match Named::deserialize(deserializer)? {
-        Named::Auto => None,
-        Named::Alpaca => Some(Format::Alpaca),
-        Named::Sharegpt => Some(Format::Sharegpt),
-        Named::Messages => Some(Format::Messages),
-    })
+    let name = String::deserialize(deserializer)?;
+    if name == "auto" { Ok(None) } else { Format::deserialize(name.into_deserializer()).map(Some) }
 }

@@ -86,7 +86,7 @@ pub fn inspect(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>
     let Some(input) = options.data.get(file) else {
         return Err(Error::Option { problem: format!("file {file} is not among {}", options.data.len()) });
     };
-    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine)?;
+    let tokenizer = Tokenizer::load(&options.tokenizer, options.engine, options.cache.as_deref())?;
     let template = options.chat_template()?;
     let encoder = Encoder::new(&template, &tokenizer, options.eos_token.as_deref())?;
     let maker = RowMaker { options, encoder };

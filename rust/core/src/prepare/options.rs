@@ -66,7 +66,7 @@ pub struct Options {
     pub threads: usize,
     #[serde(default)]
     pub strict: bool,
-    /// Where hashes of files are remembered.
+    /// The user's cache folder: hashes of files, compiled tokenizers.
     #[serde(default)]
     pub cache: Option<PathBuf>,
     /// Size of the parts, in bytes of records.

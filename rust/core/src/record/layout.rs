@@ -3,10 +3,12 @@
 use crate::conversation::Role;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use strum::{EnumString, IntoStaticStr};
 
 /// How a file's records are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Format {
     /// `instruction`, `input`, `output`, `system`, `history`.
     Alpaca,
@@ -20,20 +22,13 @@ impl Format {
     /// The name in options and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Alpaca => "alpaca",
-            Self::Sharegpt => "sharegpt",
-            Self::Messages => "messages",
-        }
+        self.into()
     }
 }
 
-/// The record keys that any format gives a meaning to, in the order of [`Key`].
-const RECORD_KEYS: [&str; 8] =
-    ["instruction", "input", "output", "history", "system", "tools", "conversations", "messages"];
-
-/// A record key, whatever the file calls it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A record key that some format gives a meaning to, whatever the file calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "lowercase")]
 pub(super) enum Key {
     Instruction,
     Input,
@@ -44,17 +39,6 @@ pub(super) enum Key {
     Conversations,
     Messages,
 }
-
-const KEYS: [Key; 8] = [
-    Key::Instruction,
-    Key::Input,
-    Key::Output,
-    Key::History,
-    Key::System,
-    Key::Tools,
-    Key::Conversations,
-    Key::Messages,
-];
 
 /// A key of a turn, whatever the file calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,13 +81,13 @@ impl Layout {
     pub(super) fn key(&self, name: &str) -> Option<Key> {
         if !self.columns.is_empty() {
             if let Some((ours, _)) = self.columns.iter().find(|(_, theirs)| *theirs == name && !theirs.is_empty()) {
-                return position(ours);
+                return ours.parse().ok();
             }
             if self.columns.contains_key(name) {
                 return None;
             }
         }
-        position(name)
+        name.parse().ok()
     }
 
     /// What the file calls one of our record keys.
@@ -156,14 +140,10 @@ impl Layout {
     #[must_use]
     pub fn unknown_names(&self) -> Vec<&str> {
         const TAGS: [&str; 7] = ["role", "content", "user", "assistant", "observation", "function", "system"];
-        let columns = self.columns.keys().filter(|k| position(k).is_none());
+        let columns = self.columns.keys().filter(|k| k.parse::<Key>().is_err());
         let tags = self.tags.keys().filter(|k| !TAGS.contains(&k.as_str()));
         columns.chain(tags).map(String::as_str).collect()
     }
-}
-
-fn position(name: &str) -> Option<Key> {
-    RECORD_KEYS.iter().position(|k| *k == name).map(|i| KEYS[i])
 }
 
 #[cfg(test)]

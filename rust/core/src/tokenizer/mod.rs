@@ -20,14 +20,16 @@ use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use strum::EnumString;
 
 /// Bytes of text that a thread takes at a time, so that none waits long for another at the end.
 const SHARE: usize = 16 << 10;
 
 /// Which engine to take.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, EnumString)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_engine)]
 pub enum Choice {
     /// The fastest that knows the tokenizer.
     #[default]
@@ -38,6 +40,10 @@ pub enum Choice {
     Fastokens,
     /// The crate `tokenizers`: the reference.
     Tokenizers,
+}
+
+fn unknown_engine(name: &str) -> Error {
+    Error::Option { problem: format!("unknown engine `{name}`: use auto, native, fastokens or tokenizers") }
 }
 
 /// An engine and the control tokens beside it.
@@ -51,15 +57,17 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json`.
+    /// Loads a `tokenizer.json`. The native engine keeps its compiled tables in `cache`, if there is one, and finds them
+    /// there the next time.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] and [`Error::Tokenizer`].
-    pub fn load(path: &Path, choice: Choice) -> Result<Self> {
+    pub fn load(path: &Path, choice: Choice, cache: Option<&Path>) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let fault = |problem: String| unusable(path, &problem);
-        let native = || native::Native::load(&bytes, cache_folder().as_deref());
+        let tables = cache.map(|cache| cache.join("tokenizers"));
+        let native = || native::Native::load(&bytes, tables.as_deref());
         let fast = || fast::Fast::load(path);
         let reference = || reference::Reference::load(path).map_err(fault);
         let mut reason = None;
@@ -249,11 +257,4 @@ impl Outside {
             .any(|step| step["type"] == "Metaspace" && step["prepend_scheme"] == "first");
         Ok(Self { added: file.added_tokens, blank_is_first_only })
     }
-}
-
-/// Where compiled tokenizers are kept: beside the converted models of the Python side.
-fn cache_folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("qlora-fast").join("tokenizers"))
 }
