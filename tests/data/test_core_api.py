@@ -80,8 +80,9 @@ def test_a_row_that_a_plan_does_not_have_is_an_error(index: int) -> None:
     _, made = plan()
     with pytest.raises(IndexError, match=f"has {len(made)} rows"):
         made.row(index)
-    with pytest.raises(IndexError):
-        made[len(made)]
+    for beyond in (len(made), -len(made) - 1):
+        with pytest.raises(IndexError):
+            made[beyond]
     assert plan(0)[1].row_offsets.tolist() == [0]
     assert list(plan(0)[1].rows()) == []
 

@@ -12,7 +12,7 @@ type Ids<'py> = Bound<'py, PyArray1<i64>>;
 /// The optimizer steps of one epoch, as columns. Every sample is in exactly one row; a row is one forward pass.
 ///
 /// ``len(plan)`` is the number of rows, ``plan[i]`` is ``plan.row(i)``, and iterating gives the rows in order.
-#[pyclass(frozen, get_all, sequence, module = "qlora_fast._core")]
+#[pyclass(frozen, get_all, module = "qlora_fast._core")]
 pub(crate) struct EpochPlan {
     /// Sample indices, row after row: int64, (samples,).
     sample_ids: Py<PyArray1<i64>>,
