@@ -1,4 +1,4 @@
-//! A dialogue, whatever format it came in, and the rules that make it learnable.
+//! A dialogue, whatever format it came in, and the rules that make it usable for training.
 
 use crate::reasons::{Reason, Repair};
 use serde::{Deserialize, Serialize};
@@ -10,9 +10,9 @@ use std::borrow::Cow;
 pub enum Role {
     /// Instructions to the model.
     System,
-    /// The person.
+    /// The user.
     User,
-    /// The model: what is learned.
+    /// The model: the turns that are trained on.
     Assistant,
     /// The result of a tool call.
     Tool,
@@ -37,16 +37,16 @@ impl Role {
 pub struct Message<'a> {
     /// The role of the turn.
     pub role: Role,
-    /// What is said.
+    /// Its text.
     #[serde(borrow)]
     pub content: Cow<'a, str>,
-    /// What the model thought before, if the data has it apart from the content.
+    /// The reasoning before the answer, if the data keeps it apart from the content.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<Cow<'a, str>>,
     /// Tool calls of an assistant turn, each as the JSON text `{"name": …, "arguments": …}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<String>,
-    /// Whether to learn this turn; unset: assistant turns are learned.
+    /// Whether the turn has a loss; unset: assistant turns have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<bool>,
 }
@@ -57,12 +57,12 @@ impl<'a> Message<'a> {
         Self { role, content: content.into(), reasoning: None, tool_calls: Vec::new(), loss: None }
     }
 
-    /// Whether the turn says nothing at all.
+    /// Whether the turn has no content at all.
     fn is_empty(&self) -> bool {
         self.tool_calls.is_empty() && is_blank(&self.content) && self.reasoning.as_deref().is_none_or(is_blank)
     }
 
-    /// Whether the turn is to be learned.
+    /// Whether the turn has a loss.
     #[must_use]
     pub fn is_learned(&self) -> bool {
         self.loss.unwrap_or(self.role == Role::Assistant)
@@ -76,7 +76,7 @@ pub struct Conversation<'a> {
     /// The turns, in order.
     #[serde(borrow)]
     pub messages: Vec<Message<'a>>,
-    /// The tools on offer, as the data has them (JSON text, as a rule).
+    /// The offered tools as the data has them, usually JSON text.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Cow<'a, str>>,
 }
@@ -86,10 +86,10 @@ fn is_blank(text: &str) -> bool {
 }
 
 impl Conversation<'_> {
-    /// Makes a dialogue learnable, and says what that took; `Err` is the reason why it cannot be.
+    /// Makes a dialogue usable for training and returns the repairs; `Err` is the reason to drop it.
     ///
-    /// Neighbouring prompts, and neighbouring answers, are joined by a line break. A prompt that nothing answers is
-    /// removed. An answer before any prompt, and an empty answer, stay as context and are not learned.
+    /// Neighbouring prompts, and neighbouring answers, are joined by a line break. A prompt without an answer is
+    /// removed. An answer before any prompt, and an empty answer, stay as context, without loss.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ impl Conversation<'_> {
         self.messages = joined;
     }
 
-    /// Plain turns that are learned alike can become one; calls, thoughts, tool results and instructions stay apart.
+    /// Plain turns that agree in having a loss can be joined; calls, reasoning, tool results and instructions cannot.
     fn joins(a: &Message<'_>, b: &Message<'_>) -> bool {
         matches!(a.role, Role::User | Role::Assistant)
             && a.tool_calls.is_empty()

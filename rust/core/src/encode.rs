@@ -1,4 +1,4 @@
-//! Turns → token ids and the spans that are learned.
+//! Turns → token ids and supervised spans.
 
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
@@ -6,27 +6,27 @@ use crate::reasons::Reason;
 use crate::template::{self, Controls, Kind, Learn, Rendered, Segment, Source, Template, Turn};
 use crate::tokenizer::Tokenizer;
 
-/// A half-open range of token positions that are learned.
+/// A half-open range of supervised token positions.
 pub type Span = (u32, u32);
 
-/// Token ids and the learned spans among them: ascending, disjoint, not touching, never with position 0 (nothing
+/// Token ids and the supervised spans among them: ascending, disjoint, not touching, never with position 0 (nothing
 /// predicts the first token).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoded {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// What is learned.
+    /// The supervised spans.
     pub spans: Vec<Span>,
 }
 
 impl Encoded {
-    /// Tokens that are learned.
+    /// How many tokens are supervised.
     #[must_use]
     pub fn supervised(&self) -> usize {
         self.spans.iter().map(|(start, end)| (end - start) as usize).sum()
     }
 
-    /// Notes that the tokens from `start` on are learned.
+    /// Marks the tokens from `start` on as supervised.
     pub(crate) fn learn_from(&mut self, start: usize) {
         // A sample is far below 2³² tokens: a record is at most 64 MiB.
         let (start, end) = (start.max(1) as u32, self.ids.len() as u32);
@@ -53,9 +53,9 @@ impl Encoded {
 pub struct Piece {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// Whether they are learned.
+    /// Whether they are supervised.
     pub learned: bool,
-    /// Whether they may be cut.
+    /// Whether they may be truncated.
     pub content: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Piece {
 pub struct Scratch {
     ids: Vec<u32>,
     joined: String,
-    /// The next text goes on: a blank in front of it would be one too many.
+    /// The next text continues the one before it and must not get a leading blank.
     goes_on: bool,
 }
 
@@ -136,7 +136,7 @@ impl<'t> Encoder<'t> {
     ///
     /// # Errors
     ///
-    /// Why it cannot be rendered.
+    /// The reason it cannot be rendered.
     pub fn prompt<'a>(
         &'a self,
         conversation: &'a Conversation<'_>,
@@ -156,7 +156,7 @@ impl<'t> Encoder<'t> {
         ids
     }
 
-    /// The control tokens that are looked for in what a model's own template writes.
+    /// The control tokens that are looked for in the output of a model's own template.
     #[must_use]
     pub fn controls(&self) -> &Controls {
         &self.controls
@@ -168,12 +168,12 @@ impl<'t> Encoder<'t> {
         if token.is_empty() { self.eos } else { self.tokenizer.control(token) }
     }
 
-    /// Encodes whole turns. Neighbouring text that is learned alike is encoded as one, so that the ids are those of
+    /// Encodes whole turns. Neighbouring text with the same supervision is encoded together, so that the ids are those of
     /// the whole text.
     ///
     /// # Errors
     ///
-    /// A message, should the tokenizer refuse a text.
+    /// The tokenizer's message if it refuses a text.
     pub fn encode(&self, turns: &[Turn<'_>]) -> std::result::Result<Encoded, String> {
         let mut encoded = Encoded::default();
         self.encode_into(turns, &mut Scratch::default(), &mut encoded)?;
@@ -206,7 +206,7 @@ impl<'t> Encoder<'t> {
         Ok(())
     }
 
-    /// Encodes one turn so that content and template stay apart: the template's tokens must not be cut.
+    /// Encodes one turn so that content and template stay apart: the template's tokens must not be truncated.
     ///
     /// # Errors
     ///
@@ -279,16 +279,16 @@ impl<'t> Encoder<'t> {
     }
 }
 
-/// What can be put in front of a text and taken away again.
+/// A text that can be encoded in front of another and removed again.
 struct Edge {
     text: char,
     ids: Vec<u32>,
 }
 
 impl Edge {
-    /// For a tokenizer that begins every text with a blank (SentencePiece's dummy prefix). A text that only goes on, where learning
-    /// begins or ends within a line, must not get one, nor must with some tokenizers a text behind a control token: it is
-    /// encoded behind an edge, which merges with nothing, and that is taken away again.
+    /// For a tokenizer that begins every text with a blank (SentencePiece's dummy prefix). A text that only continues, where supervision
+    /// begins or ends within a line, must not get one, nor, with some tokenizers, a text after a control token: it is
+    /// encoded after an edge, which merges with nothing and whose ids are removed again.
     fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let encode = |text: &str| {
             let mut ids = Vec::new();

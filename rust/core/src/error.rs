@@ -1,4 +1,4 @@
-//! What can go wrong, with where it went wrong, as fields: text is made only for people.
+//! What can go wrong, with where it went wrong, as fields: messages are formatted only when they are shown.
 
 use crate::reasons::Reason;
 use std::path::{Path, PathBuf};
@@ -36,14 +36,14 @@ pub struct Rejection {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
         /// On which file.
         path: PathBuf,
-        /// Its answer.
+        /// The error.
         source: std::io::Error,
     },
     /// The bytes are not the JSON they should be.
@@ -106,7 +106,7 @@ pub enum Error {
     Artifact {
         /// The folder.
         path: PathBuf,
-        /// What stands in the way.
+        /// What is wrong with it.
         problem: String,
         /// How to fix it.
         hint: &'static str,

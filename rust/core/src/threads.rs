@@ -1,9 +1,9 @@
-//! Threads of one's own: rayon's pool of the whole process has one a core, whatever was asked for.
+//! Thread pools of a given size; rayon's global pool always has one thread per core.
 
 use crate::error::{Error, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// A pool of so many threads; 0: one a core.
+/// A pool of `threads` threads; 0: one per core.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! What happens to a sample that is longer than `cutoff_len`.
 //!
-//! Whatever the rule: at most `cutoff_len` tokens, at least one of them learned (or the sample is dropped, by name), and
-//! no end-of-turn token behind an answer that was cut: it would teach the model to stop there.
+//! Whatever the rule: at most `cutoff_len` tokens, at least one of them supervised (or the sample is dropped, with a reason), and
+//! no end-of-turn token after an answer that was truncated: it would teach the model to stop there.
 
 use crate::conversation::Role;
 use crate::encode::{Encoded, Encoder, Piece};
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// Whole exchanges as long as they fit, then a cut answer; the template is never broken.
+    /// Whole exchanges as long as they fit, then a truncated answer; the template's own tokens are never truncated.
     #[default]
     Structure,
-    /// LLaMA-Factory's: each exchange's budget is shared between prompt and answer, and both are cut at their ends.
+    /// LLaMA-Factory's: each exchange's budget is shared between prompt and answer, and both are truncated at their ends.
     Llamafactory,
     /// The sample is dropped.
     Drop,
@@ -25,19 +25,19 @@ pub enum Rule {
 /// A sample that was made to fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
-    /// What is left.
+    /// The remaining tokens.
     pub encoded: Encoded,
-    /// Turns of which nothing is left.
+    /// Turns that were removed entirely.
     pub turns_cut: usize,
 }
 
-/// An answer that begins behind a whole prompt is kept from this many tokens on.
+/// A truncated answer is kept after a whole prompt only if at least this many tokens of it fit.
 const SHORTEST_CUT_ANSWER: usize = 64;
 
-/// While system content can still give way, this many tokens of a question stay.
+/// This many tokens of a question are kept while there is system content to truncate.
 const SHORTEST_QUESTION: usize = 64;
 
-/// Makes a sample fit that has more than `cutoff` tokens. `last_first`: only the last answer is learned, so the last
+/// Shortens a sample of more than `cutoff` tokens to at most `cutoff`. `last_first`: only the last answer is supervised, so the last
 /// exchanges are the ones to keep.
 ///
 /// # Errors
@@ -81,7 +81,7 @@ impl TurnTokens {
     }
 }
 
-/// Some prompts and, as a rule, the answer to them.
+/// Prompts and usually the answer to them.
 type Exchange = Vec<TurnTokens>;
 
 fn size(turns: &[TurnTokens]) -> usize {
@@ -114,7 +114,7 @@ fn joined(turns: &[TurnTokens], total: usize) -> Cut {
     Cut { encoded, turns_cut: total - kept }
 }
 
-/// The default rule. What stands before the first exchange (bos, system) is always kept.
+/// The default rule. What comes before the first exchange (bos, system) is always kept.
 fn structured(mut turns: Vec<TurnTokens>, cutoff: usize) -> Vec<TurnTokens> {
     let begin = turns.iter().take_while(|t| t.role == Role::System).count();
     let rest = turns.split_off(begin);
@@ -123,7 +123,7 @@ fn structured(mut turns: Vec<TurnTokens>, cutoff: usize) -> Vec<TurnTokens> {
     if is_learned(&kept) { kept } else { last_exchanges(head, &exchanges, cutoff) }
 }
 
-/// Whole exchanges from the first one on, then a cut answer.
+/// Whole exchanges from the first one on, then a truncated answer.
 fn first_exchanges(mut kept: Vec<TurnTokens>, exchanges: &[Exchange], cutoff: usize) -> Vec<TurnTokens> {
     for (i, exchange) in exchanges.iter().enumerate() {
         let room = cutoff.saturating_sub(size(&kept));
@@ -149,7 +149,7 @@ fn first_exchanges(mut kept: Vec<TurnTokens>, exchanges: &[Exchange], cutoff: us
     kept
 }
 
-/// Where nothing of the first exchanges is learned: as many whole exchanges as fit before the last one that is.
+/// If nothing of the first exchanges is supervised: as many whole exchanges as fit before the last one that is.
 fn last_exchanges(head: Vec<TurnTokens>, exchanges: &[Exchange], cutoff: usize) -> Vec<TurnTokens> {
     let Some(last) = exchanges.iter().rposition(|e| is_learned(e)) else {
         return Vec::new();
@@ -168,8 +168,8 @@ fn last_exchanges(head: Vec<TurnTokens>, exchanges: &[Exchange], cutoff: usize) 
     kept
 }
 
-/// One exchange that does not fit: half of the room for its answer, more if the prompt leaves it; the prompt's content
-/// gives way, its frame never does. Empty where the frame alone is too long.
+/// One exchange that does not fit: half of the room for its answer, more if the prompt leaves it; the prompt's content is
+/// truncated, the template's tokens never are. Empty if the latter alone are too many.
 fn squeezed(mut kept: Vec<TurnTokens>, exchange: &[TurnTokens], cutoff: usize) -> Vec<TurnTokens> {
     let Some((answer, prompt)) = exchange.split_last().filter(|(t, _)| t.role == Role::Assistant) else {
         return Vec::new();
@@ -191,7 +191,7 @@ fn header(answer: &TurnTokens) -> usize {
     answer.pieces.iter().take_while(|p| !p.content).map(|p| p.ids.len()).sum()
 }
 
-/// The first `budget` tokens of an answer; what the template puts behind it comes only if all of it fits.
+/// The first `budget` tokens of an answer; what the template puts after it is included only if all of the answer fits.
 fn beginning(answer: &TurnTokens, mut budget: usize) -> TurnTokens {
     let mut pieces = Vec::with_capacity(answer.pieces.len());
     for piece in &answer.pieces {

@@ -1,4 +1,4 @@
-//! `qlora_fast._core`: what Python sees of the core. Translation only, never a thought.
+//! `qlora_fast._core`: the Python binding of the core. No logic of its own.
 
 #![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 

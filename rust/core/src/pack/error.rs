@@ -87,7 +87,7 @@ pub enum PackError {
 }
 
 impl PackError {
-    /// What the user can do about it, where that is known.
+    /// How to fix it, if that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {

@@ -1,10 +1,10 @@
-//! One update's samples in the fewest rows, evenly filled.
+//! The samples of one optimizer step in the fewest rows, evenly filled.
 //!
 //! Longest sample first, each into the emptiest row (LPT: Graham, "Bounds on multiprocessing timing anomalies", 1969):
 //! that balances the rows, and with them the devices. The number of rows starts at the lower bound and rises until the
 //! emptiest row never overflows, or best-fit decreasing would need no more. If even that many rows overflow, they are
-//! those of best-fit decreasing under the smallest budget with which it gets by (MULTIFIT: Coffman, Garey and Johnson,
-//! 1978). So an update has never more rows than best-fit decreasing gives it.
+//! those of best-fit decreasing under the smallest budget that suffices (MULTIFIT: Coffman, Garey and Johnson,
+//! 1978). So an optimizer step never has more rows than best-fit decreasing gives it.
 
 use super::bound::{l2, run_lengths};
 use std::cmp::Reverse;
@@ -28,7 +28,7 @@ pub(super) struct Windows {
     starts: Vec<u32>,
 }
 
-/// `!length` above, id below: in one word, because sorting the windows is what planning spends its time on.
+/// `!length` above, id below: in one word, because planning spends most of its time sorting windows.
 type Entry = u64;
 
 fn entry(length: u32, id: u32) -> Entry {

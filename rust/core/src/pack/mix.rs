@@ -1,7 +1,7 @@
 //! Which samples of several datasets an epoch holds: all of each, or as many of each as a strategy says.
 //!
-//! Only *how often* each sample is taken is decided here; the order of an epoch is the plan's. Each dataset is drawn
-//! from in a random order, so what a strategy leaves out is not the end of a file.
+//! Only *how often* each sample is taken is decided here; the plan decides the order of an epoch. Each dataset is drawn
+//! from in a random order, so that a strategy does not leave out the end of a file.
 
 use super::error::PackError;
 use super::rng::{Purpose, SplitMix64};
@@ -16,7 +16,7 @@ pub enum MixStrategy {
     /// Until the first dataset is used up: nothing is repeated, the rest of the others is left out.
     #[strum(serialize = "interleave_under")]
     Under,
-    /// Until every dataset is used up: smaller ones are gone through again.
+    /// Until every dataset is used up: smaller ones are repeated.
     #[strum(serialize = "interleave_over")]
     Over,
 }
@@ -25,7 +25,7 @@ fn unknown_strategy(name: &str) -> PackError {
     PackError::UnknownMix { name: name.to_owned() }
 }
 
-/// Indices into each dataset, which has as many samples as `sizes` says; a dataset that is gone through again has
+/// Indices into each dataset, which has as many samples as `sizes` says; a dataset that is repeated has
 /// some of them more than once. `weights` are the datasets' shares of the draws; without them they take turns.
 ///
 /// # Errors
@@ -71,7 +71,7 @@ fn take_turns(sizes: &[usize], strategy: MixStrategy) -> Vec<usize> {
     vec![rounds.copied().unwrap_or(0); sizes.len()]
 }
 
-/// Draws datasets by their weights until the first, or the last of them, is used up.
+/// Draws datasets with their weights until the first, or the last of them, is used up.
 fn draw(sizes: &[usize], weights: &[f64], strategy: MixStrategy, seed: u64) -> Vec<usize> {
     let total: f64 = weights.iter().sum();
     let mut random = SplitMix64::keyed(seed, u64::MAX, Purpose::Mix);

@@ -1,4 +1,4 @@
-//! Packing and planning: from sample lengths to rows to optimizer updates.
+//! Packing and planning: from sample lengths to rows to optimizer steps.
 //!
 //! ```text
 //!  lengths ─▶ plan ─┬─ exact     a window of samples ─▶ fewest, balanced rows      (exact.rs)

@@ -13,28 +13,28 @@ pub struct PackingStats {
     pub rows: u64,
     /// Steps of the optimizer.
     pub updates: u64,
-    /// Tokens that the rows compute, pads among them.
+    /// Tokens that the rows compute, padding included.
     pub computed_tokens: u64,
     /// Real tokens ÷ computed tokens.
     pub real_share: f64,
 }
 
-/// What updates of a number of samples come to with exact packing.
+/// Optimizer steps of a given number of samples with exact packing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EffectiveBatch {
-    /// Samples of an update, over all devices.
+    /// Samples of an optimizer step, over all devices.
     pub samples: u32,
-    /// Updates of an epoch.
+    /// Optimizer steps of an epoch.
     pub updates: u64,
-    /// Rows of an update, on average.
+    /// Rows of an optimizer step, on average.
     pub rows_mean: f64,
-    /// Rows of the fullest update.
+    /// Rows of the optimizer step with most of them.
     pub rows_max: u64,
-    /// Tokens of an update, on average.
+    /// Tokens of an optimizer step, on average.
     pub tokens_mean: f64,
 }
 
-/// How full the rows of the first epoch are under each packing, `options.mode` or not.
+/// How full the rows of the first epoch are under each packing; `options.mode` is not used.
 ///
 /// # Errors
 ///
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn pads_are_counted() {
-        // Sorted inside an update, equal lengths meet: nothing is padded.
+        // Sorted inside an optimizer step, equal lengths share a row: nothing is padded.
         let lengths = [3, 3, 5, 5];
         let fills = padding(&lengths, &[1; 4], &OPTIONS).unwrap();
         let names: Vec<_> = fills.iter().map(|f| f.packing).collect();
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!((fills[1].computed_tokens, fills[1].rows, fills[1].updates), (16, 2, 1));
         assert_eq!((fills[2].rows, fills[3].rows), (2, 2));
         assert!(fills.iter().all(|f| (f.real_share - 16.0 / f.computed_tokens as f64).abs() < 1e-12));
-        // Two devices, one row: the empty row of the other is no pass.
+        // Two devices, one row: the empty row of the other is not a forward pass.
         let fills = padding(&[4, 4], &[1; 2], &PlanOptions { world_size: 2, ..OPTIONS }).unwrap();
         assert!(fills.iter().all(|f| f.rows <= 2));
     }

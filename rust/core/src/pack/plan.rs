@@ -1,4 +1,4 @@
-//! The updates of an epoch, as a pure function of lengths, options, seed and epoch.
+//! The optimizer steps of an epoch, as a pure function of lengths, options, seed and epoch.
 
 use super::bfd::{Layout, LengthClasses};
 use super::error::{PackError, at_least_one, check_lengths};
@@ -8,14 +8,14 @@ use serde::Deserialize;
 use std::cmp::Reverse;
 use strum::{EnumString, IntoStaticStr};
 
-/// How an update's samples become rows.
+/// How the samples of an optimizer step become rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase", parse_err_ty = PackError, parse_err_fn = unknown_mode)]
 pub enum Mode {
     /// A window of samples in the fewest padding-free rows.
     Exact,
-    /// Full rows over the whole epoch, so many an update.
+    /// Full rows over the whole epoch, a fixed number per optimizer step.
     Dense,
     /// A window of samples, sorted by length, in padded micro-batches.
     Bucketed,
@@ -42,33 +42,33 @@ pub struct PlanOptions {
     /// How samples become rows.
     #[serde(rename = "packing")]
     pub mode: Mode,
-    /// Samples of an update, over all devices (not for `Dense`).
+    /// Samples of an optimizer step, over all devices (not for `Dense`).
     pub samples_per_update: u32,
     /// Samples of a padded row (`Bucketed`, `None`).
     pub micro_batch_size: u32,
     /// Tokens of a packed row (`Exact`, `Dense`).
     pub max_tokens_per_row: u32,
-    /// Rows of an update, over all devices (`Dense`).
+    /// Rows of an optimizer step, over all devices (`Dense`).
     pub rows_per_update: u32,
-    /// Devices that share the rows: row `j` of an update belongs to device `j mod world_size`.
+    /// Devices that share the rows: row `j` of an optimizer step belongs to device `j mod world_size`.
     pub world_size: u32,
     /// The run's seed.
     pub seed: u64,
 }
 
-/// The updates of one epoch. Every sample is in exactly one row.
+/// The optimizer steps of one epoch. Every sample is in exactly one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochPlan {
     /// Samples, row after row.
     pub sample_ids: Vec<i64>,
-    /// Row `r` is `sample_ids[row_offsets[r]..row_offsets[r + 1]]`. Empty rows fill an update up to a multiple of
+    /// Row `r` is `sample_ids[row_offsets[r]..row_offsets[r + 1]]`. Empty rows fill an optimizer step up to a multiple of
     /// `world_size`.
     pub row_offsets: Vec<i64>,
-    /// Update `u` is rows `update_offsets[u]..update_offsets[u + 1]`.
+    /// Optimizer step `u` is rows `update_offsets[u]..update_offsets[u + 1]`.
     pub update_offsets: Vec<i64>,
-    /// Learned tokens of each update: what its loss is divided by.
+    /// Supervised tokens of each optimizer step, by which its loss is divided.
     pub supervised: Vec<i64>,
-    /// Tokens of each update.
+    /// Tokens of each optimizer step.
     pub tokens: Vec<i64>,
 }
 
@@ -77,7 +77,7 @@ impl EpochPlan {
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        // The hasher is at its best with thousands of bytes at a time.
+        // The hasher is fastest with thousands of bytes at a time.
         let mut bytes = Vec::with_capacity(8 * 4096);
         for column in [&self.sample_ids, &self.row_offsets, &self.update_offsets, &self.supervised, &self.tokens] {
             hasher.update(&(column.len() as u64).to_le_bytes());
@@ -91,7 +91,7 @@ impl EpochPlan {
     }
 }
 
-/// Plans an epoch. With the same seed and epoch, `Exact`, `Bucketed` and `None` put the same samples into each update.
+/// Plans an epoch. With the same seed and epoch, `Exact`, `Bucketed` and `None` put the same samples into each optimizer step.
 ///
 /// # Errors
 ///
@@ -150,7 +150,7 @@ fn check(lengths: &[u32], supervised: &[u32], options: &PlanOptions) -> Result<(
 }
 
 /// Best-fit decreasing over the epoch. Which samples of a length go where, and the order of the rows, change with the
-/// epoch, so that rows find new partners.
+/// epoch, so that samples share rows with others.
 fn dense(lengths: &[u32], options: &PlanOptions, epoch: u64) -> Result<super::Packing, PackError> {
     let mut classes = LengthClasses::new(lengths, options.max_tokens_per_row)?;
     let layout = Layout::best_fit_decreasing(&classes.counts, classes.capacity);
@@ -165,9 +165,9 @@ fn dense(lengths: &[u32], options: &PlanOptions, epoch: u64) -> Result<super::Pa
     Ok(layout.write(&classes.sample_ids, Some(&order)))
 }
 
-/// Micro-batches of neighbours in length, dealt to the devices by what they cost, which is their padded size.
+/// Micro-batches of neighbours in length, distributed over the devices by their cost, which is their padded size.
 ///
-/// A window that does not come out even is cut into the few more batches that do, if there are samples for them.
+/// A window whose batches cannot be shared evenly is split into the few more that can, if there are samples for them.
 fn bucketed<'a>(
     sorted: &'a [u32],
     lengths: &[u32],
@@ -211,7 +211,7 @@ impl<'a> Writer<'a> {
         self.plan.row_offsets.push(self.plan.sample_ids.len() as i64);
     }
 
-    /// Closes the update over all rows since the last one: fills up with empty rows, and sums.
+    /// Ends the optimizer step over all rows since the last one: adds empty rows and sums up.
     fn end_update(&mut self) {
         let plan = &mut self.plan;
         let first_row = plan.update_offsets.last().map_or(0, |&row| row as usize);

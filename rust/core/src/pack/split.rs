@@ -29,7 +29,7 @@ pub fn split(rows: usize, val_size: f64, seed: u64) -> Result<Split, PackError> 
 }
 
 /// The same, with all samples of a group (equal entries of `groups`) on one side: as many of them as `val_size` asks
-/// for, or, where groups are too large for that, the nearest smaller number that is not nothing.
+/// for, or, where groups are too large for that, the nearest smaller number above 0.
 ///
 /// # Errors
 ///
@@ -80,7 +80,7 @@ fn held_out(rows: usize, val_size: f64) -> Result<(u32, u64), PackError> {
     Ok((n, held_out))
 }
 
-/// `rows · share`, rounded up; a product that is whole but for the last bits of a double stays whole.
+/// `rows · share`, rounded up; a product that is a whole number up to rounding errors stays that number.
 fn share(rows: usize, share: f64) -> u64 {
     let exact = rows as f64 * share;
     let near = exact.round();

@@ -1,4 +1,4 @@
-//! Rows that say the same as an earlier row, found in file order whatever the number of threads.
+//! Rows with the same conversation as an earlier row, found in file order whatever the number of threads.
 //!
 //! Conversations are hashed on several threads; one table, 16 bytes per row, then says in file order which of them were
 //! seen before. A chance hit among a thousand million rows is less likely than 10⁻¹¹ (96 bits).
@@ -18,7 +18,7 @@ use std::path::Path;
 pub struct Mark {
     /// Hash of the first user turn: rows with equal questions belong on the same side of a split.
     pub question: i64,
-    /// The earlier row that said the same.
+    /// The earlier row with the same conversation.
     pub first: Option<First>,
 }
 
@@ -36,14 +36,14 @@ pub struct First {
 pub struct Duplicates {
     pool: ThreadPool,
     seen: HashMap<[u32; 3], u32>,
-    /// Rows up to and with the last chunk.
+    /// Rows up to and including the last chunk.
     rows: u64,
     /// Rows before each file.
     files: Vec<u64>,
 }
 
 impl Duplicates {
-    /// None yet; they will be hashed on so many threads.
+    /// An empty table; rows are hashed on `threads` threads.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl Duplicates {
         Ok(Self { pool: threads::pool(threads)?, seen: HashMap::new(), rows: 0, files: Vec::new() })
     }
 
-    /// The next file begins. Every file does, also one of which nothing is wanted.
+    /// Call at the beginning of every file, also of one that is not read.
     pub fn next_file(&mut self) {
         self.files.push(self.rows);
     }
@@ -61,7 +61,7 @@ impl Duplicates {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] when there are more rows than the table can number. Broken JSON is left for who encodes it.
+    /// [`Error::Option`] when there are more rows than the table can number. Broken JSON is reported when the row is encoded.
     pub fn mark(&mut self, chunk: &Chunk, path: &Path, layout: &Layout, variables: &Variables) -> Result<Vec<Mark>> {
         let hash_one = |span: &Span| {
             let text = span.text(path, &chunk.bytes).ok()?;
@@ -106,7 +106,7 @@ struct Hashed {
     question: i64,
 }
 
-/// Everything that a sample is made from goes in, and every part with its length: no two conversations look alike.
+/// Everything that a sample is made from is hashed, every part with its length, so different conversations differ.
 fn hash(conversation: &Conversation<'_>) -> Hashed {
     let mut hasher = blake3::Hasher::new();
     let mut put = |part: Option<&str>| {

@@ -1,4 +1,4 @@
-//! A file that goes in: where it lies, what it is called, which dataset it belongs to, how its records are laid out.
+//! An input file: its path, its name, its dataset, and the layout of its records.
 
 use crate::record::{Format, Layout};
 use serde::de::IntoDeserializer;
@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "Form")]
 pub struct Input {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
-    /// What reports call it, if not by its path: input that was spooled has no path worth showing.
+    /// Its name in reports, if that is not its path: standard input is read from a temporary file.
     pub name: Option<PathBuf>,
     /// The dataset that it belongs to; files of one dataset are consecutive. Unset: its own.
     pub dataset: Option<String>,
     /// How its records are laid out.
     pub layout: Layout,
-    /// Whether the dataset is cut at `max_samples` rows.
+    /// Whether only `max_samples` rows of the dataset are read.
     pub max_samples: bool,
 }
 

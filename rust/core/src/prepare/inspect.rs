@@ -1,7 +1,7 @@
-//! Single rows, looked at before anything is prepared: what each is read as, what the model would see of it, or why it
+//! Inspection of single rows before anything is prepared: what each is read as, what the model would see of it, or why it
 //! would be dropped.
 //!
-//! A row goes through [`RowMaker::make`], as in a preparation: what is said here of it is what a preparation does.
+//! A row goes through [`RowMaker::make`], so the result is that of a preparation.
 
 use super::duplicates::{Duplicates, Mark};
 use super::options::{Deduplicate, Options};
@@ -21,7 +21,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// One row, and what a preparation would make of it.
+/// One row, and the sample it would become.
 #[derive(Debug, Clone, Serialize)]
 pub struct InspectedRow {
     /// Its file.
@@ -32,27 +32,27 @@ pub struct InspectedRow {
     pub line: u64,
     /// The format of its file.
     pub format: &'static str,
-    /// The record as it stands in the file.
+    /// The record as it is in the file.
     pub record: String,
-    /// The dialogue that it was read as; none if it is none.
+    /// The dialogue that it was read as; none if it could not be read.
     pub conversation: Option<Value>,
-    /// The dialogue as the template writes it, before it is cut.
+    /// The rendered dialogue, before it is truncated.
     pub text: Vec<Written>,
     /// What was repaired in it.
     pub repairs: Vec<String>,
-    /// What else is worth knowing of it.
+    /// Other notices.
     pub notices: Vec<String>,
     /// Keys without a meaning.
     pub ignored_keys: Vec<String>,
-    /// Tokens before it is cut.
+    /// Tokens before it is truncated.
     pub full_length: u64,
-    /// What the cut takes.
+    /// Tokens that truncation removes.
     pub tokens_cut: u64,
-    /// Turns of which nothing would be left.
+    /// Turns that truncation removes entirely.
     pub turns_cut: u64,
-    /// What would be kept; empty for a row that would be dropped.
+    /// The ids that are kept; empty for a row that would be dropped.
     pub input_ids: Vec<u32>,
-    /// What would be learned of it.
+    /// Its supervised spans.
     pub spans: Vec<Learned>,
     /// Why it would be dropped.
     pub dropped: Option<Refusal>,
@@ -72,16 +72,16 @@ pub struct Written {
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Refusal {
     pub reason: Reason,
-    /// The earlier row that says the same.
+    /// The earlier row with the same conversation.
     pub first: Option<FirstRow>,
 }
 
-/// Looks at some rows of one of the inputs, in the order asked for. The file is read up to the last of them; the files
-/// before it only if rows are compared with theirs. How many rows are wanted of a file (`max_samples`) plays no part.
+/// Inspects some rows of one of the inputs, in the given order. The file is read up to the last of them; the files
+/// before it only if rows are compared with theirs. `max_samples` is ignored.
 ///
 /// # Errors
 ///
-/// Any [`Error`], as in a preparation, and [`Error::Option`] for a row that is not there.
+/// Any [`Error`], as in a preparation, and [`Error::Option`] for a row that does not exist.
 pub fn inspect(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>) -> Result<Vec<InspectedRow>> {
     let Some(input) = options.data.get(file) else {
         return Err(Error::Option { problem: format!("file {file} is not among {}", options.data.len()) });
@@ -170,7 +170,7 @@ fn inspect_row(
     })
 }
 
-/// What the template writes; nothing where it refuses, which is then the reason to drop the row.
+/// The output of the template; empty if it refuses the conversation, which is then the reason to drop the row.
 fn written(maker: &RowMaker<'_>, conversation: &Conversation<'_>) -> Vec<Written> {
     let Ok(rendered) = maker.render(conversation) else { return Vec::new() };
     let eos = maker.options.eos_token.as_deref().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! One file in the reading: its records, chunk after chunk, with what has to be known of them before they are made.
+//! One input file while it is read: its records, chunk by chunk, with what has to be known of them before they are encoded.
 
 use super::duplicates::{Duplicates, Mark};
 use super::options::Options;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Records that are looked at to learn a file's format.
 const PROBED_RECORDS: usize = 16;
 
-/// See the module.
+/// One input file while it is read.
 pub(super) struct Records<'a> {
     options: &'a Options,
     path: &'a Path,

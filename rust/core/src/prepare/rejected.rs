@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// The name of the file.
 pub(super) const FILE: &str = "rejected.jsonl";
-/// What is held back before it is written.
+/// Size of the write buffer.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// A dropped row, as reports show it.
@@ -66,7 +66,7 @@ fn without_label(inside: &str) -> &str {
     }
 }
 
-/// The file in the making: begun with the first line.
+/// The file while it is written; it is created with the first line.
 pub(super) struct Rejected {
     path: PathBuf,
     file: Option<File>,
@@ -76,12 +76,12 @@ pub(super) struct Rejected {
 }
 
 impl Rejected {
-    /// Nothing yet, for the file at `path`.
+    /// For the file at `path`, with no lines yet.
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, file: None, lines: Vec::new(), bytes: 0 }
     }
 
-    /// Writes what has come, if it is much.
+    /// Writes the buffer to the file if it is full.
     pub(super) fn flush_some(&mut self) -> Result<()> {
         if self.lines.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }

@@ -13,19 +13,19 @@ use crate::truncate;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Named counts, in the order of their names.
+/// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
 
 /// A record that was not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
-    /// Where it stands.
+    /// Its place.
     pub origin: Origin,
     /// Why.
     pub reason: Reason,
-    /// The record as it stood in the file.
+    /// The record as it was in the file.
     pub text: Box<str>,
-    /// The earlier row that said the same.
+    /// The earlier row with the same conversation.
     pub first: Option<First>,
 }
 
@@ -34,7 +34,7 @@ pub struct Dropped {
 pub struct Batch {
     /// Number of the file, and of the part in it.
     pub part: (u32, u32),
-    /// How far the files were read when the batch was cut.
+    /// Bytes of all files read so far.
     pub bytes_read: u64,
     /// The samples that were kept.
     pub samples: Samples,
@@ -46,14 +46,14 @@ pub struct Batch {
     pub notices: Counts,
     /// Keys without a meaning.
     pub ignored_keys: Counts,
-    /// Samples that were cut.
+    /// Samples that were truncated.
     pub truncated: Vec<Truncated>,
-    /// Tokens before truncation of every record that there was something to learn from.
+    /// Tokens before truncation of every record with supervised tokens.
     pub full_lengths: Vec<u32>,
 }
 
 impl Batch {
-    /// Forgets the rows and keeps the memory.
+    /// Removes the rows and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.samples.clear();
         self.dropped.clear();
@@ -65,7 +65,7 @@ impl Batch {
     }
 }
 
-/// What a thread keeps from row to row.
+/// Buffers that a thread reuses.
 #[derive(Debug, Default)]
 pub struct Workspace {
     scratch: Scratch,
@@ -73,20 +73,20 @@ pub struct Workspace {
     pub(super) encoded: Encoded,
 }
 
-/// What truncation took from a sample.
+/// What truncation removed from a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated {
-    /// Where the record stands.
+    /// The place of the record.
     pub origin: Origin,
     /// Tokens before.
     pub tokens: u64,
-    /// Tokens lost.
+    /// Tokens removed.
     pub tokens_cut: u64,
-    /// Turns of which nothing is left.
+    /// Turns that were removed entirely.
     pub turns_cut: u64,
 }
 
-/// All that a record meets on its way.
+/// Makes samples of records.
 pub struct RowMaker<'a> {
     /// The options.
     pub options: &'a Options,

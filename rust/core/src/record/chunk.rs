@@ -3,10 +3,10 @@
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// Some whole records and where they lie.
+/// Some whole records and their places.
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// The bytes of the records and what stands between them.
+    /// The bytes of the records and what is between them.
     pub bytes: Vec<u8>,
     /// The records, in file order.
     pub records: Vec<Span>,
@@ -17,7 +17,7 @@ pub struct Chunk {
 pub struct Span {
     /// First byte.
     pub start: usize,
-    /// One behind the last byte.
+    /// One past the last byte.
     pub end: usize,
     /// 0-based number of the record in its file.
     pub row: u64,

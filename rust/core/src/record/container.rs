@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// What a file begins with says what it is.
+/// The kind of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Container {
-    /// Text, as it seems.
+    /// Presumably text.
     Plain,
     Gzip,
     Zstd,
@@ -42,7 +42,7 @@ pub(super) fn open(path: &Path, shown: &Path) -> Result<(File, Container)> {
     Ok((file, container))
 }
 
-/// Archives and tables that people have and this program does not read.
+/// Common archives and tables that are not supported.
 fn archive(head: &[u8]) -> Option<&'static str> {
     const KNOWN: [(&[u8], &str); 7] = [
         (b"PK\x03\x04", "a zip archive"),
@@ -60,7 +60,7 @@ pub(super) fn refuse(path: &Path, problem: &str, hint: &str) -> Error {
     Error::File { path: path.to_path_buf(), problem: problem.to_owned(), hint: hint.to_owned() }
 }
 
-/// A file whose bytes are counted and hashed while they pass.
+/// A file whose bytes are counted and hashed as they are read.
 struct Tap {
     file: File,
     hasher: blake3::Hasher,
@@ -141,7 +141,7 @@ impl Stream {
         }
     }
 
-    /// What a failed read means: the disk's fault, or the archive's.
+    /// The error for a failed read: of the disk, or of a damaged archive.
     fn damage(&self, error: io::Error) -> Error {
         let (kind, check) = match &self.decoder {
             Decoder::Plain(_) => return Error::io("read", &self.path)(error),

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 /// `{{name}}` → text, for data with placeholders.
 pub type Variables = BTreeMap<String, String>;
 
-/// A record that parsed as JSON, and what is to be said of it.
+/// A record that parsed as JSON, and what is reported of it.
 #[derive(Debug)]
 pub struct Parsed<'a> {
     /// The dialogue, or the reason why there is none.
@@ -34,7 +34,7 @@ pub struct Parsed<'a> {
     pub ignored_keys: Vec<Cow<'a, str>>,
 }
 
-/// Parse one record of a file that calls everything by its usual name.
+/// Parse one record of a file with the default names.
 ///
 /// # Errors
 ///

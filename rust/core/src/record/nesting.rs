@@ -1,6 +1,6 @@
 //! Where an object or an array ends, found 64 bytes at a time.
 //!
-//! A block becomes masks of a bit a byte: quotes, backslashes, brackets. Each quote that is not escaped begins or ends a
+//! A block becomes masks of one bit per byte: quotes, backslashes, brackets. Each quote that is not escaped begins or ends a
 //! string, so the parity of the quotes before a byte says whether it lies in one; brackets elsewhere are counted.
 
 const BLOCK: usize = 64;
@@ -21,7 +21,7 @@ const WEIGHTS: [u8; BLOCK] = {
 pub(super) struct Nesting {
     depth: u32,
     in_string: bool,
-    /// The next byte stands behind a backslash.
+    /// The next byte is escaped by a backslash.
     escaped: bool,
 }
 
@@ -47,7 +47,7 @@ impl Nesting {
         }
     }
 
-    /// One behind the closing bracket, if it is in this block.
+    /// One past the closing bracket, if it is in this block.
     fn close(&mut self, block: &[u8; BLOCK]) -> Option<usize> {
         let mut quotes = mask(block, |byte| byte == b'"');
         let backslashes = mask(block, |byte| byte == b'\\');
@@ -80,7 +80,7 @@ impl Nesting {
         None
     }
 
-    /// The bytes behind those backslashes that are not escaped themselves.
+    /// The bytes after those backslashes that are not escaped themselves.
     fn escaped_by(&mut self, backslashes: u64) -> u64 {
         let mut escaped = u64::from(self.escaped);
         let mut left = backslashes & !escaped;

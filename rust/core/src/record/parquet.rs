@@ -70,7 +70,7 @@ impl ParquetRows {
         Ok(if chunk.records.is_empty() { None } else { Some(chunk) })
     }
 
-    /// Read at its own pace, the file can be hashed only as a whole.
+    /// The columns are read out of order, so the file is hashed in a second pass.
     fn end(&mut self) -> Result<()> {
         if self.row != self.rows {
             return Err(damage(&self.path, &format!("it holds {} of its {} rows", self.row, self.rows)));
@@ -114,7 +114,7 @@ fn write_field(field: &Field, out: &mut Vec<u8>) {
     match field {
         Field::Null => out.extend_from_slice(b"null"),
         Field::Str(text) => json(text, out),
-        // Some writers do not say that their bytes are text.
+        // Some writers do not mark their bytes as text.
         Field::Bytes(bytes) => match bytes.as_utf8() {
             Ok(text) => json(text, out),
             Err(_) => json(&serde_json::json!({ "bytes": bytes.len() }), out),

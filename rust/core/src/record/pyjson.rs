@@ -7,7 +7,7 @@ use serde_json::Value;
 pub(crate) struct Style {
     pub(crate) ensure_ascii: bool,
     pub(crate) sort_keys: bool,
-    /// Blanks a level; unset: all on one line.
+    /// Blanks per level; unset: all on one line.
     pub(crate) indent: Option<usize>,
     /// Between items, and between a key and its value.
     pub(crate) separators: Option<[String; 2]>,

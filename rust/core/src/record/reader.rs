@@ -1,4 +1,4 @@
-//! A file, cut into records without being parsed: bounded memory whatever its size and container.
+//! A file, split into records without parsing them, in bounded memory whatever its size and container.
 
 use super::chunk::Chunk;
 use super::container::{self, Container, Stream};
@@ -7,7 +7,7 @@ use super::split::Splitter;
 use crate::error::Result;
 use std::path::Path;
 
-/// Whether a file holds its text as it is, so that its size bounds that of its records. What cannot be read does not.
+/// Whether a file is uncompressed text, so that its size bounds that of its records; false if it cannot be read.
 #[must_use]
 pub fn is_plain(path: &Path) -> bool {
     container::open(path, path).is_ok_and(|(_, container)| container == Container::Plain)
@@ -35,7 +35,7 @@ impl Reader {
         Self::open_as(path, path)
     }
 
-    /// The same, for a file that messages call by another name.
+    /// The same, with another name for messages.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The built-in templates: builtin.json, in the same form as anybody's own.
+//! The built-in templates: builtin.json, in the same form as a user's own.
 
 use super::chat_template::ChatTemplate;
 use super::spec::Spec;

@@ -1,4 +1,4 @@
-//! A chat template that is data: what stands around the content of each role.
+//! A chat template that is data: what is printed around the content of each role.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub(super) enum Piece {
     Eos,
 }
 
-/// What stands around the content of a role's turns.
+/// What is printed around the content of a role's turns.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Frame {
     pub(super) before: Vec<Piece>,
@@ -22,7 +22,7 @@ pub(super) struct Frame {
     pub(super) trim: bool,
 }
 
-/// Where the system prompt stands.
+/// Where the system prompt is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SystemPlace {
@@ -31,19 +31,19 @@ pub enum SystemPlace {
     OwnTurn,
     /// In the first question, before its content.
     FirstUser,
-    /// The same, as a part of its content: what is trimmed is the two together.
+    /// The same, as a part of its content: the two are trimmed together.
     FirstUserContent,
 }
 
-/// What becomes of the model's thoughts.
+/// How the model's reasoning is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Thinking {
-    /// The template knows none: they are left out, and counted.
+    /// Not supported by the template: it is left out, and counted.
     #[default]
     #[serde(rename = "none")]
     Unknown,
-    /// Qwen3: only behind the last question; an empty block where there are none.
+    /// Qwen3: only after the last question; an empty block if there is none.
     Qwen3,
 }
 
@@ -51,7 +51,7 @@ pub enum Thinking {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolStyle {
-    /// The template knows none: the offer is appended to the system prompt as it stands, and counted.
+    /// Not supported by the template: the description is appended to the system prompt unchanged, and counted.
     #[default]
     #[serde(rename = "none")]
     Unknown,
@@ -71,20 +71,20 @@ pub struct ChatTemplate {
     /// There is a system turn even without a system prompt.
     pub(super) system_always: bool,
     pub(super) user: Frame,
-    /// How an answer's turn begins: given when it is to be generated, so never learned.
+    /// How an answer's turn begins: it is given for generation, so never supervised.
     pub(super) prompt: Vec<Piece>,
-    /// The rest of an answer's turn, which is learned.
+    /// The rest of an answer's turn, which is supervised.
     pub(super) assistant: Frame,
-    /// None: a tool's result is a question like others.
+    /// None: a tool's result is printed as a user turn.
     pub(super) tool: Option<Frame>,
-    /// Behind a last answer.
+    /// Printed after a last answer.
     pub(super) end: Vec<Piece>,
     pub(super) thinking: Thinking,
     pub(super) tools: ToolStyle,
 }
 
 impl ChatTemplate {
-    /// The same with the tokenizer's own tokens in place of `{bos}` and `{eos}`; a tokenizer without bos writes none.
+    /// The same with the tokenizer's own tokens in place of `{bos}` and `{eos}`; without a bos token none is printed.
     #[must_use]
     pub fn bound(&self, bos: Option<&str>, eos: Option<&str>) -> Self {
         let mut bound = self.clone();

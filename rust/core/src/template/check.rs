@@ -1,4 +1,4 @@
-//! A template against the model's own, probe by probe.
+//! Comparison of a template with the model's own on probe conversations.
 
 use super::controls::Controls;
 use super::jinja::{Jinja, Refusal};
@@ -9,22 +9,22 @@ use super::source::Template;
 /// One probe, rendered both ways.
 #[derive(Debug)]
 pub struct Compared {
-    /// What it looks at.
+    /// What it tests.
     pub name: &'static str,
     /// The conversation, as JSON.
     pub conversation: String,
-    /// What ours makes of it, or the reason why it makes nothing.
+    /// The output of the template, or the reason it refuses the conversation.
     pub ours: Result<String, String>,
-    /// What the model's own prints.
+    /// The output of the model's own template.
     pub own: Result<String, String>,
-    /// The model's own refuses such a conversation, so there is nothing to compare.
+    /// The model's own template refuses such a conversation, so there is nothing to compare.
     pub refused: bool,
-    /// Whether an answer is to be generated, and whether it may think.
+    /// For a generation prompt: whether thinking is enabled.
     pub thinking: Option<bool>,
 }
 
 impl Compared {
-    /// Whether both say the same, or there is nothing to compare: the one refuses such rows, the other drops them by name.
+    /// Whether both outputs are equal, or one of the templates refuses the conversation.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.refused || self.ours.is_err() || self.ours == self.own

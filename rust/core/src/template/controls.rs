@@ -3,12 +3,12 @@
 use super::segment::Kind;
 use aho_corasick::{AhoCorasick, MatchKind};
 
-/// The control tokens that a tokenizer knows, to be found in what a template wrote.
+/// The control tokens that a tokenizer knows, to be found in the output of a template.
 #[derive(Debug, Default)]
 pub struct Controls(Option<AhoCorasick>);
 
 impl Controls {
-    /// Of these tokens; where several begin at one place the longest is meant, as in `tokenizers`.
+    /// Of these tokens; of several that begin at one place the longest wins, as in `tokenizers`.
     pub fn new<'t>(tokens: impl IntoIterator<Item = &'t str>) -> Self {
         let tokens: Vec<_> = tokens.into_iter().filter(|t| !t.is_empty()).collect();
         Self(AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens).ok())
@@ -19,7 +19,7 @@ impl Controls {
         self.0.as_ref().is_some_and(|tokens| tokens.is_match(text))
     }
 
-    /// The text, cut at the tokens.
+    /// The text, split at the tokens.
     pub(crate) fn split<'t>(&self, text: &'t str) -> Vec<(Kind, &'t str)> {
         let mut pieces = Vec::new();
         let mut from = 0;

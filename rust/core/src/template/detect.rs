@@ -1,4 +1,4 @@
-//! Which built-in template is a model's own: rendered side by side on probe conversations, not guessed from words in it.
+//! Which built-in template is a model's own: both are rendered on probe conversations and compared.
 
 use super::builtin;
 use super::chat_template::{ChatTemplate, ToolStyle};
@@ -7,7 +7,7 @@ use super::probes::{Probe, probes};
 use super::render::{Learn, Rendered};
 
 /// The first built-in template that prints exactly what `chat_template` (Jinja) prints, on every probe that it accepts:
-/// dialogues, prompts for an answer, and tools where the built-in one knows any.
+/// dialogues, prompts for an answer, and tools if the built-in one supports them.
 #[must_use]
 pub fn detect(chat_template: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Option<&'static ChatTemplate> {
     let own = Jinja::new(chat_template, bos_token, eos_token).ok()?;

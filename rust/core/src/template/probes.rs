@@ -1,11 +1,11 @@
-//! Conversations that tell templates apart.
+//! Probe conversations, on which templates differ.
 
 use super::jinja::{Asked, Jinja, Refusal};
 use crate::conversation::{Conversation, Message, Role};
 
 /// A conversation to render both ways.
 pub(super) struct Probe {
-    /// What it looks at.
+    /// What it tests.
     pub(super) name: &'static str,
     pub(super) talk: Conversation<'static>,
     /// The model is to answer next: with thinking or without.
@@ -20,7 +20,7 @@ impl Probe {
     }
 }
 
-/// System or none, several turns, blanks at the edges, thoughts, tools, prompts for an answer.
+/// With and without system prompt, several turns, leading and trailing blanks, reasoning, tools, generation prompts.
 pub(super) fn probes() -> Vec<Probe> {
     use Role::{Assistant, System, Tool, User};
     let talk = |name, turns: &[(Role, &'static str)]| {

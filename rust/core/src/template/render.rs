@@ -14,7 +14,7 @@ const MARKERS: [&str; 6] =
 const TOOLS_BEFORE: &str = "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>";
 const TOOLS_AFTER: &str = "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>";
 
-/// Which turns are learned, beyond what the data says itself.
+/// Which turns are supervised, where the data does not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Learn {
     /// Prompts too.
@@ -52,7 +52,7 @@ impl ChatTemplate {
         }
         let default = system.unwrap_or(&self.default_system);
         let own = first.map(|m| m.content.as_ref());
-        // A system prompt that waits for the question it stands in.
+        // A system prompt that is printed inside the next question.
         let mut waiting = Vec::new();
         if let Some(turn) = self.render_system(own, default, conversation.tools.as_deref(), &mut rendered.notices) {
             self.place_system(turn, &mut waiting, &mut rendered.turns);
@@ -116,7 +116,7 @@ impl ChatTemplate {
         rendered
     }
 
-    /// What stands before an answer that is to be generated.
+    /// The generation prompt.
     #[must_use]
     pub fn generation_prompt(&self, enable_thinking: bool) -> Turn<'_> {
         let mut turn = Builder::new(Role::Assistant, &self.prompt);
@@ -171,7 +171,7 @@ impl ChatTemplate {
         }
     }
 
-    /// A question, or what else is no answer, with the system prompt that waits for it.
+    /// A user or tool turn, with the system prompt that is printed inside it.
     fn render_prompt<'a>(
         &'a self,
         role: Role,
@@ -191,7 +191,7 @@ impl ChatTemplate {
         turn.end(&frame.after)
     }
 
-    /// An answer. `behind`: it stands behind the last question; `last`: it is the last turn.
+    /// An answer. `behind`: it comes after the last question; `last`: it is the last turn.
     fn render_answer<'a>(
         &'a self,
         message: &'a Message<'_>,
@@ -213,7 +213,7 @@ impl ChatTemplate {
             answer = content.trim_start_matches('\n');
             let thoughts = reasoning.trim_matches('\n');
             if thoughts.is_empty() {
-                // Given, not learned: it is what the prompt holds when thinking is switched off.
+                // Not supervised: it is part of the generation prompt when thinking is disabled.
                 turn.markup("<think>\n\n</think>\n\n", false);
             } else {
                 turn.markup("<think>\n", learned);
@@ -242,7 +242,7 @@ fn trimmed(text: &str, trim: bool) -> &str {
     if trim { python_strip(text) } else { text }
 }
 
-/// Takes the blanks away at both ends of the segments from `first` on.
+/// Removes the blanks at both ends of the segments from `first` on.
 fn trim_segments(segments: &mut Vec<Segment<'_>>, first: usize) {
     while let Some(last) = segments.last_mut().filter(|s| s.kind == Kind::Text) {
         last.text = Cow::Owned(trim_python_end(&last.text).to_owned());
@@ -256,15 +256,15 @@ fn trim_segments(segments: &mut Vec<Segment<'_>>, first: usize) {
     }
 }
 
-/// A question by the person; a tool's result that was written as a user turn is none.
+/// A question by the user; a tool's result in a user turn is not one.
 fn is_query(message: &Message<'_>) -> bool {
     let text = message.content.as_ref();
     message.role == Role::User && !(text.starts_with("<tool_response>") && text.ends_with("</tool_response>"))
 }
 
-/// `(thoughts, answer)` of content with a `</think>` in it, as Qwen3's own template parts them.
+/// `(thoughts, answer)` of content with a `</think>` in it, split as Qwen3's own template does.
 fn split_thoughts(content: &str) -> (&str, &str) {
-    // Nearly every answer has none: memmem says so several times faster than `str::find`.
+    // Nearly every answer has none; memmem finds that out several times faster than `str::find`.
     let Some(first) = memchr::memmem::find(content.as_bytes(), b"</think>") else { return ("", content) };
     let (before, after) = (&content[..first], content.rsplit_once("</think>").map_or("", |(_, after)| after));
     let before = before.trim_end_matches('\n');
@@ -281,7 +281,7 @@ fn tool_lines(tools: &str) -> Vec<String> {
     }
 }
 
-/// The results of tools in a turn of the person, whose header they follow.
+/// The results of tools in a user turn, after its header.
 fn tool_responses<'a>(user: &'a Frame, messages: &'a [Message<'_>]) -> Turn<'a> {
     let mut turn = Builder::new(Role::Tool, &user.before);
     for (i, message) in messages.iter().enumerate() {
@@ -292,7 +292,7 @@ fn tool_responses<'a>(user: &'a Frame, messages: &'a [Message<'_>]) -> Turn<'a> 
     turn.end(&user.after)
 }
 
-/// Whether a prompt says nothing.
+/// Whether a prompt is empty.
 pub(super) fn is_empty_prompt(message: &Message<'_>) -> bool {
     message.content.trim_ascii().is_empty()
 }

@@ -1,4 +1,4 @@
-//! What a template makes of a conversation: turns of segments.
+//! The output of a template: turns of segments.
 
 use crate::conversation::Role;
 use serde::Serialize;
@@ -23,9 +23,9 @@ pub struct Segment<'a> {
     pub kind: Kind,
     /// Its text, or the name of its token.
     pub text: Cow<'a, str>,
-    /// Whether it is learned.
+    /// Whether it is supervised.
     pub learned: bool,
-    /// Whether it came with the data; the rest is the template's own and is never cut.
+    /// Whether it came with the data; the rest is the template's own and is never truncated.
     pub content: bool,
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::reasons::Reason;
 use serde::Deserialize;
 
-/// How a template is named in options: always as one text, so that it fits wherever a name does.
+/// How a template is named in options: always as one string, so that it can be used wherever a name can.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Source {

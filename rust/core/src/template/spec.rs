@@ -1,6 +1,6 @@
-//! The written form of a template: one line of text a role, as people and YAML files put it.
+//! The written form of a template: one line of text per role, as in YAML files.
 //!
-//! `"<|im_start|>user\n{content}<|im_end|>\n"` beside `control: ["<|im_start|>", "<|im_end|>"]` says all: what stands
+//! `"<|im_start|>user\n{content}<|im_end|>\n"` beside `control: ["<|im_start|>", "<|im_end|>"]` says everything: what is printed
 //! around the content, and which of it are control tokens. The built-in templates are written in it too.
 
 use super::chat_template::{ChatTemplate, Frame, Piece, SystemPlace, Thinking, ToolStyle};

@@ -1,4 +1,4 @@
-//! What every engine can do.
+//! The interface of the engines.
 
 /// Turns text into ids.
 pub trait Engine: Send + Sync {
@@ -9,6 +9,6 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     ///
-    /// A message, should the library refuse the text.
+    /// The library's message if it refuses the text.
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String>;
 }

@@ -1,7 +1,7 @@
 //! Text → token ids, by one of three engines with equal ids: the project's own where it knows the tokenizer's parts, the
 //! crate `fastokens` where only that one does, and the crate `tokenizers`, which is the reference, elsewhere.
 //!
-//! All encode as if the tokenizer had no added tokens: text can then never become a control token, whatever it says.
+//! All encode as if the tokenizer had no added tokens: text can then never become a control token, whatever it contains.
 //! Control tokens are looked up by name, by the template.
 
 mod engine;
@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use strum::EnumString;
 
-/// Bytes of text that a thread takes at a time, so that none waits long for another at the end.
+/// Bytes of text that a thread takes at a time: small enough that no thread waits long for another at the end.
 const SHARE: usize = 16 << 10;
 
 /// Which engine to take.
@@ -46,10 +46,10 @@ fn unknown_engine(name: &str) -> Error {
     Error::Option { problem: format!("unknown engine `{name}`: use auto, native, fastokens or tokenizers") }
 }
 
-/// An engine and the control tokens beside it.
+/// An engine and the control tokens of the tokenizer.
 pub struct Tokenizer {
     engine: Box<dyn Engine>,
-    /// Why it is not the fast one.
+    /// Why a slower engine was chosen.
     reason: Option<String>,
     added: HashMap<String, u32>,
     blank_is_first_only: bool,
@@ -93,7 +93,7 @@ impl Tokenizer {
         let Outside { added, blank_is_first_only } = outside;
         let blanks = added.iter().find(|t| !t.special && t.content.trim().is_empty());
         if let Some(blank) = blanks {
-            // Such tokens are part of how ordinary text is cut; without them the ids would be other ones.
+            // Such tokens take part in splitting ordinary text; without them the ids would differ.
             return Err(fault(format!(
                 "its added token {:?} is white space, which is not supported yet",
                 blank.content
@@ -114,7 +114,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`], should the engine refuse a text, and [`Error::Option`] if no thread can be started.
+    /// [`Error::Tokenizer`] if the engine refuses a text, and [`Error::Option`] if the threads cannot be started.
     pub fn encode_all<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Result<(Vec<u32>, Vec<usize>)> {
         if threads == 1 {
             let mut all = Part::default();
@@ -129,7 +129,7 @@ impl Tokenizer {
         .into_iter()
         .collect::<Result<_>>()?;
         let lengths = parts.iter().flat_map(|part| &part.lengths).copied().collect();
-        // All threads copy, for memory that is new costs as much as the encoding of what comes into it.
+        // All threads copy: the first touch of new memory costs as much as encoding what goes into it.
         let mut ids = vec![0; parts.iter().map(|part| part.ids.len()).sum()];
         let mut rest = ids.as_mut_slice();
         let rooms: Vec<_> = parts.iter().filter_map(|part| rest.split_off_mut(..part.ids.len())).collect();
@@ -139,11 +139,11 @@ impl Tokenizer {
 
     fn encode_some<T: AsRef<str>>(&self, texts: &[T], to: &mut Part) -> Result<()> {
         let Part { ids, lengths } = to;
-        // About as many as there will be.
+        // A rough estimate.
         ids.reserve(texts.iter().map(|text| text.as_ref().len()).sum::<usize>() / 4);
         lengths.reserve(texts.len());
         for (i, text) in texts.iter().enumerate() {
-            // Texts lie here and there, and the processor cannot know which is next.
+            // Texts are scattered over memory, so the processor cannot prefetch the next one itself.
             if let Some(next) = texts.get(i + 1) {
                 native::prefetch(next.as_ref());
             }
@@ -158,7 +158,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Why the fast engine does not run, if it was not asked for otherwise.
+    /// Why a slower engine runs, if one does and none was asked for.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -181,8 +181,8 @@ impl Tokenizer {
         Ok(outside.added.into_iter().map(|t| t.content).collect())
     }
 
-    /// Whether an engine's blank in front of a text belongs only to one that nothing stands before, not even a control token: then
-    /// text behind one has to be encoded as text that goes on.
+    /// Whether a leading blank is added only to a text with nothing before it, not even a control token: then
+    /// text after a control token has to be encoded as a continuation.
     #[must_use]
     pub fn blank_is_first_only(&self) -> bool {
         self.blank_is_first_only
@@ -193,7 +193,7 @@ impl Tokenizer {
         self.added.keys().map(String::as_str)
     }
 
-    /// Whether text contains what would be a control token elsewhere.
+    /// Whether a text contains the text of a control token.
     #[must_use]
     pub fn has_lookalike(&self, text: &str) -> bool {
         self.lookalikes.as_ref().is_some_and(|l| l.is_match(text))

@@ -1,4 +1,4 @@
-//! Work spread over threads so that each goes through neighbours, which are alike: what it has learned from one helps with the next.
+//! Work stealing: each thread processes neighbouring items, which are alike, so that its caches stay warm.
 
 use rayon::ThreadPool;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,8 @@ impl Lane {
     }
 }
 
-/// `work` of each item, in their order. The calling thread has the first lane, so it meets the same items as the last time; who has
-/// done with his own lane helps where most is left.
+/// The results of `work` in the order of the items. The calling thread has the first lane, so it gets the same items as the last time; a thread
+/// whose own lane is finished takes items from the longest remaining one.
 pub(super) fn each<T: Sync, R: Send>(pool: &ThreadPool, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let (n, threads) = (items.len(), pool.current_num_threads());
     let lane = |i: usize| Lane { next: AtomicUsize::new(n * i / threads), end: n * (i + 1) / threads };

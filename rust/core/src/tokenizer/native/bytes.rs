@@ -1,4 +1,4 @@
-//! Words of bytes out of a text.
+//! Loads of several bytes of a text.
 
 /// Sixteen bytes from `at`, with zeros behind the end of the text.
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! What a thread has seen: pieces by their text, a line of the processor's cache for a handful of them.
+//! The cache of one thread: ids of pieces by their text, a few pieces per cache line of the processor.
 //!
 //! Most pieces of a text are words that came before, so how fast text is encoded hangs on how much of the hot part of
 //! this table the processor keeps near. Pieces of at most eight bytes, four of five in English, therefore stand in a table
@@ -218,7 +218,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Where a piece stands in the text.
+    /// The place of a piece in the text.
     #[inline(always)]
     pub(super) fn piece(&self, i: usize) -> Range<usize> {
         self.cuts[i] as usize..self.cuts[i + 1] as usize

@@ -55,7 +55,7 @@ mod tests {
     use super::super::fill::tests::{Texts, ends_of, single_ends};
     use super::*;
 
-    /// What the masks say is what the steps say, wherever in a block a piece begins and the text ends.
+    /// The masks give the same pieces as the steps, wherever in a block a piece begins and the text ends.
     #[test]
     fn blocks_agree_with_steps() {
         const PARTS: &[&str] = &[

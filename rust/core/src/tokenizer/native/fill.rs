@@ -1,11 +1,11 @@
-//! From a text to batches of pieces: by masks of sixty-four bytes where they tell, one by one elsewhere.
+//! From a text to batches of pieces: by masks of sixty-four bytes where those decide, one by one elsewhere.
 
 use super::cache::{Cuts, TOGETHER};
 use super::cpu::{self, Block, Cpu};
 
 /// A split pattern over a text.
 pub(super) trait Pieces {
-    /// What a block tells of single pieces.
+    /// Masks to find the ends of single pieces.
     type Masks;
 
     /// The text. It must be UTF-8.

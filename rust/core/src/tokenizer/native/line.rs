@@ -1,9 +1,9 @@
-//! Merges as the processor reads them: a handful of them in a line of its cache.
+//! Merges as encoding looks them up: several in one cache line of the processor.
 
 /// "No merge", "no token".
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Merges to a line.
+/// Merges per line.
 pub(super) const LINE: usize = 8;
 
 /// Merges, as many as fit into a line of the processor's cache, from its beginning on: left symbol, right symbol and rank of each in

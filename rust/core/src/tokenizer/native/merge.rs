@@ -23,7 +23,7 @@ pub(super) fn merge(tables: &Tables, scratch: &mut Scratch) {
     settle(tables, scratch);
 }
 
-/// The same for the symbols of bytes, whose first ranks stand in a table of their own.
+/// The same for the symbols of bytes, whose first ranks are in a table of their own.
 pub(super) fn merge_bytes(tables: &Tables, text: &[u8], scratch: &mut Scratch) {
     let Scratch { ids, ranks, .. } = scratch;
     ids.clear();

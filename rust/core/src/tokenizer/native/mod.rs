@@ -1,4 +1,4 @@
-//! The project's own engine: byte-pair encoding over flat tables, for the split patterns that it knows by heart.
+//! The project's own engine: byte-pair encoding over flat tables, for a fixed set of split patterns.
 //!
 //! ```text
 //!  text ─▶ NFC, if anything in it composes ─▶ scan: pieces ─▶ seen before? a whole token? ─▶ else cut at borders that
@@ -94,7 +94,7 @@ impl Native {
         &self.head.added
     }
 
-    /// Whether only a text that nothing stands before gets a blank in front.
+    /// Whether only a text with nothing before it gets a leading blank.
     pub(super) fn blank_is_first_only(&self) -> bool {
         matches!(self.head.pattern, Pattern::Metaspace(metaspace) if metaspace.first_only)
     }
@@ -203,7 +203,7 @@ fn composes(text: &str) -> bool {
         return false;
     }
     let table = classes::table();
-    // Nothing below U+0300 composes with what stands before it, or decomposes.
+    // Nothing below U+0300 composes with the character before it, or decomposes.
     text.chars().any(|c| c >= '\u{300}' && table[c as usize] & classes::COMPOSES != 0)
 }
 

@@ -1,9 +1,9 @@
-//! The split patterns that are known by heart.
+//! The split patterns of the native engine.
 //!
 //! Those of the GPT-2 and tiktoken families share one shape: contractions, a run of letters with at most one character
 //! before it, digits, a run of anything else, white space. [`Rules`] holds what differs between them.
 
-/// What tells one split pattern from another.
+/// The properties in which split patterns differ.
 pub(super) trait Rules {
     /// Contractions match whatever their case, `ſ` for `s` included.
     const CONTRACTIONS_ANY_CASE: bool;

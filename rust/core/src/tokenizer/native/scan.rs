@@ -44,7 +44,7 @@ fn letters_of(word: u128) -> usize {
     ((letters ^ HIGH).trailing_zeros() / 8) as usize
 }
 
-/// Where pieces of plain ASCII begin and end, in a block: one bit a byte.
+/// Where pieces of plain ASCII begin and end, in a block: one bit per byte.
 pub(super) struct Masks {
     /// A run of letters begins here, or what leads one.
     word: u64,
@@ -81,7 +81,7 @@ impl Masks {
         }
     }
 
-    /// The end of the piece at `at`, if the block tells it. Which kind of piece it is decides no branch: a text mixes them
+    /// The end of the piece at `at`, if the block decides it. There is no branch on the kind of piece: a text mixes them
     /// as it likes, and every wrong guess of the processor costs as much as the rest.
     #[inline(always)]
     fn end(&self, at: usize) -> Option<usize> {

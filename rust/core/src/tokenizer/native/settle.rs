@@ -1,4 +1,4 @@
-//! Merging one stretch of symbols: all pairs at a glance where they are few, a heap of them where they are many.
+//! Merging one stretch of symbols: all pairs are compared if they are few, and kept in a heap if they are many.
 
 use super::cpu::{self, Cpu};
 use super::line::NONE;
@@ -86,7 +86,7 @@ impl<const N: usize> Window<N> {
         *alive &= !(1 << gone);
         let behind = behind & behind.wrapping_sub(1);
         let before = *alive & ((1 << at) - 1);
-        // Where nothing stands on a side, the symbol itself is asked for, and the answer not taken.
+        // If there is no neighbour on a side, the symbol itself is looked up, and the result is not used.
         let next = if behind == 0 { at } else { behind.trailing_zeros() as usize % N };
         let previous = if before == 0 { at } else { (63 - before.leading_zeros()) as usize % N };
         let with_next = tables.rank(cpu, merged, symbols[next]);

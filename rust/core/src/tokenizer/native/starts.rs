@@ -1,7 +1,7 @@
 //! Where the pieces of plain ASCII begin, in sixty-four bytes at once.
 //!
-//! Walking from piece to piece costs the processor a wrong guess at every other one, since no one can tell whether a word, a
-//! digit or a comma comes next. Here every rule of the split patterns is a handful of operations on masks with one bit a
+//! Walking from piece to piece costs the processor a mispredicted branch at every other one, since whether a word, a
+//! digit or a comma comes next cannot be predicted. Here every rule of the split patterns is a handful of operations on masks with one bit a
 //! byte, whatever the text. What they leave open (a line of blanks between line breaks, a run beyond the block) is
 //! said to be open, and the scanner looks at it one by one.
 

@@ -75,7 +75,7 @@ impl Step {
             Self::Threes => r"\p{N}{1,3}".to_owned(),
             Self::Words => WORDS.to_owned(),
         };
-        // Line breaks stand in the published files as themselves.
+        // The published files have line breaks unescaped.
         let found = step["pattern"]["Regex"].as_str().map(|regex| regex.replace('\r', r"\r").replace('\n', r"\n"));
         step["type"] == "Split" && step["behavior"] == "Isolated" && step["invert"] == false && found == Some(pattern)
     }

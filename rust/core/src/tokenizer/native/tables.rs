@@ -68,7 +68,7 @@ pub(super) struct Tables {
     pub(super) bytes: Vec<u8>,
     /// Rank of the merge of two bytes, or [`NONE`]; 65,536 of them, or none with [`Pattern::Metaspace`].
     pub(super) byte_pairs: Vec<u32>,
-    /// Every merge, in a power of two of lines. One that is full may go on in the next.
+    /// Every merge, in a power of two of lines. A full line may continue in the next.
     pub(super) pairs: Vec<Pairs>,
     /// The token that a character of the Basic Multilingual Plane is, or [`NONE`].
     pub(super) characters: Vec<u32>,

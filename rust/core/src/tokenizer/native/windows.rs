@@ -1,4 +1,4 @@
-//! Long words: merged by windows of a few symbols, so that their length does not matter.
+//! Long words: merged in windows of a few symbols, so that the time is linear in their length.
 //!
 //! A sequence of tokens is what merging gives for a text just when each two neighbours are what merging gives for the text of the
 //! two: no merge crosses a border before all merges inside both have happened as they do in the two alone. So two
@@ -106,7 +106,7 @@ impl cpu::Work for Turns<'_> {
     }
 }
 
-/// Goes on behind `start`, where `tokens` end, to `goal` or somewhat further, one window behind the other; says to where.
+/// Continues after `start`, where `tokens` end, to `goal` or somewhat further, one window after another; returns the end.
 ///
 /// The tokens of a window stand, but for its last ones, if the first goes with the token before it; if not, that one is taken
 /// back, and the window grows. Text that cannot be joined is mostly one that repeats itself, so a window that reads as the one before

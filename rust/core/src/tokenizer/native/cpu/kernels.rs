@@ -1,4 +1,4 @@
-//! What is computed for many bytes or pieces at once, written out for any processor.
+//! The kernels, written for any processor.
 
 use super::super::line::{NONE, Pairs, RANK, RANK_BITS};
 use std::hint::select_unpredictable;
@@ -13,7 +13,7 @@ pub(in super::super) struct Block {
     pub(in super::super) digits: u64,
     /// The blank only.
     pub(in super::super) blanks: u64,
-    /// Tabs, line breaks and their like.
+    /// Tabs, line breaks and similar characters.
     pub(in super::super) controls: u64,
     pub(in super::super) line_breaks: u64,
     pub(in super::super) apostrophes: u64,
@@ -55,7 +55,7 @@ pub(in super::super) trait Cpu: Copy {
         self.classify(&bytes)
     }
 
-    /// Writes `base` plus the place of each bit that is set, and what is of no meaning behind them; how many they are.
+    /// Writes `base` plus the place of each bit that is set, and unspecified values after them; returns how many they are.
     ///
     /// # Panics
     ///

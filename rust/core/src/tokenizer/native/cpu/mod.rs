@@ -1,4 +1,4 @@
-//! What is done for many bytes or pieces at once, as well as the processor can: sixty-four bytes as one bit a byte and class, a
+//! SIMD kernels, chosen for the processor at hand: sixty-four bytes as one bit per byte and class, a
 //! name in a line of the cache, ids from eight values.
 //!
 //! This is the one module of the core with unsafe code: calls of code that needs certain instructions, on processors that have
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    /// What every kind of processor gives that can be asked here.
+    /// The results of every implementation that this processor can run.
     fn all<T>(ask: impl Fn(&dyn Ask) -> T) -> Vec<T> {
         let mut given = vec![ask(&Any)];
         #[cfg(target_arch = "x86_64")]
