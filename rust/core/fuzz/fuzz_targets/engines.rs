@@ -1,31 +1,20 @@
-//! The project's own engine against the reference: the first byte picks the tokenizer, the rest is the text.
+//! The native engine against the reference: the first byte selects the tokenizer, the rest is the text.
 //!
-//! `cargo +nightly fuzz run engines` in `rust/core`.
+//! `cargo +nightly fuzz run engines corpus/engines fuzz/seeds/engines` in `rust/core`. An input that fails goes into
+//! `seeds/engines`, where `cargo test` replays it.
 
 #![no_main]
+#![allow(dead_code, reason = "the test that replays the seeds uses more of these modules")]
 
+#[path = "../../tests/common/engines.rs"]
+mod engines;
 #[path = "../../tests/common/tokenizers.rs"]
 mod tokenizers;
 
+use engines::Engines;
 use libfuzzer_sys::fuzz_target;
-use qlora_fast_core::tokenizer::{Choice, Tokenizer};
 use std::sync::LazyLock;
 
-static PAIRS: LazyLock<Vec<(Tokenizer, Tokenizer)>> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().expect("a folder");
-    let load = |path: &std::path::Path, choice| Tokenizer::load(path, choice, None).expect("a tokenizer");
-    let files = tokenizers::synthetic(folder.path());
-    files.iter().map(|(_, path)| (load(path, Choice::Native), load(path, Choice::Tokenizers))).collect()
-});
+static ENGINES: LazyLock<Engines> = LazyLock::new(Engines::load);
 
-fuzz_target!(|data: &[u8]| {
-    let Some((&first, text)) = data.split_first() else { return };
-    let (own, reference) = &PAIRS[first as usize % PAIRS.len()];
-    let text = String::from_utf8_lossy(text);
-    let ids = |tokenizer: &Tokenizer| {
-        let mut ids = Vec::new();
-        tokenizer.engine().encode(&text, &mut ids).expect("ids");
-        ids
-    };
-    assert_eq!(ids(own), ids(reference));
-});
+fuzz_target!(|data: &[u8]| ENGINES.check(data));
