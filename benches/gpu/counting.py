@@ -15,6 +15,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benches.gpu.product import Launch, watched
+
 _NO_LAUNCH = frozenset({
     "view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice", "select", "split", "split_with_sizes",
     "_unsafe_view", "detach", "alias", "as_strided", "reshape", "unbind", "_reshape_alias", "chunk", "unsafe_split", "lift_fresh",
@@ -52,33 +54,13 @@ class Operations(TorchDispatchMode):
 
 @contextmanager
 def operations() -> Iterator[Operations]:
-    """Count inside, Triton launches included."""
+    """Count inside, launches of our Triton programs included."""
     counter = Operations()
-    with _triton_launches(counter), counter:
-        yield counter
 
-
-@contextmanager
-def _triton_launches(counter: Operations) -> Iterator[None]:
-    def launched(metadata: Any) -> None:
+    def launched(launch: Launch) -> None:
         counter.count["triton"] += 1
+        tensors = {t.data_ptr(): t for t in launch.arguments.values() if isinstance(t, torch.Tensor)}
+        counter.bytes += sum(t.nbytes for t in tensors.values())
 
-    try:
-        from triton import knobs
-
-        hook = knobs.runtime.launch_enter_hook
-    except (ImportError, AttributeError):  # no Triton, or one without the hook: its launches stay uncounted
-        yield
-        return
-    if hasattr(hook, "add"):
-        hook.add(launched)
-        try:
-            yield
-        finally:
-            hook.remove(launched)
-    else:
-        knobs.runtime.launch_enter_hook = launched
-        try:
-            yield
-        finally:
-            knobs.runtime.launch_enter_hook = hook
+    with watched(launched), counter:
+        yield counter

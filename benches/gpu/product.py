@@ -5,6 +5,7 @@ from qlora_fast.data.dataset import PreparedDataset, open_prepared
 from qlora_fast.data.plan import PlanOptions, epoch_plan
 from qlora_fast.model.attention import NAME as ATTENTION
 from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.kernels.launch import Launch, watched
 from qlora_fast.model.kernels.registry import KERNELS, Kernel
 from qlora_fast.model.kernels.registry import SHAPES as KERNEL_SHAPES
 from qlora_fast.model.kernels.registry import Shape as KernelShape
@@ -29,6 +30,7 @@ __all__ = [
     "Hooks",
     "Kernel",
     "KernelShape",
+    "Launch",
     "Log",
     "LoraSpec",
     "Method",
@@ -45,6 +47,7 @@ __all__ = [
     "open_prepared",
     "packed_row",
     "quiet_libraries",
+    "watched",
 ]  # fmt: skip
 
 SWITCHES: dict[str, object] = {}

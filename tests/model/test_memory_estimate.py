@@ -135,6 +135,7 @@ def test_checkpointing_keeps_the_inputs_of_the_layers(tmp_path: Path, kind: str)
 
 def test_the_chunk_of_logits_is_the_losss() -> None:
     assert memory_estimate.CHUNK_LOGITS == loss.CHUNK_LOGITS
+    assert memory_estimate.CHUNK_BYTES == loss.CHUNK_BYTES
     told = estimate(SHAPES["qwen3-0.6b"], Method(tokens=2048, width=4))
     assert told.logits == loss.chunk_of(151_936) * 151_936 * 4
     assert estimate(SHAPES["qwen3-0.6b"], Method(tokens=10, width=4)).logits == 10 * 151_936 * 4

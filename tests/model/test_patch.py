@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
+import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -208,7 +211,21 @@ def test_a_cache_is_left_to_transformers() -> None:
 def test_off_keeps_everything_and_says_so() -> None:
     model = add_lora(tiny.qwen3(), LoraSpec(4, 8), seed=0, kernels="off")
     assert report_of(model).described() == {"triton": False, "lora_layers": 0, "modules": {}, "reason": "kernels: off"}
-    assert not any("forward" in vars(module) for module in model.modules())
+    assert all(type(m) is getattr(sys.modules[type(m).__module__], type(m).__name__) for m in model.modules())
+
+
+def test_a_patched_model_that_is_let_go_frees_its_memory_at_once() -> None:
+    model = tiny.adapted(tiny.qwen3())
+    patch(model, kernels=False)
+    attention = next(m for n, m in model.named_modules() if n.endswith("self_attn"))
+    gc.collect()
+    seen = weakref.ref(attention)
+    gc.disable()
+    try:
+        del model, attention
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_auto_on_a_cpu_fuses_each_layer_alone() -> None:

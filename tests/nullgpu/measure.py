@@ -86,6 +86,7 @@ def memory() -> dict[str, Any]:
             supervised=len(batch.row.targets),
             rank=SPEC.rank,
             checkpointing=checkpointing,
+            kernels=True,
         )
         told = estimate(Shape.of(shape.config().to_dict()), method)
         name = f"{shape.name}, {tokens} tokens{', checkpointing' if checkpointing else ''}"

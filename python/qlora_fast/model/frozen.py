@@ -54,7 +54,7 @@ class Frozen:
         state = getattr(weight, "quant_state", None)
         if state is None:
             return weight
-        if self.kernels and nf4.fits(state):
+        if self.kernels and not torch.compiler.is_compiling() and nf4.fits(state):
             return nf4.dequantize(weight, state)
         from bitsandbytes.functional import dequantize_4bit
 

@@ -7,12 +7,13 @@ PEFT's own arithmetic back.
 
 from __future__ import annotations
 
-from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
-from qlora_fast.model.projections import ADAPTER, FusedLora, Projections
+from qlora_fast.model.frozen import Frozen
+from qlora_fast.model.patched_class import patch_class
+from qlora_fast.model.projections import ADAPTER, FusedLora, base_of, projected
 
 
 def fuse(model: nn.Module, *, kernels: bool = False) -> int:
@@ -30,19 +31,21 @@ def fuse(model: nn.Module, *, kernels: bool = False) -> int:
         if ADAPTER in layer.lora_variant or layer.lora_bias.get(ADAPTER):
             continue
         layer.lora_variant[ADAPTER] = FusedLora()
-        layer.projections = Projections([module], kernels=kernels)
-        layer.forward = MethodType(_forward, module)
+        layer.frozen = (Frozen.of(base_of(module), kernels=kernels),)
+        patch_class(module, _Fused)
         fused += 1
     return fused
 
 
-def _forward(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
-    """In place of a PEFT layer's ``forward``, on the layer itself."""
-    out = None if arguments or options else self.projections.run(x)
-    if out is not None:
-        return out[0]  # type: ignore[no-any-return]
-    result: Tensor = type(self).forward(self, x, *arguments, **options)
-    return result
+class _Fused:
+    """The ``forward`` of a fused layer."""
+
+    def forward(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        out = None if arguments or options else projected((self,), self.frozen, x)
+        if out is not None:
+            return out[0]
+        result: Tensor = super().forward(x, *arguments, **options)  # type: ignore[misc]
+        return result
 
 
 def _plain_types() -> set[type[nn.Module]]:

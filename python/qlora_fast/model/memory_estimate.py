@@ -32,6 +32,8 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CHUNK_LOGITS = 1 << 26
 """Logits of one chunk; :mod:`qlora_fast.train.loss` has the same number (a test compares them)."""
+CHUNK_BYTES = 256 << 20
+"""Of logits that kernels overwrite with their gradient; likewise."""
 CONTEXT = 500_000_000
 """CUDA's own memory with torch's kernels loaded: 0.3 to 0.6 GB on usual cards."""
 _BLOCK, _OUTER = 64, 256
@@ -138,6 +140,8 @@ class Method:
     """Modules that are trained in full."""
     optimizer_bits: int = 32
     checkpointing: bool = False
+    kernels: bool = False
+    """Whether norms, rotation and gate run by our kernels, which keep nothing in fp32, and logits are overwritten."""
 
     @classmethod
     def of(cls, config: Config, tokens: int, supervised: int | None = None, width: int | None = None) -> Method:
@@ -193,7 +197,8 @@ def estimate(shape: Shape, method: Method) -> Memory:
     # cos and sin of the positions are computed again from two small tables.
     small = (shape.small * method.width) + 4 * shape.head_dim
     learned = method.tokens if method.supervised is None else method.supervised
-    chunk = min(learned, max(64, CHUNK_LOGITS // shape.vocab))
+    chunk = min(learned, max(64, (CHUNK_BYTES // method.width if method.kernels else CHUNK_LOGITS) // shape.vocab))
+    logit = method.width if method.kernels else 4 + (method.width if method.width < 4 else 0)
     return Memory(
         embedding=shape.embedding * method.width,
         linear=linear + small,
@@ -201,7 +206,7 @@ def estimate(shape: Shape, method: Method) -> Memory:
         adapter=trained * (8 + copies),
         optimizer=trained * 8 if method.optimizer_bits == 32 else trained * 2 + trained // _OUTER * 8,
         activations=activations(shape, method),
-        logits=chunk * shape.vocab * (4 + (method.width if method.width < 4 else 0)),
+        logits=chunk * shape.vocab * logit,
         workspace=3 * method.tokens * shape.ffn * method.width
         + (shape.hidden * shape.ffn * method.width if method.bits else 0),
     )
@@ -244,14 +249,14 @@ def _of_a_token(shape: Shape, method: Method) -> int:
     e, d, f = method.width, shape.hidden, shape.ffn
     h, g = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sizes = {name: size for name, size in shape.linear().items() if name in method.targets}
-    # The norms compute in fp32 and keep what they were given; the outputs of both go into adapters.
-    kept = 2 * 4 * d + 2 * 4
+    # The norms compute in fp32 and keep what they were given; the outputs of both go into adapters. A kernel keeps its input.
+    kept = 2 * e * d if method.kernels else 2 * 4 * d + 2 * 4
     if shape.qk_norm:
-        kept += 4 * (h + g) + 4 * (shape.heads + shape.kv_heads)
+        kept += e * (h + g) if method.kernels else 4 * (h + g) + 4 * (shape.heads + shape.kv_heads)
     # Attention: queries, keys, values, its output, and the logarithm of its sum.
     kept += e * (2 * h + 2 * g) + 4 * shape.heads
-    # The MLP: gate, its activation, and up.
-    kept += e * f * 3
+    # The MLP: gate, its activation (a kernel makes it anew), and up.
+    kept += e * f * (2 if method.kernels else 3)
     kept += e * method.rank * len(sizes)
     if method.dropout:
         # Each adapter drops for itself: a mask and a copy of its input.

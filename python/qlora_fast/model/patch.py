@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import MethodType
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from qlora_fast.config.keys.model import Kernels
 from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.kernels import launch, rms_norm, rope, swiglu
+from qlora_fast.model.patched_class import patch_class
 from qlora_fast.model.projections import Projections
 
 log = logging.getLogger(__name__)
@@ -165,60 +165,61 @@ def _known() -> Iterator[tuple[type[nn.Module], tuple[str, bool]]]:
 
 def _install(module: Any, kind: str, plus_one: bool, kernels: bool) -> None:
     module.kernels, module.plus_one = kernels, plus_one
-    if kind == "norm":
-        module.forward = MethodType(_norm, module)
-    elif kind == "mlp":
+    if kind == "mlp":
         module.projections = Projections([module.gate_proj, module.up_proj], kernels=kernels)
-        module.forward = MethodType(_mlp, module)
-    else:
+    elif kind == "attention":
         module.projections = Projections([module.q_proj, module.k_proj, module.v_proj], kernels=kernels)
-        module.forward = MethodType(_attention, module)
+    patch_class(module, {"norm": _Norm, "mlp": _Mlp, "attention": _Attention}[kind])
 
 
-def _norm(self: Any, x: Tensor) -> Tensor:
-    weight = self.weight
-    if weight.requires_grad or weight.dtype != x.dtype:
-        return type(self).forward(self, x)  # type: ignore[no-any-return]
-    return rms_norm.rms_norm(x, weight, _epsilon(self), self.plus_one)
+class _Norm:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        weight = self.weight
+        if weight.requires_grad or weight.dtype != x.dtype:
+            return super().forward(x)  # type: ignore[misc, no-any-return]
+        return rms_norm.rms_norm(x, weight, _epsilon(self), self.plus_one)
 
 
-def _mlp(self: Any, x: Tensor) -> Tensor:
-    gate, up = self.projections(x)
-    gated = swiglu.swiglu(gate, up) if self.kernels else swiglu.reference(gate, up)
-    return self.down_proj(gated)  # type: ignore[no-any-return]
+class _Mlp:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        gate, up = self.projections(x)
+        gated = swiglu.swiglu(gate, up) if self.kernels else swiglu.reference(gate, up)
+        return self.down_proj(gated)  # type: ignore[no-any-return]
 
 
-def _attention(
-    self: Any,
-    hidden_states: Tensor,
-    position_embeddings: tuple[Tensor, Tensor] | None = None,
-    attention_mask: Tensor | None = None,
-    **options: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """In place of the ``forward`` of an attention: projections in a group, norms of the heads and rotation in one launch."""
-    if options.get("cache") is not None or options.get("past_key_values") is not None:
-        arguments = {"position_embeddings": position_embeddings, "attention_mask": attention_mask, **options}
-        return type(self).forward(self, hidden_states, **arguments)  # type: ignore[no-any-return]
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+class _Attention:
+    """Projections in a group, norms of the heads and rotation in one launch."""
 
-    shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-    q, k, v = (out.view(shape) for out in self.projections(hidden_states))
-    if position_embeddings is not None and getattr(self, "use_rope", True):
-        q, k = _rotate(self, q, k, *position_embeddings)
-    source = sys.modules[type(self).__module__]
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, source.eager_attention_forward)
-    out, weights = attend(
-        self,
-        q.transpose(1, 2),
-        k.transpose(1, 2),
-        v.transpose(1, 2),
-        attention_mask,
-        dropout=self.attention_dropout if self.training else 0.0,
-        scaling=self.scaling,
-        **_window(self),
-        **options,
-    )
-    return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1)), weights
+    def forward(
+        self: Any,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        if options.get("cache") is not None or options.get("past_key_values") is not None:
+            arguments = {"position_embeddings": position_embeddings, "attention_mask": attention_mask, **options}
+            return super().forward(hidden_states, **arguments)  # type: ignore[misc, no-any-return]
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        q, k, v = (out.view(shape) for out in self.projections(hidden_states))
+        if position_embeddings is not None and getattr(self, "use_rope", True):
+            q, k = _rotate(self, q, k, *position_embeddings)
+        eager = sys.modules[type(self).__module__].eager_attention_forward
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager)
+        out, weights = attend(
+            self,
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **_window(self),
+            **options,
+        )
+        return self.o_proj(out.reshape(*hidden_states.shape[:-1], self.o_proj.in_features)), weights
 
 
 def _rotate(module: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,28 +63,32 @@ class Projections:
 
     def run(self, x: Tensor) -> tuple[Tensor, ...] | None:
         """All outputs for an input of any leading shape."""
-        dtype = x.dtype
-        scales: list[float | None] = []
-        matrices: list[Tensor] = []
-        dropouts: list[Any] = []
-        for layer, frozen in zip(self.layers, self.frozen, strict=True):
-            own = _adapter(layer, dtype)
-            if own is None or frozen is None or not frozen.computes_in(dtype):
-                return None
-            scales.append(_scale(layer))
-            matrices.extend(own)
-            dropouts.append(_dropout(layer))
-        dropped: Tensor | None = None
-        if any(dropout is not None for dropout in dropouts):
-            if len(self.layers) > 1:
-                return None
-            dropped = dropouts[0](x)
-        out: tuple[Tensor, ...] = _Product.apply(x, dropped, self.frozen, tuple(scales), *matrices)
-        return out
+        return projected(self.layers, self.frozen, x)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """All outputs, one layer at a time where they cannot be had at once."""
         return self.run(x) or tuple(layer(x) for layer in self.layers)
+
+
+def projected(layers: Sequence[nn.Module], frozen: tuple[Frozen | None, ...], x: Tensor) -> tuple[Tensor, ...] | None:
+    """The outputs of layers for one input, or None where PEFT has to compute them. ``frozen`` are their frozen layers."""
+    scales: list[float | None] = []
+    matrices: list[Tensor] = []
+    dropouts: list[Any] = []
+    for layer, base in zip(layers, frozen, strict=True):
+        own = _adapter(layer, x.dtype)
+        if own is None or base is None or not base.computes_in(x.dtype):
+            return None
+        scales.append(_scale(layer))
+        matrices.extend(own)
+        dropouts.append(_dropout(layer))
+    dropped: Tensor | None = None
+    if any(dropout is not None for dropout in dropouts):
+        if len(layers) > 1:
+            return None
+        dropped = dropouts[0](x)
+    out: tuple[Tensor, ...] = _Product.apply(x, dropped, frozen, tuple(scales), *matrices)
+    return out
 
 
 class _Product(torch.autograd.Function):

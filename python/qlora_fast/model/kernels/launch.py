@@ -32,6 +32,7 @@ class Launch:
 
 
 _recording: list[Launch] | None = None
+_watchers: list[Callable[[Launch], None]] = []
 
 
 class Program:
@@ -66,6 +67,8 @@ class Program:
             return
         if 0 in grid:
             return
+        for watcher in _watchers:
+            watcher(Launch(self, grid, arguments, constants, options))
         first: Tensor = next(iter(arguments.values()))
         if first.device.type == "cpu":
             self._interpreter()[grid](**arguments, **constants)
@@ -102,6 +105,16 @@ def recorded() -> Iterator[list[Launch]]:
         yield _recording
     finally:
         _recording = before
+
+
+@contextmanager
+def watched(watcher: Callable[[Launch], None]) -> Iterator[None]:
+    """Inside, a function is called with each launch before it runs."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
 
 
 @lru_cache(maxsize=1)

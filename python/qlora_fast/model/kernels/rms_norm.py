@@ -40,7 +40,9 @@ def reference(x: Tensor, weight: Tensor, eps: float, plus_one: bool = False) -> 
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, plus_one: bool = False) -> Tensor:
-    """:func:`reference`, one launch each way."""
+    """:func:`reference`, one launch each way; a compiler is given the formula."""
+    if torch.compiler.is_compiling():
+        return reference(x, weight, eps, plus_one)
     out: Tensor = _RmsNorm.apply(x, weight, eps, plus_one)
     return out
 

@@ -33,7 +33,9 @@ def reference(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """:func:`reference`, one launch each way."""
+    """:func:`reference`, one launch each way; a compiler is given the formula."""
+    if torch.compiler.is_compiling():
+        return reference(gate, up)
     out: Tensor = _SwiGlu.apply(gate, up)
     return out
 
