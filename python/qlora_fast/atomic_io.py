@@ -165,7 +165,9 @@ def storage_error(path: Path, error: BaseException, needed: int | None = None) -
         hint = "give a folder that you may write to"
     elif number in (errno.EMFILE, errno.ENFILE):
         hint = "raise the limit of open files: ulimit -n"
-    return StorageError(f"cannot write `{path}`: {reason}" + (f" ({', '.join(space)})" if space else ""), hint=hint)
+    return StorageError(
+        f"cannot write `{_final(path)}`: {reason}" + (f" ({', '.join(space)})" if space else ""), hint=hint
+    )
 
 
 def recover(folder: Path) -> None:
@@ -206,6 +208,12 @@ def _clear(folder: Path, ours: Callable[[re.Match[str]], bool]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _final(path: Path) -> Path:
+    """A path under its final name, for messages."""
+    names = [match["target"] if (match := _TEMPORARY.fullmatch(name)) else name for name in path.parts]
+    return Path(*names)
 
 
 def _beside(target: Path, kind: str) -> Path:

@@ -199,7 +199,7 @@ class Trainer:
             if not log_now:
                 self._log(float(self._over_ranks(window.loss)), float(norm), window)
         if self.stopping or _due(update, options.save_every) or (done and options.save_every):
-            self._save(window, must=self.stopping or done)
+            self._save(window)
         if self.stopping and not done:
             raise Interrupted
 
@@ -272,8 +272,12 @@ class Trainer:
         self.progress.log_history.append(entry)
         self.callbacks.on_log(self, entry)
 
-    def _save(self, window: _Window, *, must: bool) -> None:
-        """Write a checkpoint. A full disk in the middle of a run costs this one checkpoint, not the run."""
+    def _save(self, window: _Window) -> None:
+        """Write a checkpoint. A full disk costs this one checkpoint, not the run; but a run that stops here needs it.
+
+        Raises:
+            StorageError: the run was asked to stop, and the checkpoint to resume from cannot be written.
+        """
         self._raise_if_failed()
         total = self._over_ranks(window.loss)
         self.progress.window_loss = float(total)
@@ -281,7 +285,7 @@ class Trainer:
         try:
             self.callbacks.save(self)
         except StorageError as error:
-            if must:
+            if self.stopping:
                 raise
             log.warning(
                 "no checkpoint at update %d: %s; training continues (%s)", self.progress.update, error, error.hint
