@@ -78,6 +78,17 @@ def test_other_data_has_a_folder_and_a_name(run: Path, rows: Path) -> None:
     assert best.folder == run / "eval" / "rows-best"
 
 
+@pytest.mark.parametrize("spelled", ["dataset={}", "dataset=[{}]", "dataset='{}'"])
+def test_data_on_the_command_line_is_read_as_everywhere(spelled: str, run: Path, rows: Path) -> None:
+    from click.testing import CliRunner
+
+    from qlora_fast.cli.evaluate import command
+
+    ran = CliRunner().invoke(command, [str(run), spelled.format(rows), "--name", "spelled", "--json"])
+    assert ran.exit_code == 0, ran.exception
+    assert json.loads((run / "eval" / "spelled" / "eval_results.json").read_text())["eval_samples"] == 12
+
+
 def test_rows_that_were_trained_on_are_noticed(run: Path) -> None:
     done = score(subject_of(str(run), base_only=False), data=[str(ALPACA)], name="all")
     assert done.results["trained_on"] == 14

@@ -100,7 +100,7 @@ def read_update(folder: Path) -> Update:
     odd += [name for name in under if name.removesuffix(".weight") not in groups]
     if odd:
         raise ArtifactError(f"`{folder}` holds `{odd[0]}`, which this program cannot fold into a weight")
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    rank, alpha = int(config.get("r", 8)), float(config.get("lora_alpha") or 8)  # PEFT's defaults
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     layers = {
         f"{module}.weight": Parts(group["lora_A"], group["lora_B"], scale, group.get("lora_magnitude_vector"))
