@@ -255,7 +255,7 @@ def _of_a_token(shape: Shape, method: Method) -> int:
         kept += e * (h + g) if method.kernels else 4 * (h + g) + 4 * (shape.heads + shape.kv_heads)
     # Attention: queries, keys, values, its output, and the logarithm of its sum.
     kept += e * (2 * h + 2 * g) + 4 * shape.heads
-    # The MLP: gate, its activation (a kernel makes it anew), and up.
+    # The MLP: gate, its activation (a kernel computes it again), and up.
     kept += e * f * (2 if method.kernels else 3)
     kept += e * method.rank * len(sizes)
     if method.dropout:
