@@ -28,7 +28,7 @@ from qlora_fast import atomic_io
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import ArtifactError
 from qlora_fast.model.flat_adapter import Adapter
-from qlora_fast.runs import layout
+from qlora_fast.runs import layout, manifest
 from qlora_fast.train import checkpoint
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.progress import Progress
@@ -238,6 +238,53 @@ def test_a_part_that_is_missing_inside_a_file_is_an_error_and_not_a_zero(
     save_file({k: v for k, v in moments.items() if "exp_avg_sq" not in k}, folder / "optimizer.safetensors")
     adapter = Adapter(tiny.adapted(tiny.qwen3()))
     with pytest.raises(ArtifactError, match="exp_avg_sq"):
+        checkpoint.load_checkpoint(folder, adapter, AdamW(adapter, AdamWOptions()), {"data": data.fingerprint})
+
+
+def _progress(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        stored = json.loads((folder / "progress.json").read_text())
+        stored["progress"].update(changes)
+        (folder / "progress.json").write_text(json.dumps(stored))
+
+    return change
+
+
+def _not_finite(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+FORGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another update": (_progress(update=3), "it is of update 3"),
+    "a later update": (_progress(update=10**9), "it is of update 1000000000"),
+    "a negative update": (_progress(update=-1), "not a whole number"),
+    "text for a number": (_progress(update="x"), "not a whole number"),
+    "an unknown field": (_progress(bogus=1), "fields are not those"),
+    "a log of text": (_progress(log_history=[{"loss": "x"}]), "entry of its log"),
+    "no progress": (lambda folder: (folder / "progress.json").write_text("[]"), "no identity"),
+    "nested too deeply": (lambda folder: (folder / "progress.json").write_text("[" * 50_000), "cannot be used"),
+    "weights that are not finite": (_not_finite, "not finite"),
+    "a random state that is cut": (
+        lambda folder: save_file({"rank0.cpu": torch.zeros(5, dtype=torch.uint8)}, folder / "random.safetensors"),
+        "does not fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_checkpoint_whose_manifest_agrees_with_wrong_files_is_refused(
+    data: PreparedDataset, saved: Path, tmp_path: Path, what: str
+) -> None:
+    forge, words = FORGED[what]
+    folder = tmp_path / "checkpoint-12"
+    shutil.copytree(saved / "checkpoint-12", folder)
+    forge(folder)
+    manifest.write(folder)
+    assert checkpoint.damage(folder) is None
+    adapter = Adapter(tiny.adapted(tiny.qwen3()))
+    with pytest.raises(ArtifactError, match=words):
         checkpoint.load_checkpoint(folder, adapter, AdamW(adapter, AdamWOptions()), {"data": data.fingerprint})
 
 

@@ -141,7 +141,7 @@ def _show_update(
     if not 1 <= update <= updates:
         raise click.BadParameter(f"step {update}: the first epoch has {updates:,}", param_hint="--update")
     rows = range(epoch.update_offsets[update - 1], epoch.update_offsets[update])
-    content = [train_ids[epoch.sample_ids[epoch.row_offsets[r] : epoch.row_offsets[r + 1]]].tolist() for r in rows]
+    content = [train_ids[epoch.row(r)].tolist() for r in rows]
     if as_json:
         console.out_json({"update": update, "rows": content, "supervised": int(epoch.supervised[update - 1])})
         return

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlora_fast.data.dataset import PreparedDataset
-from qlora_fast.data.plan import EpochPlan, row_samples
+from qlora_fast.data.plan import EpochPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Batches:
 
     def of(self, plan: EpochPlan, row: int) -> Row | None:
         """Row ``row`` of a plan; None for one that only evens out the devices."""
-        positions = row_samples(plan, row)
+        positions = plan.row(row)
         return self.row(positions) if len(positions) else None
 
     def row(self, positions: NDArray[np.int64]) -> Row:

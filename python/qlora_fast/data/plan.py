@@ -30,7 +30,6 @@ __all__ = [
     "longest_row_tokens",
     "pack",
     "plan",
-    "row_samples",
     "row_tokens",
     "split",
     "update_samples",
@@ -153,13 +152,8 @@ def longest_row_tokens(plan: EpochPlan, lengths: Lengths, packed: bool) -> int:
     return int(row_tokens(plan, lengths, packed).max())
 
 
-def row_samples(plan: EpochPlan, row: int) -> Ids:
-    """Positions of the samples of a row in what was planned over, (n,); empty for a row that only evens out the devices."""
-    return plan.sample_ids[plan.row_offsets[row] : plan.row_offsets[row + 1]]
-
-
 def update_samples(plan: EpochPlan, update: int) -> Ids:
-    """The same for all rows of an update, counted from 0 within the epoch."""
+    """Positions of the samples of an update, counted from 0 within the epoch, in what was planned over: (n,)."""
     first, last = plan.update_offsets[update], plan.update_offsets[update + 1]
     return plan.sample_ids[plan.row_offsets[first] : plan.row_offsets[last]]
 

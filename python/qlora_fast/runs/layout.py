@@ -1,4 +1,4 @@
-"""The name of every file and folder of a run, once. ``docs/outputs.md`` shows the same tree to users.
+"""The name of every file and folder of a run, once. ``docs/guide.md`` shows the same tree to users.
 
 ::
 

@@ -47,8 +47,11 @@ _SETTLED_S = 2.0
 """A file that changed this recently may change again within the resolution of its time: its hash is not remembered."""
 
 
-def identity_of(config: Config, data: RunData, ranks: Ranks) -> Identity:
+def identity_of(config: Config, data: RunData, model_path: str, ranks: Ranks) -> Identity:
     """Everything that a resumed run must have in common with the run that it resumes.
+
+    Args:
+        model_path: where the base model was loaded from: a local folder, or a name on the Hub.
 
     Raises:
         ArtifactError: two processes have different base models.
@@ -61,7 +64,7 @@ def identity_of(config: Config, data: RunData, ranks: Ranks) -> Identity:
         "data": data.train.fingerprint,
         "training_samples": _short_hash(data.train_ids),
         "eval_data": None if data.evals is None else f"{data.evals.fingerprint[:16]}-{_short_hash(data.eval_ids)}",
-        **_same_everywhere(ranks, base_identity(config.model_name_or_path)),
+        **_same_everywhere(ranks, base_identity(model_path)),
     }
 
 
@@ -84,9 +87,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{n}: {_shown(earlier.get(n))} → {_shown(plain[n])}" for n in names if earlier.get(n) != plain[n]]
 
 
-def base_identity(name: str) -> Identity:
+def base_identity(model_path: str) -> Identity:
     """Hashes of a base model's weights, of its config.json and of its generation_config.json (None: it has none)."""
-    folder = _folder(name)
+    folder = _folder(model_path)
     files = weight_files(folder)
     if sum(file.stat().st_size for file in files) > _LARGE:
         log.info("hashing the base model's weights (remembered until a file changes)")
@@ -128,14 +131,14 @@ def _same_everywhere(ranks: Ranks, own: Identity) -> Identity:
     return own
 
 
-def _folder(name: str) -> Path:
+def _folder(model_path: str) -> Path:
     """The local folder of a model that has just been loaded."""
-    path = Path(resolve.model_path(name))
+    path = Path(model_path)
     if path.is_dir():
         return path
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(name, "config.json")
+    cached = try_to_load_from_cache(model_path, "config.json")
     return Path(cached).parent if isinstance(cached, str) else path
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qlora_fast.config import Config
 from qlora_fast.data.batch import Batches, Row, row_of
 from qlora_fast.data.dataset import PreparedDataset
-from qlora_fast.data.plan import EpochPlan, row_samples, row_tokens
+from qlora_fast.data.plan import EpochPlan, row_tokens
 from qlora_fast.errors import TrainingError
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.lora import recompute
@@ -45,7 +45,7 @@ def longest_row(batches: Batches, plan_of_epoch: Callable[[int], EpochPlan], epo
         sizes = row_tokens(plan, lengths, batches.packed)
         largest = int(sizes.argmax())
         if sizes[largest] > best[0]:
-            best = int(sizes[largest]), row_samples(plan, largest)
+            best = int(sizes[largest]), plan.row(largest)
     return batches.row(best[1])
 
 

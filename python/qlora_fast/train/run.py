@@ -67,7 +67,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
         if ranks.first:
             check_output(config)
     setup = set_up(config, machine, ranks, watch.on_prepare)
-    identity = identity_of(config, setup.data, ranks)
+    identity = identity_of(config, setup.data, setup.model_path, ranks)
     folder = AdapterFolder(setup.model, setup.adapter, setup.tokenizer, config.model_name_or_path)
 
     # Resume.

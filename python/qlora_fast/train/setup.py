@@ -59,6 +59,8 @@ class Setup:
     config: Config
     machine: Machine
     tokenizer: Tokenizer
+    model_path: str
+    """Where the base model was loaded from: a local folder, or a name on the Hub."""
     data: RunData
     batches: Batches
     timetable: Timetable
@@ -104,6 +106,7 @@ def set_up(
         config=config,
         machine=machine,
         tokenizer=tokenizer,
+        model_path=model_path,
         data=data,
         batches=batches,
         timetable=timetable,
