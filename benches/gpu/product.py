@@ -12,6 +12,7 @@ from qlora_fast.model.kernels.registry import Shape as KernelShape
 from qlora_fast.model.load import quiet_libraries
 from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.memory_estimate import Method, Shape, estimate
+from qlora_fast.model.patch import report_of
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.progress import Log
@@ -47,6 +48,7 @@ __all__ = [
     "open_prepared",
     "packed_row",
     "quiet_libraries",
+    "report_of",
     "watched",
 ]  # fmt: skip
 

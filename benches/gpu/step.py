@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benches.gpu.counting import Operations, operations
-from benches.gpu.product import AdamW, AdamWOptions, Adapter, Forward, LoraSpec, Row, add_lora, packed_row
+from benches.gpu.product import AdamW, AdamWOptions, Adapter, Forward, LoraSpec, Row, add_lora, packed_row, report_of
 from benches.gpu.shapes import ModelShape, make_data, make_model, samples_of
 
 SPEC = LoraSpec(rank=16, alpha=32)
@@ -31,7 +31,12 @@ class MicroBatch:
         data = make_data(folder, max(8, tokens // 40), shape.vocab)
         adapter = Adapter(model)
         forward = Forward(model, device)
-        return cls(forward, adapter, AdamW(adapter, AdamWOptions()), packed_row(data, samples_of(data, tokens)))
+        return cls(
+            forward,
+            adapter,
+            AdamW(adapter, AdamWOptions(), kernels=report_of(model).kernels),
+            packed_row(data, samples_of(data, tokens)),
+        )
 
     def loss(self) -> torch.Tensor:
         return self.forward.loss_sum(self.row) / 1000

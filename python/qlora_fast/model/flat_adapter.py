@@ -92,6 +92,11 @@ class Adapter:
             parameter.data = weight
             parameter.grad = gradient
 
+    @property
+    def seen(self) -> Tensor:
+        """(P,) what the model multiplies with: the weights themselves, or their copy in 16 bits."""
+        return self._seen
+
     def __len__(self) -> int:
         return sum(prod(shape) for shape in self.shapes)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.train.bnb_optimizer import KINDS, BitsAndBytes
 from qlora_fast.train.loss_scale import LossScale
+from qlora_fast.train.one_pass import OnePass, Stretch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +46,16 @@ class _Kernel(Protocol):
 
 
 class AdamW:
-    """One kernel a group over one vector. An update whose gradient is not finite changes nothing."""
+    """One kernel per group over one vector. An update whose gradient is not finite changes nothing."""
 
-    def __init__(self, adapter: Adapter, options: AdamWOptions) -> None:
+    def __init__(self, adapter: Adapter, options: AdamWOptions, *, kernels: bool = False) -> None:
+        """``kernels``: whether Triton programs run on the adapter's device."""
         self._adapter = adapter
         self._max_norm = options.max_grad_norm
         self.scale = LossScale(adapter.weights.device) if options.scaled else None
         self._ratios: list[float] = []
         groups: list[dict[str, Any]] = []
+        stretches: list[Stretch] = []
         for (ratio, decay), stretch in groupby(
             adapter.groups,
             key=lambda g: (options.ratios.get(g.side, 1.0), options.weight_decay if g.decays else 0.0),
@@ -63,8 +66,11 @@ class AdamW:
             flat.grad = adapter.gradient[part]
             self._ratios.append(ratio)
             groups.append({"params": [flat], "weight_decay": decay})
-        self._kernel: _Kernel
-        if options.kind in KINDS:
+            stretches.append(Stretch(adapter.weights[part], adapter.gradient[part], adapter.seen[part], decay))
+        self._kernel: _Kernel | OnePass
+        if kernels and options.kind not in KINDS:
+            self._kernel = OnePass(stretches, options.betas, options.eps, options.max_grad_norm)
+        elif options.kind in KINDS:
             self._kernel = BitsAndBytes(options.kind, groups, options.betas, options.eps)
         else:
             self._kernel = _Torch(groups, options.betas, options.eps)
@@ -81,14 +87,18 @@ class AdamW:
         if self.scale is not None:
             gradient.div_(self.scale.value)
         norm: Tensor = torch.linalg.vector_norm(gradient)
-        if self._max_norm > 0:
-            gradient.mul_((self._max_norm / (norm + 1e-6)).clamp_(max=1.0))
+        rates = [lr * ratio for ratio in self._ratios]
         found_inf = (~norm.isfinite()).float()
-        self._kernel.step([lr * ratio for ratio in self._ratios], found_inf)
+        if isinstance(self._kernel, OnePass):
+            self._kernel.step(rates, norm)
+        else:
+            if self._max_norm > 0:
+                gradient.mul_((self._max_norm / (norm + 1e-6)).clamp_(max=1.0))
+            self._kernel.step(rates, found_inf)
+            self._adapter.publish()
         if self.scale is not None:
             self.scale.update(found_inf)
             norm = torch.where(norm.isfinite(), norm, 0.0)
-        self._adapter.publish()
         return norm
 
     def tensors(self) -> dict[str, Tensor]:

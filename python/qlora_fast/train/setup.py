@@ -22,6 +22,7 @@ from qlora_fast.hub import resolve
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
 from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.model.patch import report_of
 from qlora_fast.train import memory_usage
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
@@ -113,7 +114,7 @@ def set_up(
         model=model,
         adapter=adapter,
         forward=Forward(model, machine.device, noise=config.neftune_noise_alpha or 0.0),
-        optimizer=AdamW(adapter, _optimizer_options(config, machine)),
+        optimizer=AdamW(adapter, _optimizer_options(config, machine), kernels=report_of(model).kernels),
         longest=longest_row(batches, data.plan_of_epoch, timetable.epochs),
     )
 
