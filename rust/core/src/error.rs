@@ -172,3 +172,91 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One error of each kind. The match has no wildcard: a new kind does not compile until it is shown here.
+    fn one_of_each() -> Vec<Error> {
+        let path = || PathBuf::from("data/duplicate.json");
+        let rejection =
+            || Box::new(Rejection { path: path(), line: 3, row: 1, reason: Reason::NotText("output".into()) });
+        let syntax = |row| Error::Syntax { path: path(), line: 3, column: 21, row, problem: "p".to_owned(), hint: "h" };
+        let all = vec![
+            Error::Io { action: "read", path: path(), source: std::io::Error::other("broken pipe") },
+            syntax(Some(1)),
+            syntax(None),
+            Error::File { path: path(), problem: "is empty".to_owned(), hint: "h".to_owned() },
+            Error::Strict(rejection()),
+            Error::NothingSurvives { rows: 2, reasons: "2 not_text:output".to_owned(), first: Some(rejection()) },
+            Error::NothingSurvives { rows: 0, reasons: String::new(), first: None },
+            Error::Tokenizer { path: Some(path()), problem: "p".to_owned(), hint: "h".to_owned() },
+            Error::Option { problem: "p".to_owned() },
+            Error::Artifact { path: path(), problem: "is taken".to_owned(), hint: "h" },
+            Error::Interrupted { kept: Some(path()) },
+            Error::Interrupted { kept: None },
+        ];
+        for error in &all {
+            match error {
+                Error::Io { .. }
+                | Error::Syntax { .. }
+                | Error::File { .. }
+                | Error::Strict(_)
+                | Error::NothingSurvives { .. }
+                | Error::Tokenizer { .. }
+                | Error::Option { .. }
+                | Error::Artifact { .. }
+                | Error::Interrupted { .. } => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_error_has_a_message_a_place_and_a_reason_as_fields() {
+        let shown: Vec<_> = one_of_each()
+            .iter()
+            .map(|error| {
+                let Place { path, line, column, row } = error.place();
+                let place = (path.is_some(), line, column, row);
+                (error.to_string(), error.hint().unwrap_or_default(), place, error.reason().map(Reason::name))
+            })
+            .collect();
+        let nowhere = (false, None, None, None);
+        let file = (true, None, None, None);
+        let rejected = (true, Some(3), None, Some(1));
+        let expected = [
+            ("cannot read `data/duplicate.json`: broken pipe", "", file, None),
+            ("data/duplicate.json:3:21: row 1: p", "h", (true, Some(3), Some(21), Some(1)), None),
+            ("data/duplicate.json:3:21: p", "h", (true, Some(3), Some(21), None), None),
+            ("`data/duplicate.json` is empty", "h", file, None),
+            (
+                "data/duplicate.json:3: row 1 cannot be used: not_text:output",
+                "fix the row, or leave `strict` out to drop and count such rows",
+                rejected,
+                Some("not_text"),
+            ),
+            (
+                "nothing can be trained on: all 2 rows were dropped (2 not_text:output)",
+                "the first was data/duplicate.json:3 (row 1): not_text:output",
+                rejected,
+                Some("not_text"),
+            ),
+            ("nothing can be trained on: all 0 rows were dropped ()", "", nowhere, None),
+            ("p", "h", file, None),
+            ("p", "", nowhere, None),
+            ("`data/duplicate.json` is taken", "h", file, None),
+            (
+                "interrupted; what is done is kept in `data/duplicate.json`, and the same command resumes from there",
+                "",
+                nowhere,
+                None,
+            ),
+            ("interrupted", "", nowhere, None),
+        ];
+        let shown: Vec<_> =
+            shown.iter().map(|(m, h, place, reason)| (m.as_str(), h.as_str(), *place, *reason)).collect();
+        assert_eq!(shown, expected);
+    }
+}
