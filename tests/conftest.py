@@ -44,6 +44,21 @@ def _reference_work() -> float:
     return time.perf_counter() - started
 
 
+_CPU_STARTED = pytest.StashKey[float]()
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the children that have ended: other load on the machine does not count."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    item.stash[_CPU_STARTED] = _cpu_seconds()
+    yield
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """A default test that takes too long fails: it belongs to the slow ones, or needs less data."""
@@ -52,11 +67,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     exempt = item.get_closest_marker("slow") or item.get_closest_marker("cuda")
     if report.when != "call" or not report.passed or exempt or report.duration <= LONGEST_S:
         return
+    took = min(report.duration, _cpu_seconds() - item.stash[_CPU_STARTED])
     slower = max(1.0, max(_reference_work() for _ in range(5)) / _REFERENCE_S)
-    if report.duration > LONGEST_S * slower:
+    if took > LONGEST_S * slower:
         report.outcome = "failed"
         report.longrepr = (
-            f"{item.nodeid} took {report.duration:.0f} s: more than {LONGEST_S:.0f} s × {slower:.1f}, by which this machine is "
+            f"{item.nodeid} took {took:.0f} s: more than {LONGEST_S:.0f} s × {slower:.1f}, by which this machine is "
             "slower now than a fast one. Mark it slow, or make it shorter."
         )
 

@@ -8,35 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from chat_adapters import make_adapter
 from cli_run import arguments, cli, environment
-from qlora_fast import atomic_io
 from qlora_fast.chat.commands import BASE, Chat, open_chat
 from qlora_fast.chat.session import ChatSession, Sampling
 from qlora_fast.cli import chat as command
 from qlora_fast.cli import console
-from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError, ConfigError, DataError
-from qlora_fast.runs.adapter_card import write_card
 
 GREEDY = Sampling(max_new_tokens=8)
-
-
-def make_adapter(folder: Path, model_dir: Path, seed: int, system: str | None = None) -> Path:
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(model_dir), LoraConfig(r=4, target_modules=["q_proj", "up_proj"])
-    )
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=0.3, generator=generator)
-    model.save_pretrained(folder)
-    digest = atomic_io.sha256_of(model_dir / "tokenizer.json")
-    write_card(folder, str(model_dir), Tokenizer(model_dir, "chatml", None, "<|im_end|>", system), digest)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import TrainerState, TrainingArguments, get_scheduler
 
-from qlora_fast.config import Config, of
+from qlora_fast.config import Config
 from qlora_fast.train.schedule import SHAPES, Schedule, interval, total_updates, updates_per_epoch
 
 
@@ -101,13 +101,3 @@ def test_the_floor_of_cosine_with_min_lr_is_a_tenth_unless_asked_for() -> None:
 
 def test_warmup_steps_win_over_the_ratio() -> None:
     assert Schedule.of(Config(warmup_ratio=0.5, warmup_steps=3), 100).warmup == 3
-
-
-@pytest.mark.parametrize(("warmup", "reported"), [(100, True), (12, True), (11, False), (0, False)])
-def test_a_warmup_that_is_longer_than_the_run_is_reported(
-    warmup: int, reported: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    made = Schedule.of(of(warmup_steps=warmup, learning_rate=5e-3), 12)
-    assert ("the warm-up takes" in caplog.text) == reported
-    if reported:
-        assert f"reaches {made.lr(12):.2g} instead of 0.005" in caplog.text

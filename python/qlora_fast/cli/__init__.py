@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "Compare runs, and show which differences are statistically significant.",
     "sweep": "Train several configs one after another and compare them.",
     "chat": "Chat with an adapter, or with several in turn.",
+    "generate": "Answer every row of a data file; write the answers beside the data's.",
     "merge": "Merge an adapter into its base model, for vLLM, llama.cpp or Ollama.",
     "template": "List chat templates; compare one with the model's own, token by token.",
     "config": "Look up settings; show how a config file is understood.",

@@ -68,6 +68,9 @@ def _show(report: dict[str, Any], config: Config) -> None:
         ),
         ("rate", ", ".join(f"{rates[k]:.3e} at {int(k):,}" for k in shown) + f"  ({config.lr_scheduler_type})"),
     ]
+    if "preparation" in report:
+        lines.insert(0, ("data", report["preparation"]["line"].removeprefix("data: ")))
+    lines += [("note", text) for text in report["advice"]]
     if "tokens_per_update" in report:
         tokens = report["tokens_per_update"]
         lines.append(("tokens", f"{tokens['min']:,} – {tokens['max']:,} per step, {tokens['mean']:,.0f} on average"))

@@ -19,6 +19,7 @@ from qlora_fast import _core
 from qlora_fast.config import Config, of
 from qlora_fast.config.keys import affecting
 from qlora_fast.data import drop_reasons, sources
+from qlora_fast.data.findings import Finding, findings, max_positions
 from qlora_fast.data.sources import Dataset
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ConfigError, DataError
@@ -42,6 +43,11 @@ class Prepared:
     report: dict[str, Any] = field(repr=False)
     datasets: list[Dataset] = field(default_factory=list, repr=False)
     _opened: list[PreparedDataset] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the preparation found that concerns whoever trains on the data."""
+        return findings(self.report)
 
     def open(self) -> PreparedDataset:
         """The dataset, mapped from disk; opened once, however often it is asked for."""
@@ -74,7 +80,7 @@ def prepare_config(
     datasets, tokenizer = _datasets(config, data), tokenizer or tokenizer_of(config)
     with _explained():
         report = _core.prepare(_options(config, datasets, out, tokenizer), progress)
-    return _prepared(report, datasets, tokenizer.template_note)
+    return _prepared(report, datasets, tokenizer)
 
 
 @contextmanager
@@ -185,9 +191,11 @@ def _options(
     return json.dumps(options)
 
 
-def _prepared(report: str, datasets: list[Dataset], template_note: str | None = None) -> Prepared:
+def _prepared(report: str, datasets: list[Dataset], tokenizer: Tokenizer | None = None) -> Prepared:
     read: dict[str, Any] = json.loads(report)
-    return Prepared(Path(read["path"]), {**read, "template_note": template_note}, datasets)
+    read["template_note"] = None if tokenizer is None else tokenizer.template_note
+    read["model_positions"] = None if tokenizer is None else max_positions(tokenizer.folder)
+    return Prepared(Path(read["path"]), read, datasets)
 
 
 def prepare(

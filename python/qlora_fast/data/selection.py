@@ -78,11 +78,13 @@ class RunData:
     """What a run trains and evaluates on, opened once, and how it is cut into updates and rows.
 
     Attributes:
+        prepared: the preparation that ``train`` came from, with what it found.
         train_ids: (N,) samples of ``train`` that an epoch sees.
         evals: where the evaluation set is; None where there is none. eval_ids: its samples, (n,).
         lengths, supervised: tokens and supervised tokens of each sample that is trained on, (N,).
     """
 
+    prepared: Prepared
     train: PreparedDataset
     train_ids: Ids
     evals: PreparedDataset | None
@@ -116,6 +118,7 @@ def load(config: Config, tokenizer: Tokenizer, progress: Progress | None = None,
     if evals is not None:
         held = (evals.open(), eval_rows(evals, config))
     return RunData(
+        prepared,
         train,
         chosen.train_ids,
         *held,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qlora_fast.errors import QloraFastError
+from qlora_fast.errors import ConfigError, QloraFastError
 from qlora_fast.hub import resolve, untrusted
 from qlora_fast.model.memory_estimate import Memory, Method, Shape, estimate, full_fine_tuning
 
@@ -40,6 +40,14 @@ class GuideRow:
     weights: int
     total: int
     left_out: str
+
+
+def known_shape(model: str) -> Shape | None:
+    """:func:`shape_of`, or None where its kind of layers is not counted."""
+    try:
+        return shape_of(model)
+    except ConfigError:
+        return None
 
 
 def shape_of(model: str) -> Shape | None:

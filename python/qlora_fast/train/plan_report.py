@@ -8,6 +8,7 @@ from typing import Any
 from qlora_fast.config import Config
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.errors import ConfigError
+from qlora_fast.train.advice import advice
 from qlora_fast.train.schedule import Timetable, updates_per_epoch
 
 Report = dict[str, Any]
@@ -22,6 +23,7 @@ def from_data(config: Config, progress: PrepareProgress | None = None) -> Report
         QloraFastError: whatever would stop the run while it prepares its data.
     """
     from qlora_fast.data import selection
+    from qlora_fast.data.findings import as_json, line
     from qlora_fast.data.length_stats import padding
     from qlora_fast.data.plan import longest_row_tokens
     from qlora_fast.data.tokenizer import tokenizer_of
@@ -31,6 +33,10 @@ def from_data(config: Config, progress: PrepareProgress | None = None) -> Report
     tokens = first.tokens
     return {
         **_arithmetic(config, len(data.lengths), len(data.eval_ids), len(first.supervised)),
+        "preparation": {
+            "line": line(data.prepared.report, data.prepared.findings),
+            **as_json(data.prepared.report, data.prepared.findings),
+        },
         "tokens_per_update": {"min": int(tokens.min()), "mean": float(tokens.mean()), "max": int(tokens.max())},
         "supervised_tokens": int(first.supervised.sum()),
         "padding": [asdict(way) for way in padding(data.lengths, data.supervised, data.plans)],
@@ -57,6 +63,7 @@ def from_rows(config: Config, rows: int) -> Report:
 
 def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int) -> Report:
     from qlora_fast.data.plan import PlanOptions
+    from qlora_fast.model.shapes import known_shape
 
     timetable = Timetable.of(config, per_epoch)
     rate, updates = timetable.rate, timetable.updates
@@ -73,18 +80,19 @@ def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int) -> 
         "updates": updates,
         "warmup_updates": rate.warmup,
         "lr": {str(k): rate.lr(k) for k in shown},
+        "advice": advice(config, timetable, held_out, known_shape(config.model_name_or_path)),
     }
 
 
 def _memory(config: Config, tokens: int | None) -> dict[str, Any] | None:
     """Bytes by part on each GPU, or None where the model's shape is not known without loading it."""
     from qlora_fast.model.memory_estimate import Method, estimate
-    from qlora_fast.model.shapes import shape_of
+    from qlora_fast.model.shapes import known_shape
 
+    shape = known_shape(config.model_name_or_path)
+    if shape is None:
+        return None
     try:
-        shape = shape_of(config.model_name_or_path)
-        if shape is None:
-            return None
         longest = tokens or config.row_budget
         memory = estimate(shape, Method.of(config, longest))
     except ConfigError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from qlora_fast import atomic_io
 from qlora_fast.config import Config, dump
+from qlora_fast.data.findings import as_json
 from qlora_fast.model.load import count
 from qlora_fast.model.patch import report_of
 from qlora_fast.runs import layout
@@ -88,6 +89,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             **environment(config, identity, machine.device),
             "attention": setup.forward.attention(),
             "kernels": report_of(setup.model).described(),
+            "preparation": as_json(setup.data.prepared.report, setup.data.prepared.findings),
         },
     )
     if ranks.first:
@@ -101,6 +103,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             best, ended = _adapters(trainer, config, folder, ranks)
             results = results_of(trainer.progress, len(setup.data.train_ids), best=best)
             results |= {"ended": ended, "gradient_checkpointing": recomputed, "memory": _memory(setup)}
+            results["preparation"] = status.about["preparation"]
             trackers.finish(results)
         if ranks.first:
             finish_output(config, trainer.progress, results, best=best)

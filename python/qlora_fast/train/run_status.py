@@ -44,7 +44,7 @@ class RunStatus:
     """Keeps run.json true about how the run stands. On all ranks but the first it writes nothing."""
 
     def __init__(self, output: Path | None, about: dict[str, Any]) -> None:
-        self._output, self._about = output, about
+        self._output, self.about = output, about
 
     def note(self, text: str) -> None:
         """Write how the run stands.
@@ -53,7 +53,7 @@ class RunStatus:
             StorageError: run.json cannot be written.
         """
         if self._output is not None:
-            atomic_io.write_json(self._output / layout.RUN, {**self._about, "ended": text})
+            atomic_io.write_json(self._output / layout.RUN, {**self.about, "ended": text})
 
     @contextmanager
     def watching(self, trainer: Trainer) -> Iterator[None]:

@@ -5,15 +5,12 @@ Updates are counted from 1; update k uses the rate that transformers' schedulers
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from qlora_fast.config import Config
 from qlora_fast.config.keys.optim import Schedule as Kind
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +35,13 @@ class Schedule:
         """The schedule that a config asks for."""
         kind = config.lr_scheduler_type
         warmup = config.warmup_steps or math.ceil(config.warmup_ratio * updates)
-        made = cls(
+        return cls(
             kind,
             config.learning_rate,
             updates,
             0 if kind == "constant" else warmup,
             config.lr_scheduler_kwargs,
         )
-        if made.warmup >= updates > 0:
-            log.warning(
-                "the warm-up takes %s optimizer steps and the run %s: the learning rate reaches %.2g instead of %.2g",
-                f"{made.warmup:,}", f"{updates:,}", made.lr(updates), made.peak,
-            )  # fmt: skip
-        return made
 
     def lr(self, update: int) -> float:
         """The rate that update ``update`` (from 1) is made with."""

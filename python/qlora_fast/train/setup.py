@@ -14,6 +14,7 @@ from torch import nn
 from qlora_fast.config import Config
 from qlora_fast.data import selection
 from qlora_fast.data.batch import Batches, Row
+from qlora_fast.data.findings import check, line
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.data.selection import RunData
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
@@ -23,7 +24,9 @@ from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
 from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.patch import report_of
+from qlora_fast.model.shapes import known_shape
 from qlora_fast.train import memory_usage
+from qlora_fast.train.advice import advice
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.health import check_base
@@ -96,13 +99,13 @@ def set_up(
         tokenizer = tokenizer_of(config)
         data = selection.load(config, tokenizer, progress if ranks.first else None, world or ranks.world)
         model_path = resolve.model_path(config.model_name_or_path)  # a GGUF file is converted here
-    _log_shares(config, data)
+    timetable = Timetable.of(config, len(data.plan_of_epoch(0).supervised))
+    _report(config, data, timetable)
     model = _model(config, model_path, tokenizer, machine)
     adapter = Adapter(model)
     # Dropout is all that draws from torch's global generator, and differs from rank to rank.
     torch.manual_seed(config.seed + ranks.rank)
     batches = Batches(data.train, data.train_ids, data.plans.packed)
-    timetable = Timetable.of(config, len(data.plan_of_epoch(0).supervised))
     return Setup(
         config=config,
         machine=machine,
@@ -119,8 +122,17 @@ def set_up(
     )
 
 
-def _log_shares(config: Config, data: RunData) -> None:
-    """What became of each dataset, where that is not plain."""
+def _report(config: Config, data: RunData, timetable: Timetable) -> None:
+    """Log what the preparation found and what became of each dataset; refuse data that a run should not begin with.
+
+    Raises:
+        DataError, ConfigError: see :func:`~qlora_fast.data.findings.check`.
+    """
+    report, found = data.prepared.report, data.prepared.findings
+    log.info("%s", line(report, found))
+    check(report, found, config.max_dropped_share, config.train_beyond_max_positions)
+    for text in advice(config, timetable, len(data.eval_ids), known_shape(config.model_name_or_path)):
+        log.warning("%s", text)
     if len(data.shares) > 1 or config.mix_strategy != "concat" or config.deduplicate != "off":
         for share in data.shares:
             log.info("%s: %s", share.name, share)

@@ -15,6 +15,7 @@ from typing import Any
 from qlora_fast.config import Config, of
 from qlora_fast.config.explain import text
 from qlora_fast.data import report
+from qlora_fast.data.findings import max_positions
 from qlora_fast.data.length_stats import histogram, totals
 from qlora_fast.data.plan import PlanOptions
 from qlora_fast.data.prepare import Progress, prepare_config
@@ -187,14 +188,9 @@ def _quantization(config: Config, shape: Shape | None, cutoff: int, machine: Mac
 
 
 def _positions(model: str) -> int | None:
-    """Positions that the model's config.json names, if it has one here."""
-    file = Path(model) / untrusted.MODEL_CONFIG
-    if not file.is_file():
-        file = resolve.tokenizer_folder(model) / untrusted.MODEL_CONFIG
-    if not file.is_file():
-        return None
-    positions: int | None = untrusted.read_json(file, untrusted.ModelConfig).get("max_position_embeddings")
-    return positions
+    """Positions that the model's config.json names, RoPE scaling included, if it has one here."""
+    folder = Path(model)
+    return max_positions(folder if (folder / untrusted.MODEL_CONFIG).is_file() else resolve.tokenizer_folder(model))
 
 
 def _dropped(data: Data) -> str:

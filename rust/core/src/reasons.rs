@@ -150,6 +150,8 @@ pub enum Repair {
     SameRoleNeighboursJoined,
     /// Several system prompts before the first turn became one.
     SystemPromptsJoined,
+    /// A turn has its thoughts under `thinking`; they are read as `reasoning_content`.
+    ThinkingReadAsReasoning,
     /// A prompt after the last answer was removed.
     TrailingPromptRemoved,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qlora_fast.cli import console
+from qlora_fast.data.findings import findings, place
 from qlora_fast.data.length_stats import totals
 
 _MOST_CUT_SHOWN = 5
@@ -33,6 +34,7 @@ def _facts(report: dict[str, Any], model: str | None) -> list[tuple[str, str]]:
     ]
     for title, key in (("repaired", "repairs"), ("note", "notices")):
         lines += [(title, f"{n:,} {name}: {report['explanations'][name]}") for name, n in report[key].items()]
+    lines += [("note", found.text) for found in findings(report) if found.name == "longer_than_the_model"]
     ignored = {name: n for name, n in report["ignored_keys"].items() if name != "rejected"}
     lines += [("ignored", f"key `{name}` in {count:,} rows") for name, count in ignored.items()]
     cut = (
@@ -57,7 +59,7 @@ def _dropped(report: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for reason, count in report["rows_dropped"].items():
         where = examples.get(reason)
-        first = f"  first: {where['file']}:{where['line']} (row {where['row']})" if where else ""
+        first = f"  first: {place(where)}" if where else ""
         lines.append(("", f"  {count:,} {reason}{first}"))
         lines.append(("", f"{_INDENT}{report['explanations'][reason]}"))
     if report.get("rejected_file"):
@@ -69,9 +71,7 @@ def _most_cut(report: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for row in report["most_cut"][:_MOST_CUT_SHOWN]:
         turns = f", {row['turns_cut']:,} turns removed" if row["turns_cut"] else ""
-        lines.append(
-            ("", f"  {row['file']}:{row['line']}  {row['tokens_cut']:,} of {row['tokens']:,} truncated{turns}")
-        )
+        lines.append(("", f"  {place(row)}  {row['tokens_cut']:,} of {row['tokens']:,} truncated{turns}"))
     return lines
 
 

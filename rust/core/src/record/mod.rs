@@ -83,6 +83,7 @@ fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: 
         return dropped(Reason::UnknownFormat);
     };
     format.ignored(&raw, ignored_keys);
+    let thinking = raw.conversations.with_thinking() + raw.messages.with_thinking();
     let mut conversation = match format.read(raw, layout) {
         Ok(conversation) => conversation,
         Err(reason) => return dropped(reason),
@@ -96,7 +97,10 @@ fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: 
         }
     }
     match conversation.repair() {
-        Ok(repairs) => Parsed { conversation: Ok(conversation), repairs, ignored_keys: Vec::new() },
+        Ok(mut repairs) => {
+            repairs.extend(std::iter::repeat_n(Repair::ThinkingReadAsReasoning, thinking));
+            Parsed { conversation: Ok(conversation), repairs, ignored_keys: Vec::new() }
+        }
         Err(reason) => dropped(reason),
     }
 }
@@ -193,9 +197,11 @@ mod tests {
     fn other_names_of_thoughts_calls_and_loss_are_known() {
         let text = r#"{"messages":[{"role":"user","content":"q"},
             {"role":"assistant","thinking":"hm","reasoning":"hm","function_call":{"name":"a\"b","arguments":"{ }"},"loss_mask":1}]}"#;
-        let conversation = parse(text, None, &Variables::new()).unwrap().conversation.unwrap();
+        let parsed = parse(text, None, &Variables::new()).unwrap();
+        let conversation = parsed.conversation.unwrap();
         let call = &conversation.messages[1];
         assert_eq!(call.reasoning.as_deref(), Some("hm"));
+        assert_eq!(parsed.repairs, [Repair::ThinkingReadAsReasoning]);
         assert_eq!(call.tool_calls, [r#"{"name": "a\"b", "arguments": { }}"#]);
         assert_eq!(call.loss, Some(true));
     }

@@ -42,6 +42,8 @@ pub(super) struct RawTurn<'a> {
     pub(super) function_call: Field<'a>,
     pub(super) loss: Field<'a>,
     pub(super) others: Vec<Cow<'a, str>>,
+    /// The thoughts are under `thinking`, which is not the name that templates know them by.
+    pub(super) thinking: bool,
     /// A key that gives another value to what an earlier key of the turn gave one.
     pub(super) repeated: Option<Cow<'a, str>>,
 }
@@ -53,6 +55,16 @@ pub(super) enum Turns<'a> {
     Missing,
     List(Vec<Option<RawTurn<'a>>>),
     Other,
+}
+
+impl Turns<'_> {
+    /// How many turns have their thoughts under `thinking`.
+    pub(super) fn with_thinking(&self) -> usize {
+        match self {
+            Self::List(turns) => turns.iter().flatten().filter(|turn| turn.thinking).count(),
+            Self::Missing | Self::Other => 0,
+        }
+    }
 }
 
 /// `history`: pairs of question and answer.
@@ -158,6 +170,7 @@ any_type! { ReadTurn<'_>, Option<RawTurn<'de>>,
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut turn = RawTurn::default();
         while let Some(Text(key)) = map.next_key()? {
+            let is_thinking = key == "thinking";
             let slot = match self.0.turn_key(&key) {
                 Some(TurnKey::Role) => &mut turn.role,
                 Some(TurnKey::Content) => &mut turn.content,
@@ -178,6 +191,7 @@ any_type! { ReadTurn<'_>, Option<RawTurn<'de>>,
             } else if !value.is_absent() && *slot != value {
                 turn.repeated = Some(key);
             }
+            turn.thinking |= is_thinking && !turn.reasoning.is_absent();
         }
         Ok(Some(turn))
     }

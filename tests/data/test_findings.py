@@ -1,0 +1,101 @@
+"""What a preparation found reaches whoever only runs plan or train: one line, the counts, and a refusal where it is too much."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli_run import cli
+from qlora_fast.data.findings import max_positions
+
+TRAIN = ("output_dir=run", "max_steps=1", "lora_rank=2", "cutoff_len=64", "per_device_train_batch_size=2")
+
+
+@pytest.fixture
+def messy(tmp_path: Path) -> Path:
+    rows: list[dict[str, object]] = [{"instruction": f"q{i}", "output": "a", "id": i} for i in range(4)]
+    rows += [{"instruction": "word " * 200, "output": "b"}, {"instruction": "no answer", "output": ""}]
+    rows.append({"messages": [
+        {"role": "system", "content": "one"}, {"role": "developer", "content": "two"}, {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a", "thinking": "because"},
+    ]})  # fmt: skip
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    (tmp_path / "x.yaml").write_text("dataset: d.json\n")
+    return tmp_path
+
+
+def test_plan_and_train_say_the_same_as_prep(messy: Path, model_dir: Path) -> None:
+    model = f"model_name_or_path={model_dir}"
+    expected = (
+        "7 rows read = 6 kept + 1 dropped (empty_answer 1)",
+        "1 cut",
+        "system_prompts_joined 1",
+        "id 4",
+        "thinking_read",
+    )
+    planned = cli("plan", "x.yaml", model, "cutoff_len=64", cwd=messy)
+    trained = cli("train", "x.yaml", model, *TRAIN, cwd=messy)
+    assert trained.status == 0, trained.err
+    for text in expected:
+        assert text in planned.out
+        assert text in trained.err
+    found = {
+        f["name"]: f for f in json.loads((messy / "run" / "train_results.json").read_text())["preparation"]["findings"]
+    }
+    assert found["empty_answer"]["kind"] == "dropped"
+    assert found["empty_answer"]["first"] == "d.json:1 (row 5)"
+    assert found["cutoff_len"]["first"] == "d.json:1 (row 4)"
+    assert found["id"] == {**found["id"], "kind": "ignored_key", "rows": 4}
+    assert json.loads((messy / "run" / "run.json").read_text())["preparation"]["rows_dropped"] == 1
+
+
+def test_too_many_dropped_rows_stop_a_run_before_the_model_is_loaded(
+    messy: Path, tmp_path: Path, model_dir: Path
+) -> None:
+    rows = [{"instruction": "q", "output": "a" if i == 0 else ""} for i in range(20)]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    model = f"model_name_or_path={model_dir}"
+    refused = cli("train", "x.yaml", model, *TRAIN, cwd=messy)
+    assert refused.status == 1
+    assert "19 of 20 rows were dropped, most as empty_answer (first: d.json:1 (row 1))" in refused.err
+    assert "max_dropped_share" in refused.err
+    assert not (messy / "run").exists()
+    assert cli("train", "x.yaml", model, *TRAIN, "max_dropped_share=1", cwd=messy).status == 0
+
+
+def test_rows_longer_than_the_model_need_a_setting(messy: Path, tmp_path: Path, model_dir: Path) -> None:
+    (tmp_path / "d.json").write_text(json.dumps([{"instruction": "q", "output": "word " * 2100}]))
+    model, longer = f"model_name_or_path={model_dir}", [*TRAIN, "cutoff_len=8192"]
+    said = "tokens, the model knows 2,048 positions"
+    assert said in cli("prep", "d.json", model, "cutoff_len=8192", cwd=messy).out
+    assert said in cli("plan", "x.yaml", model, "cutoff_len=8192", cwd=messy).out
+    refused = cli("train", "x.yaml", model, *longer, cwd=messy)
+    assert refused.status == 1
+    assert said in refused.err
+    assert "train_beyond_max_positions" in refused.err
+    assert cli("train", "x.yaml", model, *longer, "train_beyond_max_positions=true", cwd=messy).status == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        ({"max_position_embeddings": 2048}, 2048),
+        ({}, None),
+        ({"max_position_embeddings": "many"}, None),
+        ([], None),
+        ({"text_config": {"max_position_embeddings": 512}}, 512),
+        # Qwen's YaRN: the factor applies to the original length.
+        ({"max_position_embeddings": 40960, "rope_scaling": {"rope_type": "yarn", "factor": 4.0,
+          "original_max_position_embeddings": 32768}}, 131072),
+        # Llama 3.1 names the scaled length already.
+        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+          "original_max_position_embeddings": 8192}}, 131072),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.0}}, 8192),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"rope_theta": 1e4}}, 4096),
+    ],
+)  # fmt: skip
+def test_positions_of_a_model(tmp_path: Path, config: object, positions: int | None) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert max_positions(tmp_path) == positions
