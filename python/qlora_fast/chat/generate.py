@@ -17,6 +17,7 @@ from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ConfigError
 from qlora_fast.hub import resolve as hub
 from qlora_fast.model.load import Quantization, pick_device, pick_dtype
+from qlora_fast.runs import layout
 from qlora_fast.runs.resolve import target_of
 
 _UNCUT = 1 << 30
@@ -63,7 +64,7 @@ def generate(
     adapter = None if target.kind == "model" else target.adapter_folder()
     identity = {
         "base_model": config.model_name_or_path,
-        "adapter": None if adapter is None else atomic_io.sha256_of(adapter / "adapter_model.safetensors"),
+        "adapter": None if adapter is None else atomic_io.sha256_of(adapter / layout.ADAPTER_WEIGHTS),
         "data": dataset.fingerprint,
         "sampling": asdict(job.sampling),
         "batch_size": job.batch_size,
