@@ -146,11 +146,11 @@ def test_a_trained_adapter_answers_through_a_cache_as_without(tmp_path: Path) ->
 
 
 def test_the_card_says_how_to_talk_and_refuses_another_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"qlora_fast\.json` cannot be read"):
+    with pytest.raises(ArtifactError, match=r"qlora_fast\.json` is not found"):
         read_card(tmp_path)
     for damaged in ("", "[]", "null", "{", "{}", '{"base_model": 3, "template": "x", "tokenizer_sha256": "y"}'):
         (tmp_path / "qlora_fast.json").write_text(damaged)
-        with pytest.raises(ArtifactError, match=r"cannot be read|is damaged"):
+        with pytest.raises(ArtifactError, match=r"qlora_fast\.json"):
             read_card(tmp_path)
     write_card(tmp_path, "base", tokenizer(), "abc")
     card = read_card(tmp_path)
