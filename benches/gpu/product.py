@@ -5,6 +5,7 @@ from qlora_fast.data.dataset import PreparedDataset, open_prepared
 from qlora_fast.data.plan import PlanOptions, epoch_plan
 from qlora_fast.model.attention import NAME as ATTENTION
 from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.kernels.launch import Launch, watched
 from qlora_fast.model.kernels.registry import KERNELS, Kernel
 from qlora_fast.model.kernels.registry import SHAPES as KERNEL_SHAPES
@@ -12,7 +13,7 @@ from qlora_fast.model.kernels.registry import Shape as KernelShape
 from qlora_fast.model.load import quiet_libraries
 from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.memory_estimate import Method, Shape, estimate
-from qlora_fast.model.patch import report_of
+from qlora_fast.model.patch import patch, report_of
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.progress import Log
@@ -45,12 +46,11 @@ __all__ = [
     "add_lora",
     "epoch_plan",
     "estimate",
+    "fuse",
     "open_prepared",
     "packed_row",
+    "patch",
     "quiet_libraries",
     "report_of",
     "watched",
 ]  # fmt: skip
-
-SWITCHES: dict[str, object] = {}
-"""What can be switched on and off: name → a function of a loaded model that switches it on. Filled as the package gets it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from benches.gpu.product import AdamW, AdamWOptions, Adapter, Forward, LoraSpec,
 from benches.gpu.shapes import ModelShape, make_data, make_model, samples_of
 
 SPEC = LoraSpec(rank=16, alpha=32)
+
+
+def free_memory() -> None:
+    """Give back what dropped models held: patched modules refer to themselves, so it takes a collection."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 @dataclass(slots=True)

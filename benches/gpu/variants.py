@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from benches.gpu.product import SWITCHES
+from torch import nn
+
+from benches.gpu.product import LoraSpec, add_lora, fuse, patch
+
+Adapt = Callable[[nn.Module, LoraSpec], nn.Module]
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One more thing switched on, on top of the variants before it.
+    """One more change, with those of the variants before it.
 
     Attributes:
-        switch: the name of a switch in :data:`benches.gpu.product.SWITCHES`, or None for what is always there.
+        adapt: puts the adapter on a base model; None for what this version does not have.
     """
 
     name: str
-    switch: str | None = None
+    adapt: Adapt | None
 
-    def absent(self) -> str | None:
-        """Why it cannot be measured, or None."""
-        if self.switch is None or self.switch in SWITCHES:
-            return None
-        return f"this version has no `{self.switch}`"
+
+def _plain(base: nn.Module, spec: LoraSpec) -> nn.Module:
+    return add_lora(base, spec, seed=0, kernels="off")
+
+
+def _fused(base: nn.Module, spec: LoraSpec) -> nn.Module:
+    model = _plain(base, spec)
+    fuse(model, kernels=False)
+    return model
+
+
+def _grouped(base: nn.Module, spec: LoraSpec) -> nn.Module:
+    model = _fused(base, spec)
+    patch(model, kernels=False)
+    return model
+
+
+def everything(base: nn.Module, spec: LoraSpec) -> nn.Module:
+    """As a run does it by default."""
+    return add_lora(base, spec, seed=0)
 
 
 LADDER = (
-    Variant("as today"),
-    Variant("+ operations", "kernels"),
-    Variant("+ groups", "groups"),
-    Variant("+ graphs", "graphs"),
-    Variant("+ compile", "compile"),
+    Variant("transformers' and PEFT's own layers", _plain),
+    Variant("+ LoRA products into the flat gradient", _fused),
+    Variant("+ groups (q/k/v, gate/up)", _grouped),
+    Variant("+ operations (Triton), as `kernels: auto`", everything),
+    Variant("+ graphs", None),
+    Variant("+ compile", None),
 )
 
 

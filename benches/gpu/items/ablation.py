@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benches.gpu.product import SWITCHES, PreparedDataset, add_lora
+from benches.gpu.product import PreparedDataset
 from benches.gpu.report import Report, item
 from benches.gpu.shapes import SMALL, TINY, ModelShape, make_data, make_model
-from benches.gpu.step import SPEC
+from benches.gpu.step import SPEC, free_memory
 from benches.gpu.training import Plan, Speed, train
-from benches.gpu.variants import LADDER
+from benches.gpu.variants import LADDER, Adapt, everything
 
 
 def measure(report: Report, tiny: bool) -> None:
@@ -24,32 +25,29 @@ def measure(report: Report, tiny: bool) -> None:
         data = make_data(Path(folder) / "data", plan.samples * plan.updates, shape.vocab)
         reference: Speed | None = None
         for variant in LADDER:
-            if why := variant.absent():
-                report.note(f"{variant.name}: {why}")
+            if variant.adapt is None:
+                report.note(f"{variant.name}: this version does not have it")
                 continue
-            switched = [v.switch for v in LADDER[: LADDER.index(variant) + 1] if v.switch in SWITCHES]
             for budget in budgets:
+                own = replace(plan, budget=budget)
                 name = f"{variant.name}, rows of {budget:,}"
-                own = Plan(samples=plan.samples, budget=budget, warm_up=plan.warm_up, timed=plan.timed)
-                reference = _one(report, name, shape, data, own, switched, reference) or reference
-        padded = Plan("none", plan.samples, 4, 1024, plan.warm_up, plan.timed)
-        _one(report, "as today, padded batches of 4", shape, data, padded, [], reference)
+                reference = _one(report, name, variant.adapt, shape, data, own, reference) or reference
+        padded = replace(plan, packing="none", budget=1024)
+        _one(report, "all of it, padded batches of 4", everything, shape, data, padded, reference)
 
 
 def _one(
     report: Report,
     name: str,
+    adapt: Adapt,
     shape: ModelShape,
     data: PreparedDataset,
     plan: Plan,
-    switched: list[str],
     reference: Speed | None,
 ) -> Speed | None:
-    """One line of the table. An error is a line too: the other variants are still worth having."""
+    """One line of the table. An error is a line too: the other variants are still worth having. Gives the first speed."""
     try:
-        model = add_lora(make_model(shape, torch.device("cuda", 0), torch.bfloat16), SPEC, seed=0)
-        for switch in switched:
-            SWITCHES[switch](model)
+        model = adapt(make_model(shape, torch.device("cuda", 0), torch.bfloat16), SPEC)
         speed = train(model, data, plan)
     except Exception as error:
         report.row(
@@ -57,7 +55,8 @@ def _one(
         )
         return None
     finally:
-        torch.cuda.empty_cache()
+        model = None
+        free_memory()
     columns = speed.row(name, reference)
     report.row(columns["real tokens/s"] == "void", **columns)
     return speed if reference is None else None

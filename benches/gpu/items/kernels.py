@@ -9,6 +9,7 @@ import torch
 from benches.gpu.items.limits import copy_gb_per_second, milliseconds
 from benches.gpu.product import KERNEL_SHAPES, KERNELS, Kernel, KernelShape
 from benches.gpu.report import Report, item
+from benches.gpu.step import free_memory
 from benches.gpu.widen import copied, widened
 
 TINY = KernelShape(64, 16, 64, 128, 4, 2, 16, 512, 4096)
@@ -29,7 +30,7 @@ def measure(report: Report, tiny: bool) -> None:
             except Exception as error:
                 why = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:120]}"
                 report.row(True, kernel=kernel.name, shape=name, error=why)
-            torch.cuda.empty_cache()
+            free_memory()
 
 
 def _one(

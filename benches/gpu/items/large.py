@@ -10,7 +10,7 @@ import torch
 from benches.gpu.product import Method, PreparedDataset, Shape, add_lora, estimate
 from benches.gpu.report import Report, item
 from benches.gpu.shapes import LARGE, TINY, ModelShape, make_data, make_model, quantize
-from benches.gpu.step import SPEC
+from benches.gpu.step import SPEC, free_memory
 from benches.gpu.training import Plan, train
 from benches.gpu.variants import missing
 
@@ -35,14 +35,14 @@ def measure(report: Report, tiny: bool) -> None:
                     f"{numbers}, rows of {budget:,}: {type(error).__name__}: {str(error).splitlines()[0][:200]}",
                     wrong=True,
                 )
-        torch.cuda.empty_cache()
+        free_memory()
 
 
 def _one(report: Report, shape: ModelShape, data: PreparedDataset, plan: Plan, numbers: str) -> None:
     model = make_model(shape, torch.device("cuda", 0), torch.bfloat16)
     if numbers == "NF4":
         model = quantize(model)
-        torch.cuda.empty_cache()
+        free_memory()
     speed = train(add_lora(model, SPEC, seed=0), data, plan)
     # The fullest row that these updates can have; all but a third of its tokens are supervised.
     tokens = min(plan.budget, int(sum(sorted(data.lengths.tolist())[-plan.samples :])))

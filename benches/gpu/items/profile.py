@@ -13,7 +13,7 @@ import torch
 from benches.gpu.report import Report, item
 from benches.gpu.runner import ROOT
 from benches.gpu.shapes import SMALL, TINY
-from benches.gpu.step import MicroBatch
+from benches.gpu.step import MicroBatch, free_memory
 
 EXPECTED = ROOT / "benches" / "gpu" / "expected.json"
 """Operations by part of a step, as the tests count them on the null GPU."""
@@ -28,7 +28,7 @@ def measure(report: Report, tiny: bool) -> None:
             batch = MicroBatch.make(Path(folder) / "data", shape, tokens)
         _one(report, batch, f"{shape.name}, {tokens} tokens")
         del batch
-        torch.cuda.empty_cache()
+        free_memory()
 
 
 def _one(report: Report, batch: MicroBatch, name: str) -> None:
