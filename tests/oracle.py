@@ -107,7 +107,13 @@ def conversation(row: dict[str, Any]) -> dict[str, Any] | None:
     if not asked or not any(turn["loss"] for turn in joined):
         return None
     tools = row.get("tools") or []
-    return {"messages": joined, "tools": json.loads(tools) if isinstance(tools, str) else tools}
+    return {"messages": joined, "tools": [_offer(t) for t in (json.loads(tools) if isinstance(tools, str) else tools)]}
+
+
+def _offer(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool as OpenAI's interface has it: ShareGPT files have them bare."""
+    bare = "name" in tool and not {"function", "type"} & tool.keys()
+    return {"type": "function", "function": tool} if bare else tool
 
 
 def _loss(turn: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "plan_epoch",
     "prepare",
     "prepare_share",
+    "render_jinja",
     "report_names",
     "review",
     "split",
@@ -104,6 +105,11 @@ def detect_template(chat_template: str, bos_token: str | None, eos_token: str | 
     Returns:
         Its name; None if no built-in template prints the same.
     """
+
+def render_jinja(
+    source: str, variables: str
+) -> tuple[Literal["text", "syntax", "raised", "failed", "unsupported", "budget"], str]:
+    """A Jinja template rendered with variables (a JSON object): the text, or what went wrong and why."""
 
 @final
 class Tokenizer:

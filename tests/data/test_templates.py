@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def own(folder: Path) -> templates.Own:
 # --- the model's own Jinja
 
 
-@pytest.mark.parametrize("template", JINJA)
+# Qwen3's own makes several samples of a row: test_vendor_templates.py.
+@pytest.mark.parametrize("template", [name for name in JINJA if name != "qwen3"])
 @pytest.mark.parametrize("path", sorted(DEMO.iterdir()), ids=lambda p: p.name)
 def test_a_models_own_jinja_gives_what_transformers_gives(tmp_path: Path, template: str, path: Path) -> None:
     oracle = Oracle(template)
@@ -66,6 +68,8 @@ def test_a_models_own_jinja_gives_what_transformers_gives(tmp_path: Path, templa
 def test_a_models_own_jinja_gives_the_bytes_of_the_built_in_one(tmp_path: Path, template: str) -> None:
     talks = [t for p in sorted(DEMO.iterdir()) for row in read_rows(p) if (t := conversation(row)) is not None]
     plain = [t for t in talks if Oracle(template).knows(t) and not t["tools"]]
+    if template == "qwen3":  # its own template has a sample for each of several answers
+        plain = [t for t in plain if sum(m["role"] == "assistant" for m in t["messages"]) == 1]
     path = tmp_path / "plain.jsonl"
     rows = [{"messages": [{k: m[k] for k in ("role", "content")} for m in t["messages"]]} for t in plain]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
@@ -94,7 +98,7 @@ def test_text_never_becomes_a_control_token_in_a_models_own_jinja(tmp_path: Path
     usual = _count(_encode(jinja(JINJA[template]), "q", "a"), added - tags)
     for i in range(len(dataset)):
         assert _count(dataset.ids(i).tolist(), added - tags) == usual, rows[dataset.origin(i).row]
-    assert report["rows_dropped"].keys() <= {"control_token_in_text_that_the_template_rewrites", "empty_answer"}
+    assert report["rows_dropped"].keys() <= {"empty_answer"}
     assert sum(report["rows_dropped"].values()) < len(rows) // 4
 
 
@@ -132,6 +136,55 @@ def test_generation_prompts_and_stops_of_a_models_own_jinja() -> None:
             text = json.dumps({"messages": talk["messages"]})
             assert theirs.encode(text, **asked)[0].tolist() == ours.encode(text, **asked)[0].tolist()
         assert theirs.stop_ids() == ours.stop_ids()
+
+
+@pytest.mark.parametrize("source", ["qwen3", "qwen", templates.jinja(jinja("qwen2_5"))], ids=["qwen3", "qwen", "jinja"])
+def test_a_bare_offer_of_tools_is_wrapped_as_servers_do(source: str, tmp_path: Path) -> None:
+    bare = {"name": "rain", "description": "Whether it rains", "parameters": {"type": "object", "properties": {}}}
+    offers = [[bare], [{"type": "function", "function": bare}]]
+    turns = [{"from": "human", "value": "Rain?"}, {"from": "gpt", "value": "No."}]
+    path = tmp_path / "rows.jsonl"
+    rows = [{"conversations": turns, "tools": json.dumps(offer)} for offer in offers]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    report = prepare(tmp_path / "out", [path], source)
+    dataset = open_prepared(tmp_path / "out")
+    assert dataset.ids(0).tolist() == dataset.ids(1).tolist()
+    assert report["notices"]["tools_wrapped"] == 1
+
+
+@pytest.mark.parametrize("template", ["alpaca", "vicuna", "plain", "chatml", "qwen3"])
+@pytest.mark.parametrize("question", ["Say it.", "\n\nSay it.\n\n", "  Say: ", "\u4e2d\u6587"])
+def test_a_cut_row_has_the_ids_of_the_whole_one(template: str, question: str, tmp_path: Path) -> None:
+    """What is cut is an end: the frame in front is tokenized as ever, and the generation prompt is a prefix."""
+    answer = "\n one two, three four" * 60
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps([{"instruction": question, "output": answer}]), encoding="utf-8")
+    prepare(tmp_path / "whole", [path], template)
+    prepare(tmp_path / "cut", [path], template, cutoff_len=300)
+    whole, cut = (open_prepared(tmp_path / name).ids(0).tolist() for name in ("whole", "cut"))
+    assert len(whole) > 400
+    assert cut == whole[: len(cut)]
+    assert 290 < len(cut) <= 300
+    encoder = _core.ChatEncoder(str(TOKENIZER), template, eos_token="<|endoftext|>")
+    asked = json.dumps({"messages": [{"role": "user", "content": question}]})
+    prompt = encoder.encode(asked, add_generation_prompt=True)[0].tolist()
+    assert cut[: len(prompt)] == prompt
+
+
+@pytest.mark.parametrize("template", ["alpaca", "vicuna", "chatml"])
+def test_a_cut_question_keeps_the_frame_of_a_whole_one(template: str, tmp_path: Path) -> None:
+    question = "Tell me one two, three four" * 120
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"instruction": question, "output": "five"}]), encoding="utf-8")
+    prepare(tmp_path / "whole", [path], template)
+    prepare(tmp_path / "cut", [path], template, cutoff_len=400)
+    whole, cut = (open_prepared(tmp_path / name).ids(0).tolist() for name in ("whole", "cut"))
+    assert len(cut) == 400
+    before = next(i for i, (a, b) in enumerate(zip(whole, cut, strict=False)) if a != b)
+    behind = next(i for i, (a, b) in enumerate(zip(whole[::-1], cut[::-1], strict=False)) if a != b)
+    # Nothing but tokens of the question is gone.
+    assert before + behind >= 400
+    assert whole[-behind:] == cut[-behind:]
 
 
 # --- built-in ones, through Python
@@ -307,6 +360,25 @@ def test_auto_takes_the_built_in_one_else_the_models_own(tmp_path: Path) -> None
             templates.choose("auto", own(model(tmp_path / f"c{i}", hopeless)))
     several = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": jinja("chatml")}]
     assert templates.choose("auto", own(model(tmp_path / "d", several))).source == "chatml"  # type: ignore[arg-type]
+
+
+BOMBS = {
+    "loops": "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "doubling": "{% set ns = namespace(s='x' * 999) %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}",
+    "join": "{{ range(99999)|join('x' * 1000000) }}",
+    "indent": "{{ messages|tojson(indent=10 ** 9) }}",
+    "recursion": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+    "parentheses": "{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_a_template_that_costs_too_much_is_stopped_soon(bomb: str, tmp_path: Path) -> None:
+    """Also where `auto` only looks at the model."""
+    begun = time.process_time()
+    with pytest.raises(TokenizerError, match="stopped"):
+        templates.choose("auto", own(model(tmp_path / "m", bomb)))
+    assert time.process_time() - begun < 2
 
 
 def test_a_named_template_that_is_not_the_models_own_is_noted(tmp_path: Path) -> None:

@@ -104,6 +104,16 @@ class PreparedDataset(Sequence[Sample]):
         columns = [s.record_question for s in self._shards if s.record_question is not None]
         return _concat(columns, np.int64) if len(columns) == len(self._shards) else None
 
+    @property
+    def rows(self) -> NDArray[np.int64] | None:
+        """A number for the row of each sample, (N,); None where every sample has a row of its own."""
+        files = _concat([s.record_file for s in self._shards], np.int32).astype(np.int64)
+        records = _concat([s.record_index for s in self._shards], np.int64)
+        # The samples of a row stand one after the other.
+        begins = np.ones(len(records), dtype=np.bool_)
+        begins[1:] = (np.diff(files) != 0) | (np.diff(records) != 0)
+        return None if begins.all() else np.cumsum(begins, dtype=np.int64)
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 

@@ -21,13 +21,6 @@ REASONS = {
         "the model's own template does not print what the answer says, such as a tool call",
         "name a template that knows it: `qlora-fast template list`",
     ),
-    "control_token_in_text_that_the_template_rewrites": Explanation(
-        "a text looks like a control token, and the model's own template changes it, so it cannot be kept as text",
-        "reword it, or name a built-in template",
-    ),
-    "control_token_in_tool_json": Explanation(
-        "an offer of tools holds what looks like a control token", "reword it, or name a built-in template"
-    ),
     "duplicate": Explanation(
         "an earlier row says the same (deduplicate: exact)", "nothing is to be done; `first` in the file names that row"
     ),
@@ -95,6 +88,10 @@ REPAIRS = {
 """What was repaired in a row that was kept."""
 
 NOTICES = {
+    "answer_in_a_sample_of_its_own": Explanation(
+        "the model's own template prints an answer otherwise once others follow: it is trained in a sample that ends "
+        "with it, as it is generated"
+    ),
     "answer_starts_with_blanks": Explanation(
         "an answer begins with blanks or a line break, which some templates would merge with their own"
     ),
@@ -103,9 +100,15 @@ NOTICES = {
         "the text holds something that looks like a control token; it stays plain text"
     ),
     "empty_prompt": Explanation("the prompt is empty", "correct if the model is to begin"),
+    "stop_token_added": Explanation(
+        "the model's own template prints nothing that ends an answer: the end-of-sequence token is added and learned"
+    ),
     "thoughts_left_out": Explanation("the template leaves the thoughts of earlier answers out, as in a real chat"),
     "tool_result_as_question": Explanation("the template has no turn for a tool's result: it stands as a question"),
     "tools_as_plain_text": Explanation("the template has no form for tools: they stand in the system prompt as text"),
+    "tools_wrapped": Explanation(
+        'tools that stand bare are given to the template as {"type": "function", "function": …}, as servers do'
+    ),
 }
 """What else is worth knowing about a row that was kept."""
 

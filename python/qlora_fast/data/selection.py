@@ -144,8 +144,9 @@ def select(prepared: Prepared, config: Config, evals: Sequence[Prepared] = ()) -
     drawn = {name: _draw(ids, _wanted(prepared, name, config), seed) for name, ids in groups.items()}
     pool = np.sort(np.concatenate([np.unique(ids) for ids in drawn.values()]))
     held = np.zeros(len(dataset), dtype=np.bool_)
-    # Equal questions have the same hash; without one every row is a separate question.
-    _, eval_at = _core.split(len(pool), config.val_size, seed, None if questions is None else questions[pool])
+    # Equal questions have the same hash; without one every row is a separate question, whatever samples it has.
+    together = dataset.rows if questions is None else questions
+    _, eval_at = _core.split(len(pool), config.val_size, seed, None if together is None else together[pool])
     held[pool[eval_at]] = True
     known = _questions(evals)
     left = np.zeros_like(held) if questions is None or known is None else np.isin(questions, known) & ~held

@@ -16,6 +16,7 @@ from typing import Any
 from qlora_fast import _core
 from qlora_fast.config import yaml
 from qlora_fast.errors import ConfigError, TokenizerError
+from qlora_fast.hub import untrusted
 
 YAML_SUFFIXES = (".yaml", ".yml")
 JINJA_SUFFIX = ".jinja"
@@ -30,7 +31,6 @@ class Own:
     bos_token: str | None
     eos_token: str | None
     chat_template: str | None
-
     @property
     def prints_date(self) -> bool:
         """Whether its template asks for today's date; a fixed one is used, or every day would give other data."""
@@ -71,8 +71,8 @@ def choose(template: str, own: Own) -> Chosen:
     if template == "jinja":
         if own.chat_template is None:
             raise TokenizerError(f"`{own.model}` has no chat template of its own", hint=_name_one())
-        return Chosen(jinja(own.chat_template))
-    source = read(template)
+        return Chosen(jinja(own.chat_template, stop_tokens(own)))
+    source = _with_stops(read(template), own)
     probes = [] if own.chat_template is None else compare(source, own)
     differing = [p.name for p in probes if not p.agrees]
     if not differing:
@@ -91,11 +91,12 @@ def _automatic(own: Own) -> Chosen:
     if found is not None:
         return Chosen(found)
     # The model's own renders as itself; what has to be proved is that its answers can be found in what it prints.
-    source = jinja(own.chat_template)
+    source = jinja(own.chat_template, stop_tokens(own))
     try:
         probes = [p for p in compare(source, own) if not p.refused]
-    except TokenizerError:
-        probes = []
+    except TokenizerError as error:
+        problem = f"no template for `{own.model}`: its own cannot be used: {error}"
+        raise TokenizerError(problem, hint=_name_one()) from None
     # Tools may go wrong: rows with them are dropped by name then.
     proved = all(p.agrees and (p.ours is not None or p.name == "tools") for p in probes)
     if not proved or not any(p.name == "one turn" for p in probes):
@@ -113,9 +114,33 @@ def _name_one() -> str:
     return f"name the one it was trained with: template=NAME, one of {', '.join(_core.templates())}, or a YAML file"
 
 
-def jinja(text: str) -> str:
-    """A model's own template, as the core takes it."""
-    return json.dumps({"jinja": text}, ensure_ascii=False)
+def jinja(text: str, stops: Sequence[str] = ()) -> str:
+    """A model's own template, as the core takes it; ``stops``: tokens at which serving ends an answer."""
+    return json.dumps({"jinja": text, **({"stops": list(stops)} if stops else {})}, ensure_ascii=False)
+
+
+def _with_stops(source: str, own: Own) -> str:
+    """The same, with the model's stops if it is a Jinja template."""
+    if not source.startswith("{") or "jinja" not in (written := json.loads(source)):
+        return source
+    return jinja(written["jinja"], stop_tokens(own))
+
+
+def stop_tokens(own: Own) -> tuple[str, ...]:
+    """The tokens at which serving stops: ``eos_token_id`` of generation_config.json, as the tokenizer spells them.
+
+    Without such a file, or for ids that are no added tokens of the tokenizer: none.
+
+    Raises:
+        TokenizerError: the file is damaged.
+    """
+    path = own.tokenizer.parent / untrusted.GENERATION_CONFIG
+    ids = untrusted.read_optional(path, untrusted.GenerationConfig, error=TokenizerError).get("eos_token_id")
+    if ids is None or not own.tokenizer.is_file():
+        return ()
+    added = json.loads(own.tokenizer.read_text(encoding="utf-8")).get("added_tokens") or []
+    wanted = ids if isinstance(ids, list) else [ids]
+    return tuple(str(token["content"]) for token in added if token["id"] in wanted)
 
 
 def name_of(source: str) -> str:

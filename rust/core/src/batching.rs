@@ -40,6 +40,11 @@ pub struct Review {
     pub samples_planned: u64,
 }
 
+/// Samples of a prepared folder: a row may have become several.
+fn samples_of(manifest: &Manifest) -> u64 {
+    manifest.shards.iter().map(|shard| shard.rows).sum()
+}
+
 /// Reviews a prepared folder; `options.mode` does not matter.
 ///
 /// # Errors
@@ -50,7 +55,7 @@ pub fn review(folder: &Path, manifest: &Manifest, options: &PlanOptions) -> Resu
 }
 
 fn look(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) -> Result<Review> {
-    let step = manifest.rows_kept.div_ceil(most).max(1);
+    let step = samples_of(manifest).div_ceil(most).max(1);
     let (mut lengths, mut supervised) = (Vec::new(), Vec::new());
     let mut before = 0_u64;
     for shard in &manifest.shards {
@@ -65,7 +70,7 @@ fn look(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) ->
     let option = |error: crate::pack::PackError| Error::Option { problem: error.to_string() };
     let mut padding = padding(&lengths, &supervised, options).map_err(option)?;
     let mut batches = effective_batches(&lengths, &supervised, options, &BATCHES).map_err(option)?;
-    let scale = manifest.rows_kept as f64 / lengths.len().max(1) as f64;
+    let scale = samples_of(manifest) as f64 / lengths.len().max(1) as f64;
     let whole = |part: u64| (part as f64 * scale).round() as u64;
     if step > 1 {
         for fill in &mut padding {
@@ -74,7 +79,7 @@ fn look(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) ->
         }
         for batch in &mut batches {
             let rows = batch.rows_mean * batch.updates as f64;
-            batch.updates = manifest.rows_kept.div_ceil(u64::from(batch.samples));
+            batch.updates = samples_of(manifest).div_ceil(u64::from(batch.samples));
             // By way of the sums: a last update that is not full weighs more in a selection.
             batch.rows_mean = rows * scale / batch.updates as f64;
             batch.tokens_mean = manifest.tokens as f64 / batch.updates as f64;

@@ -132,6 +132,20 @@ impl<'t> Encoder<'t> {
         self.template.render(conversation, system, learn, &self.controls)
     }
 
+    /// The samples of a repaired conversation; see [`Template::samples`].
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop the row.
+    pub fn samples<'a>(
+        &'a self,
+        conversation: &'a Conversation<'_>,
+        system: Option<&'a str>,
+        learn: Learn,
+    ) -> std::result::Result<Vec<Rendered<'a>>, Reason> {
+        self.template.samples(conversation, system, learn, &self.controls)
+    }
+
     /// Renders a conversation that the model is to answer.
     ///
     /// # Errors
@@ -195,77 +209,120 @@ impl<'t> Encoder<'t> {
         encoded.spans.clear();
         scratch.goes_on = false;
         for turn in turns {
-            self.runs(&turn.segments, false, scratch, &mut |ids, learned, _| {
+            self.runs(&turn.segments, scratch, &mut |ids, run, _| {
                 let start = encoded.ids.len();
                 encoded.ids.extend_from_slice(ids);
-                if learned {
+                if run[0].learned {
                     encoded.learn_from(start);
                 }
+                Ok(())
             })?;
         }
         Ok(())
     }
 
-    /// Encodes one turn so that content and template stay apart: the template's tokens must not be truncated.
+    /// Encodes whole turns as [`encode`](Self::encode) does, in pieces of content and of the template: one behind the
+    /// other they are the same ids, so what is left of a turn that is cut is what stands in a whole one.
     ///
     /// # Errors
     ///
     /// A message, should the tokenizer refuse a text.
-    pub fn encode_apart(&self, turn: &Turn<'_>) -> std::result::Result<Vec<Piece>, String> {
-        let mut pieces = Vec::with_capacity(turn.segments.len());
-        let mut scratch = Scratch { goes_on: true, ..Scratch::default() };
-        self.runs(&turn.segments, true, &mut scratch, &mut |ids, learned, content| {
-            pieces.push(Piece { ids: ids.to_vec(), learned, content });
-        })?;
-        Ok(pieces)
+    pub fn encode_apart(&self, turns: &[Turn<'_>]) -> std::result::Result<Vec<Vec<Piece>>, String> {
+        let mut scratch = Scratch::default();
+        let each = |turn: &Turn<'_>| {
+            let mut pieces = Vec::with_capacity(turn.segments.len());
+            self.runs(&turn.segments, &mut scratch, &mut |ids, run, goes_on| {
+                self.parted(ids, run, goes_on, &mut pieces)
+            })?;
+            Ok(pieces)
+        };
+        turns.iter().map(each).collect()
     }
 
-    /// Calls `emit(ids, learned, content)` for each run of segments that are encoded together.
+    /// Cuts the ids of a run where content begins and ends. A token that stands on both sides is the template's.
+    fn parted(
+        &self,
+        ids: &[u32],
+        run: &[Segment<'_>],
+        goes_on: bool,
+        pieces: &mut Vec<Piece>,
+    ) -> std::result::Result<(), String> {
+        let mut from = 0;
+        let mut end = 0;
+        let mut scratch = Scratch::default();
+        while end < run.len() {
+            let content = run[end].content;
+            end += run[end..].iter().take_while(|s| s.content == content).count();
+            let mut to = ids.len();
+            if end < run.len() {
+                scratch.goes_on = goes_on;
+                self.encode_run(&run[..end], &mut scratch)?;
+                let equal = scratch.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
+                let straddles = equal < scratch.ids.len();
+                to = (equal + usize::from(straddles && !content)).clamp(from, ids.len());
+            }
+            if to > from {
+                pieces.push(Piece { ids: ids[from..to].to_vec(), learned: run[0].learned, content });
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// Calls `emit(ids, run, goes_on)` for each run of segments that are encoded together; `goes_on`: text stood before.
     fn runs(
         &self,
         segments: &[Segment<'_>],
-        apart: bool,
-        Scratch { ids, joined, goes_on }: &mut Scratch,
-        emit: &mut dyn FnMut(&[u32], bool, bool),
+        scratch: &mut Scratch,
+        emit: &mut dyn FnMut(&[u32], &[Segment<'_>], bool) -> std::result::Result<(), String>,
     ) -> std::result::Result<(), String> {
         let mut rest = segments;
         while let Some((first, behind)) = rest.split_first() {
-            ids.clear();
             let token = match first.kind {
                 Kind::Control | Kind::Marker => self.control(&first.text),
                 Kind::Text => None,
             };
             if let Some(token) = token {
-                emit(&[token], first.learned, false);
-                *goes_on = self.tokenizer.blank_is_first_only();
+                emit(&[token], &rest[..1], scratch.goes_on)?;
+                scratch.goes_on = self.tokenizer.blank_is_first_only();
                 rest = behind;
                 continue;
             }
-            let run = 1 + behind
-                .iter()
-                .take_while(|s| s.learned == first.learned && (!apart || s.content == first.content) && self.is_text(s))
-                .count();
-            let edge = self.edge.as_ref().filter(|_| *goes_on);
-            let text = if run == 1 && edge.is_none() {
-                first.text.as_ref()
-            } else {
+            let run = 1 + behind.iter().take_while(|s| s.learned == first.learned && self.is_text(s)).count();
+            let goes_on = scratch.goes_on;
+            self.encode_run(&rest[..run], scratch)?;
+            scratch.goes_on = true;
+            emit(&scratch.ids, &rest[..run], goes_on)?;
+            rest = &rest[run..];
+        }
+        Ok(())
+    }
+
+    /// Leaves the ids of the segments' text in `scratch.ids`.
+    fn encode_run(
+        &self,
+        run: &[Segment<'_>],
+        Scratch { ids, joined, goes_on }: &mut Scratch,
+    ) -> std::result::Result<(), String> {
+        ids.clear();
+        let edge = self.edge.as_ref().filter(|_| *goes_on);
+        let text = match run {
+            [only] if edge.is_none() => only.text.as_ref(),
+            run => {
                 joined.clear();
                 joined.extend(edge.map(|edge| edge.text));
-                segments_text(&rest[..run], joined);
+                segments_text(run, joined);
                 joined.as_str()
-            };
-            self.tokenizer.engine().encode(text, ids)?;
-            if let Some(edge) = edge {
-                if ids.starts_with(&edge.ids) {
-                    ids.drain(..edge.ids.len());
-                } else {
-                    ids.clear();
-                    self.tokenizer.engine().encode(&text[edge.text.len_utf8()..], ids)?;
-                }
             }
-            *goes_on = true;
-            emit(ids, first.learned, first.content);
-            rest = &rest[run..];
+        };
+        self.tokenizer.engine().encode(text, ids)?;
+        if let Some(edge) = edge {
+            if ids.starts_with(&edge.ids) {
+                ids.drain(..edge.ids.len());
+            } else {
+                ids.clear();
+                self.tokenizer.engine().encode(&text[edge.text.len_utf8()..], ids)?;
+            }
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ pub mod dataset;
 pub mod durable;
 pub mod encode;
 pub mod error;
+pub mod jinja;
 pub mod pack;
 pub mod prepare;
 pub mod reasons;

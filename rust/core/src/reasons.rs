@@ -19,10 +19,6 @@ pub type Detail = Cow<'static, str>;
 pub enum Reason {
     /// The model's own template does not print an answer that has a loss.
     AnswerLeftOutByTheTemplate,
-    /// The template rewrites a text that has a control token in it, so the two cannot be distinguished.
-    ControlTokenInTextThatTheTemplateRewrites,
-    /// A tool's description has a control token in it.
-    ControlTokenInToolJson,
     /// Truncation would leave no supervised token.
     CutoffLenLeavesNothingToLearn,
     /// An earlier row has the same conversation.
@@ -160,6 +156,8 @@ pub enum Repair {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Notice {
+    /// The template prints an answer otherwise once others follow: it is learned in a sample that ends with it.
+    AnswerInASampleOfItsOwn,
     /// An answer begins with white space.
     AnswerStartsWithBlanks,
     /// The template does not print some of the content.
@@ -168,12 +166,16 @@ pub enum Notice {
     ControlTokenKeptAsText,
     /// A prompt is empty.
     EmptyPrompt,
+    /// The template prints nothing that ends an answer: the end-of-sequence token was added.
+    StopTokenAdded,
     /// The template does not print the thoughts of an answer.
     ThoughtsLeftOut,
     /// The template has no turn for a tool's result.
     ToolResultAsQuestion,
     /// The template has no form for tools.
     ToolsAsPlainText,
+    /// Tools that stood bare were wrapped as functions.
+    ToolsWrapped,
 }
 
 impl Repair {

@@ -53,13 +53,9 @@ pub fn truncate(
     if rule == Rule::Drop {
         return Err(Reason::TooLong);
     }
-    let turns: Vec<TurnTokens> = turns
-        .iter()
-        .map(|turn| {
-            let pieces = encoder.encode_apart(turn).map_err(|problem| Reason::Untokenizable(problem.into()))?;
-            Ok(TurnTokens { role: turn.role, pieces })
-        })
-        .collect::<Result<_, Reason>>()?;
+    let pieces = encoder.encode_apart(turns).map_err(|problem| Reason::Untokenizable(problem.into()))?;
+    let turns: Vec<TurnTokens> =
+        turns.iter().zip(pieces).map(|(turn, pieces)| TurnTokens { role: turn.role, pieces }).collect();
     let total = turns.len();
     let kept = match rule {
         Rule::Llamafactory => proportional(exchanges(turns), cutoff, last_first),

@@ -5,6 +5,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use qlora_fast_core::conversation::Conversation;
 use qlora_fast_core::encode::Encoder;
+use qlora_fast_core::jinja::{Fault, Program, TEMPLATE, Variable};
 use qlora_fast_core::template::{self, Controls, Kind, Learn, Source, Spec, Template, Turn};
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
 use std::path::PathBuf;
@@ -121,6 +122,29 @@ pub(crate) fn compare_templates(
             .to_string()
         })
         .collect())
+}
+
+/// A Jinja template rendered with variables (a JSON object), as transformers would: `(kind, text)`, where the kind is
+/// `text`, or what went wrong: `syntax`, `raised`, `failed`, `unsupported`, `budget`.
+#[pyfunction]
+pub(crate) fn render_jinja(source: &str, variables: &str) -> PyResult<(&'static str, String)> {
+    let given: serde_json::Map<String, serde_json::Value> = serde_json::from_str(variables).map_err(error::option)?;
+    let given: Vec<(&str, Variable)> =
+        given.iter().map(|(name, value)| (name.as_str(), Variable::Json(value.clone(), TEMPLATE))).collect();
+    let rendered = Program::new(source).and_then(|program| program.render(&given, variables.len()));
+    Ok(match rendered {
+        Ok(text) => ("text", text.as_str().to_owned()),
+        Err(fault) => {
+            let kind = match fault {
+                Fault::Syntax { .. } => "syntax",
+                Fault::Raised(_) => "raised",
+                Fault::Failed(_) => "failed",
+                Fault::Unsupported(_) => "unsupported",
+                Fault::Budget(_) => "budget",
+            };
+            (kind, fault.to_string())
+        }
+    })
 }
 
 fn source(text: String) -> PyResult<Source> {

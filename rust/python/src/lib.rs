@@ -20,7 +20,8 @@ mod _core {
     use crate::batching::{padding, report_names, review};
     #[pymodule_export]
     use crate::chat::{
-        ChatEncoder, compare_templates, detect_template, template_keys, template_problems, templates, written_template,
+        ChatEncoder, compare_templates, detect_template, render_jinja, template_keys, template_problems, templates,
+        written_template,
     };
     #[pymodule_export]
     use crate::plan::{EpochPlan, mix, pack, packing_lower_bound, plan_epoch, split};

@@ -149,7 +149,7 @@ fn inspect_row(
         first: dropped.first.map(|f| FirstRow { file: options.data[f.file as usize].shown().into(), row: f.row }),
     });
     let kept = if dropped.is_none() { std::mem::take(&mut workspace.encoded) } else { Default::default() };
-    let cut = batch.truncated.first();
+    let cut = batch.truncated.last();
     Ok(InspectedRow {
         file: path.to_path_buf(),
         row: span.row,
@@ -161,7 +161,7 @@ fn inspect_row(
         repairs: batch.repairs.into_keys().collect(),
         notices: batch.notices.into_keys().collect(),
         ignored_keys: batch.ignored_keys.into_keys().collect(),
-        full_length: batch.full_lengths.first().copied().unwrap_or(0).into(),
+        full_length: batch.full_lengths.last().copied().unwrap_or(0).into(),
         tokens_cut: cut.map_or(0, |cut| cut.tokens_cut),
         turns_cut: cut.map_or(0, |cut| cut.turns_cut),
         input_ids: kept.ids,
@@ -172,9 +172,10 @@ fn inspect_row(
 
 /// The output of the template; empty if it refuses the conversation, which is then the reason to drop the row.
 fn written(maker: &RowMaker<'_>, conversation: &Conversation<'_>) -> Vec<Written> {
-    let Ok(rendered) = maker.render(conversation) else { return Vec::new() };
+    let Ok(samples) = maker.samples(conversation) else { return Vec::new() };
     let eos = maker.options.eos_token.as_deref().unwrap_or_default();
-    let segments = rendered.turns.iter().flat_map(|turn| &turn.segments);
+    // The whole is the last of them.
+    let segments = samples.last().into_iter().flat_map(|rendered| &rendered.turns).flat_map(|turn| &turn.segments);
     let write = |segment: &Segment<'_>| {
         let text = if segment.kind == Kind::Control && segment.text.is_empty() { eos } else { &segment.text };
         Written { kind: segment.kind, text: text.to_owned(), learned: segment.learned }

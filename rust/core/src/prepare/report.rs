@@ -106,8 +106,8 @@ impl Tally {
     /// Adds a batch; its dropped rows are appended to `rejected` as lines of rejected.jsonl.
     pub fn add(&mut self, batch: &Batch, sources: &[Source], rejected: &mut Vec<u8>) {
         let m = &mut self.manifest;
-        m.rows_read += (batch.samples.len() + batch.dropped.len()) as u64;
-        m.rows_kept += batch.samples.len() as u64;
+        m.rows_read += batch.kept + batch.dropped.len() as u64;
+        m.rows_kept += batch.kept;
         for (length, supervised) in batch.samples.lengths() {
             m.tokens += length as u64;
             m.supervised_tokens += supervised as u64;

@@ -48,7 +48,9 @@ pub struct Batch {
     pub ignored_keys: Counts,
     /// Samples that were truncated.
     pub truncated: Vec<Truncated>,
-    /// Tokens before truncation of every record with supervised tokens.
+    /// Records that were kept: a record may become several samples.
+    pub kept: u64,
+    /// Tokens before truncation of every sample with supervised tokens.
     pub full_lengths: Vec<u32>,
 }
 
@@ -61,6 +63,7 @@ impl Batch {
         self.notices.clear();
         self.ignored_keys.clear();
         self.truncated.clear();
+        self.kept = 0;
         self.full_lengths.clear();
     }
 }
@@ -124,10 +127,14 @@ impl RowMaker<'_> {
             for key in parsed.ignored_keys {
                 count(&mut batch.ignored_keys, &key);
             }
-            match parsed.conversation.and_then(|conversation| self.sample(&conversation, origin, workspace, batch)) {
+            let question = mark.map(|m| m.question);
+            match parsed
+                .conversation
+                .and_then(|conversation| self.row(&conversation, origin, question, workspace, batch))
+            {
                 Ok(()) => {
+                    batch.kept += 1;
                     parsed.repairs.iter().for_each(|repair| count(&mut batch.repairs, repair.name()));
-                    batch.samples.push(&workspace.encoded, origin, mark.map(|m| m.question));
                 }
                 Err(reason) => batch.dropped.push(Dropped { origin, reason, text: text.into(), first: None }),
             }
@@ -135,15 +142,51 @@ impl RowMaker<'_> {
         Ok(())
     }
 
+    /// Adds the samples of a row to the batch, all or none.
+    fn row(
+        &self,
+        conversation: &Conversation<'_>,
+        origin: Origin,
+        question: Option<i64>,
+        workspace: &mut Workspace,
+        batch: &mut Batch,
+    ) -> std::result::Result<(), Reason> {
+        let samples = self.samples(conversation)?;
+        if let [only] = samples.as_slice() {
+            self.sample(only, origin, workspace, batch)?;
+            batch.samples.push(&workspace.encoded, origin, question);
+            return Ok(());
+        }
+        let mut made = Vec::with_capacity(samples.len());
+        let mut apart = Batch::default();
+        for sample in &samples {
+            match self.sample(sample, origin, workspace, &mut apart) {
+                Ok(()) => made.push(workspace.encoded.clone()),
+                // Nothing of the whole may be left to learn where every answer has a sample of its own.
+                Err(Reason::NothingToLearn) => {}
+                Err(reason) => return Err(reason),
+            }
+        }
+        if made.is_empty() {
+            return Err(Reason::NothingToLearn);
+        }
+        made.iter().for_each(|encoded| batch.samples.push(encoded, origin, question));
+        batch.truncated.append(&mut apart.truncated);
+        batch.full_lengths.append(&mut apart.full_lengths);
+        for (name, n) in apart.notices {
+            *batch.notices.entry(name).or_default() += n;
+        }
+        Ok(())
+    }
+
     /// Leaves the sample in `workspace.encoded`.
     fn sample(
         &self,
-        conversation: &Conversation<'_>,
+        rendered: &Rendered<'_>,
         origin: Origin,
         Workspace { scratch, encoded }: &mut Workspace,
         batch: &mut Batch,
     ) -> std::result::Result<(), Reason> {
-        let rendered = self.render(conversation)?;
         let told = self.encoder.encode_into(&rendered.turns, scratch, encoded);
         told.map_err(|problem| Reason::Untokenizable(problem.into()))?;
         if encoded.spans.is_empty() {
@@ -166,14 +209,14 @@ impl RowMaker<'_> {
         Ok(())
     }
 
-    /// Renders a conversation as the options say.
+    /// Renders a conversation as the options say: its samples, of which the last is the whole.
     ///
     /// # Errors
     ///
     /// The reason to drop the row.
-    pub fn render<'c>(&'c self, conversation: &'c Conversation<'_>) -> std::result::Result<Rendered<'c>, Reason> {
+    pub fn samples<'c>(&'c self, conversation: &'c Conversation<'_>) -> std::result::Result<Vec<Rendered<'c>>, Reason> {
         let learn = Learn { prompts: self.options.train_on_prompt, last_answer_only: self.options.mask_history };
-        self.encoder.render(conversation, self.options.default_system.as_deref(), learn)
+        self.encoder.samples(conversation, self.options.default_system.as_deref(), learn)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Comparison of a template with the model's own on probe conversations.
 
 use super::controls::Controls;
-use super::jinja::{Jinja, Refusal};
+use super::jinja::Jinja;
 use super::probes::probes;
 use super::render::{Learn, Rendered};
 use super::source::Template;
+use crate::jinja::Fault;
+use crate::reasons::Notice;
 
 /// One probe, rendered both ways.
 #[derive(Debug)]
@@ -43,25 +45,36 @@ pub fn check(
     eos_token: Option<&str>,
     controls: &Controls,
 ) -> Result<Vec<Compared>, String> {
-    let own = Jinja::new(chat_template, bos_token, eos_token)?;
+    let own = Jinja::new(chat_template, bos_token, eos_token, &[]).map_err(|fault| fault.to_string())?;
     let compare = |probe: super::probes::Probe| {
         let printed = probe.own(&own);
+        if let Err(fault @ Fault::Budget(_)) = &printed {
+            return Err(fault.to_string());
+        }
         let ours = match probe.thinking {
             None => template.render(&probe.talk, None, Learn::default(), controls),
             Some(thinking) => template.prompt(&probe.talk, None, thinking, controls),
         };
-        Compared {
+        Ok(Compared {
             name: probe.name,
             conversation: serde_json::to_string(&probe.talk).unwrap_or_default(),
             ours: ours
-                .map(|rendered: Rendered<'_>| rendered.text(eos_token.unwrap_or("")))
+                .map(|rendered: Rendered<'_>| as_printed(rendered).text(eos_token.unwrap_or("")))
                 .map_err(|reason| reason.to_string()),
-            refused: matches!(printed, Err(Refusal::Raised(_))),
-            own: printed.map_err(|refusal| match refusal {
-                Refusal::Raised(message) | Refusal::Failed(message) => message,
-            }),
+            refused: matches!(printed, Err(Fault::Raised(_))),
+            own: printed.map_err(|fault| fault.to_string()),
             thinking: probe.thinking,
-        }
+        })
     };
-    Ok(probes().into_iter().map(compare).collect())
+    probes().into_iter().map(compare).collect()
+}
+
+/// What the template printed, without the stop token that is added where it prints none.
+fn as_printed(mut rendered: Rendered<'_>) -> Rendered<'_> {
+    if rendered.notices.contains(&Notice::StopTokenAdded)
+        && let Some(turn) = rendered.turns.last_mut()
+    {
+        turn.segments.pop();
+    }
+    rendered
 }

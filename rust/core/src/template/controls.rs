@@ -14,12 +14,7 @@ impl Controls {
         Self(AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens).ok())
     }
 
-    /// Whether there is one in the text.
-    pub(crate) fn any(&self, text: &str) -> bool {
-        self.0.as_ref().is_some_and(|tokens| tokens.is_match(text))
-    }
-
-    /// The text, split at the tokens.
+    /// The text, cut at the tokens.
     pub(crate) fn split<'t>(&self, text: &'t str) -> Vec<(Kind, &'t str)> {
         let mut pieces = Vec::new();
         let mut from = 0;

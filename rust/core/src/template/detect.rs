@@ -2,27 +2,34 @@
 
 use super::builtin;
 use super::chat_template::{ChatTemplate, ToolStyle};
-use super::jinja::{Jinja, Refusal};
+use super::jinja::Jinja;
 use super::probes::{Probe, probes};
 use super::render::{Learn, Rendered};
+use crate::jinja::Fault;
 
 /// The first built-in template that prints exactly what `chat_template` (Jinja) prints, on every probe that it accepts:
 /// dialogues, prompts for an answer, and tools if the built-in one supports them.
 #[must_use]
 pub fn detect(chat_template: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Option<&'static ChatTemplate> {
-    let own = Jinja::new(chat_template, bos_token, eos_token).ok()?;
-    let probes: Vec<_> = probes().into_iter().map(|probe| (probe.own(&own), probe)).collect();
-    // Gemma refuses a system prompt; a template that refuses a plain question and answer is no chat template.
-    if probes.iter().any(|(printed, probe)| probe.name == "one turn" && printed.is_err()) {
-        return None;
+    let own = Jinja::new(chat_template, bos_token, eos_token, &[]).ok()?;
+    let mut printed = Vec::new();
+    for probe in probes() {
+        let text = probe.own(&own);
+        // Gemma refuses a system prompt; a template that refuses a plain question and answer is no chat template. One
+        // that is stopped for what it costs is not asked again.
+        if text.is_err() && probe.name == "one turn" || matches!(text, Err(Fault::Budget(_))) {
+            return None;
+        }
+        printed.push((text, probe));
     }
+    let probes = printed;
     builtin::names().into_iter().filter_map(builtin::find).find(|template| {
         let bound = template.bound(bos_token, eos_token);
         probes.iter().all(|(printed, probe)| match printed {
             Ok(_) if probe.talk.tools.is_some() && template.tools == ToolStyle::Unknown => true,
             Ok(text) => *text == print(&bound, probe),
-            Err(Refusal::Raised(_)) => true,
-            Err(Refusal::Failed(_)) => probe.talk.tools.is_some() && template.tools == ToolStyle::Unknown,
+            Err(Fault::Raised(_)) => true,
+            Err(_) => probe.talk.tools.is_some() && template.tools == ToolStyle::Unknown,
         })
     })
 }

@@ -16,6 +16,7 @@ mod render;
 mod segment;
 mod source;
 mod spec;
+mod tools;
 
 pub use builtin::{find, names, written};
 pub use chat_template::{ChatTemplate, SystemPlace, Thinking, ToolStyle};

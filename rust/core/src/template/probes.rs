@@ -1,7 +1,8 @@
 //! Probe conversations, on which templates differ.
 
-use super::jinja::{Asked, Jinja, Refusal};
+use super::jinja::{Asked, Jinja};
 use crate::conversation::{Conversation, Message, Role};
+use crate::jinja::Fault;
 
 /// A conversation to render both ways.
 pub(super) struct Probe {
@@ -14,9 +15,8 @@ pub(super) struct Probe {
 
 impl Probe {
     /// What the model's own template prints.
-    pub(super) fn own(&self, jinja: &Jinja) -> Result<String, Refusal> {
-        let thinking = Some(self.thinking.unwrap_or(false));
-        jinja.direct(&self.talk, Asked { prompt: self.thinking.is_some(), thinking })
+    pub(super) fn own(&self, jinja: &Jinja) -> Result<String, Fault> {
+        jinja.direct(&self.talk, Asked { prompt: self.thinking.is_some(), thinking: self.thinking })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::chat_template::{ChatTemplate, Frame, Piece, SystemPlace, Thinking, ToolStyle};
 use super::segment::{Kind, Segment, Turn};
+use super::tools::offered;
 use crate::conversation::{Conversation, Message, Role};
 use crate::reasons::Notice;
 use crate::record::pyjson;
@@ -145,7 +146,9 @@ impl ChatTemplate {
                     ToolStyle::Qwen => {
                         turn.template(if own.is_none() && system.is_empty() { "" } else { "\n\n" });
                         turn.markup(TOOLS_BEFORE, false);
-                        for tool in tool_lines(tools) {
+                        let (lines, wrapped) = tool_lines(tools);
+                        notices.extend(wrapped.then_some(Notice::ToolsWrapped));
+                        for tool in lines {
                             turn.template("\n");
                             turn.content(tool, false);
                         }
@@ -272,12 +275,11 @@ fn split_thoughts(content: &str) -> (&str, &str) {
     (thoughts.trim_start_matches('\n'), after.trim_start_matches('\n'))
 }
 
-/// Each tool on a line of its own: the items of a JSON list, or the text as it is.
-fn tool_lines(tools: &str) -> Vec<String> {
-    match serde_json::from_str::<serde_json::Value>(tools) {
-        Ok(serde_json::Value::Array(list)) => list.iter().map(pyjson::dumps).collect(),
-        Ok(value @ serde_json::Value::Object(_)) => vec![pyjson::dumps(&value)],
-        _ => vec![tools.to_owned()],
+/// Each tool on a line of its own, or the text as it is; and whether a bare one was wrapped.
+fn tool_lines(text: &str) -> (Vec<String>, bool) {
+    match offered(text) {
+        Some((tools, wrapped)) => (tools.iter().map(pyjson::dumps).collect(), wrapped),
+        None => (vec![text.to_owned()], false),
     }
 }
 

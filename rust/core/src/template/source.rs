@@ -5,9 +5,8 @@ use super::chat_template::ChatTemplate;
 use super::controls::Controls;
 use super::jinja::Jinja;
 use super::render::{Learn, Rendered};
-use super::segment::Kind;
 use super::spec::Spec;
-use crate::conversation::{Conversation, Message, Role};
+use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::reasons::Reason;
 use serde::Deserialize;
@@ -18,7 +17,8 @@ use serde::Deserialize;
 pub enum Source {
     /// A built-in one.
     Name(String),
-    /// A JSON object: `{"jinja": "…"}`, the model's own; or a written one, key by key (see [`Spec`]).
+    /// A JSON object: `{"jinja": "…", "stops": […]}`, the model's own and the tokens at which serving stops; or a
+    /// written one, key by key (see [`Spec`]).
     Written(serde_json::Map<String, serde_json::Value>),
 }
 
@@ -74,7 +74,9 @@ impl Template {
             },
             Source::Written(keys) => {
                 if let Some(text) = keys.get("jinja") {
-                    let jinja = Jinja::new(text.as_str().unwrap_or_default(), bos, eos);
+                    let stops = keys.get("stops").and_then(serde_json::Value::as_array).into_iter().flatten();
+                    let stops: Vec<_> = stops.filter_map(|stop| stop.as_str().map(str::to_owned)).collect();
+                    let jinja = Jinja::new(text.as_str().unwrap_or_default(), bos, eos, &stops);
                     return jinja.map(|jinja| Self::Jinja(Box::new(jinja))).map_err(|why| {
                         fault(
                             format!("the model's own chat template cannot be used: {why}"),
@@ -111,7 +113,7 @@ impl Template {
     pub fn identity(&self) -> serde_json::Result<String> {
         match self {
             Self::Frames(template) => serde_json::to_string(template),
-            Self::Jinja(jinja) => serde_json::to_string(&serde_json::json!({ "jinja": jinja.source() })),
+            Self::Jinja(jinja) => serde_json::to_string(&jinja.written()),
         }
     }
 
@@ -124,7 +126,8 @@ impl Template {
         }
     }
 
-    /// Renders a repaired conversation; `system` is the system prompt of rows that have none.
+    /// Renders a repaired conversation, the whole of it; `system` is the system prompt of rows that have none. Answers
+    /// that need a sample of their own are not learned in it.
     ///
     /// # Errors
     ///
@@ -136,9 +139,26 @@ impl Template {
         learn: Learn,
         controls: &Controls,
     ) -> std::result::Result<Rendered<'a>, Reason> {
+        let mut samples = self.samples(conversation, system, learn, controls)?;
+        samples.pop().ok_or(Reason::NoAnswer)
+    }
+
+    /// The samples of a repaired conversation: one, or several where a model's own template prints an answer otherwise
+    /// once others follow. The last is the whole.
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop the row; only a model's own template has any.
+    pub fn samples<'a>(
+        &'a self,
+        conversation: &'a Conversation<'_>,
+        system: Option<&'a str>,
+        learn: Learn,
+        controls: &Controls,
+    ) -> std::result::Result<Vec<Rendered<'a>>, Reason> {
         match self {
-            Self::Frames(template) => Ok(template.render(conversation, system, learn)),
-            Self::Jinja(jinja) => jinja.render(conversation, system, learn, controls),
+            Self::Frames(template) => Ok(vec![template.render(conversation, system, learn)]),
+            Self::Jinja(jinja) => jinja.samples(conversation, system, learn, controls),
         }
     }
 
@@ -169,16 +189,7 @@ impl Template {
     pub fn stops(&self, controls: &Controls) -> Vec<String> {
         match self {
             Self::Frames(template) => template.stops().map(|stop| stop.unwrap_or("").to_owned()).collect(),
-            Self::Jinja(jinja) => {
-                let messages = vec![Message::new(Role::User, "question"), Message::new(Role::Assistant, "answer")];
-                let talk = Conversation { messages, tools: None };
-                let rendered = jinja.render(&talk, None, Learn::default(), controls);
-                let turn = rendered.ok().and_then(|mut r| r.turns.pop());
-                let segments = turn.map(|t| t.segments).unwrap_or_default();
-                let behind = segments.iter().rposition(|s| s.content).map_or(0, |at| at + 1);
-                let tokens = segments[behind..].iter().filter(|s| s.kind == Kind::Control);
-                tokens.map(|s| s.text.clone().into_owned()).collect()
-            }
+            Self::Jinja(jinja) => jinja.ends(controls),
         }
     }
 }

@@ -1,44 +1,53 @@
 //! The model's own chat template, as Jinja: for models that no built-in template renders alike.
 //!
-//! Jinja gives one text. Which of it came from the data, and which of it is an answer, is found by rendering again: with
-//! unguessable words in place of the contents (`mask`), and up to each turn (`locate`). Both are proved on every row: the
-//! masked rendering, its words put back, must be the direct one; a turn must begin where the rendering of what stands
-//! before it ends. A row for which that fails is dropped by name.
+//! Every byte of what a template prints says whether it is the template's or data ([`crate::jinja::Text`]). So control
+//! tokens are looked for in the template's own bytes alone, in one place (`pieces`): no text of the data becomes one,
+//! whatever the template does with it. Which bytes are an answer is found by rendering up to it (`answers`), and answers
+//! that print otherwise once others follow get a sample of their own (`samples`).
 
-mod environment;
-mod locate;
-mod mask;
-mod program;
-mod values;
-
-pub use environment::FIXED_DATE;
-pub use program::Jinja;
-pub(super) use program::{Asked, Refusal};
+mod answers;
+mod model;
+mod pieces;
+mod printer;
+mod samples;
+mod talk;
 
 use super::controls::Controls;
 use super::render::{Learn, Rendered};
-use super::segment::Turn;
+use super::segment::{Kind, Turn};
 use crate::conversation::{Conversation, Message, Role};
+use crate::jinja::Fault;
 use crate::reasons::Reason;
-use mask::{Masked, TAGS};
+use model::reason;
+use printer::Printer;
+use std::borrow::Cow;
+
+pub use crate::jinja::FIXED_DATE;
+pub(in crate::template) use model::Asked;
+pub use model::Jinja;
 
 impl Jinja {
-    /// Renders a repaired conversation; `system` stands for a system prompt that the row does not have.
+    /// The direct rendering of a conversation.
+    pub(super) fn direct(&self, conversation: &Conversation<'_>, asked: Asked) -> Result<String, Fault> {
+        let printer = Printer::new(self, conversation).map_err(|reason| Fault::Failed(reason.to_string()))?;
+        printer.print(conversation.messages.len(), asked).map(|text| text.as_str().to_owned())
+    }
+
+    /// The samples of a repaired conversation, of which the last is the whole of it; `system` stands for a system
+    /// prompt that the row does not have.
     ///
     /// # Errors
     ///
     /// The reason to drop the row.
-    pub(super) fn render(
+    pub(super) fn samples(
         &self,
         conversation: &Conversation<'_>,
         system: Option<&str>,
         learn: Learn,
         controls: &Controls,
-    ) -> Result<Rendered<'static>, Reason> {
+    ) -> Result<Vec<Rendered<'static>>, Reason> {
         let whole = with_system(conversation, system);
-        self.proved(&whole, Asked::default(), controls, &|masked, text| {
-            locate::Locator { jinja: self, masked, controls }.turns(text, &whole, learn)
-        })
+        samples::Maker { printer: Printer::new(self, &whole)?, conversation: &whole, controls, learn }.samples()
     }
 
     /// Renders a conversation that the model is to answer: one turn, nothing learned.
@@ -53,49 +62,25 @@ impl Jinja {
         enable_thinking: bool,
         controls: &Controls,
     ) -> Result<Rendered<'static>, Reason> {
-        let asked = Asked { prompt: true, thinking: Some(enable_thinking) };
         let whole = with_system(conversation, system);
-        self.proved(&whole, asked, controls, &|masked, text| {
-            let segments = masked.segments(text, 0..text.len(), controls);
-            Ok(Rendered { turns: vec![Turn { role: Role::User, segments }], notices: Vec::new() })
-        })
+        let printer = Printer::new(self, &whole)?;
+        let asked = Asked { prompt: true, thinking: Some(enable_thinking) };
+        let text = printer.print(whole.messages.len(), asked).map_err(reason)?;
+        let segments = pieces::segments(&text, 0..text.as_str().len(), controls);
+        Ok(Rendered { turns: vec![Turn { role: Role::User, segments }], notices: Vec::new() })
     }
 
-    /// Calls `work` with a masked rendering that is proved to be the direct one.
-    fn proved(
-        &self,
-        conversation: &Conversation<'_>,
-        asked: Asked,
-        controls: &Controls,
-        work: &dyn Fn(&Masked, &str) -> Result<Rendered<'static>, Reason>,
-    ) -> Result<Rendered<'static>, Reason> {
-        let direct = self.direct(conversation, asked).map_err(Refusal::reason)?;
-        if conversation.tools.as_deref().is_some_and(|tools| controls.any(tools)) {
-            return Err(Reason::ControlTokenInToolJson);
-        }
-        let mut failed = None;
-        // Templates that part an answer at its tags print another text for words that have none; those that print the
-        // arguments of a call one by one print them as they are, and not as JSON.
-        for (tags, escape) in [(&[][..], true), (&TAGS[..], true), (&[][..], false), (&TAGS[..], false)] {
-            let masked = Masked::new(conversation, self.source(), tags, escape)?;
-            let Ok(text) = self.print(&masked.messages, &masked.tools, asked) else { continue };
-            if masked.unmasked(&text) == direct {
-                match work(&masked, &text) {
-                    Ok(rendered) => return Ok(rendered),
-                    Err(reason) => failed = Some(reason),
-                }
-            }
-        }
-        if let Some(reason) = failed {
-            return Err(reason);
-        }
-        let contents = conversation.messages.iter().flat_map(|m| [Some(&m.content), m.reasoning.as_ref()]).flatten();
-        let calls = conversation.messages.iter().flat_map(|m| &m.tool_calls).map(String::as_str);
-        if contents.map(AsRef::as_ref).chain(calls).any(|text| controls.any(text)) {
-            return Err(Reason::ControlTokenInTextThatTheTemplateRewrites);
-        }
-        // Nothing of the data looks like a control token, so the direct rendering can be cut up as it stands.
-        work(&Masked::nothing(conversation)?, &direct)
+    /// The tokens that end an answer; an empty name is the end-of-sequence token.
+    pub(super) fn ends(&self, controls: &Controls) -> Vec<String> {
+        let messages = vec![Message::new(Role::User, "question"), Message::new(Role::Assistant, "answer")];
+        let talk = Conversation { messages, tools: None };
+        let samples = self.samples(&talk, None, Learn::default(), controls);
+        let turn = samples.ok().and_then(|mut samples| samples.pop()?.turns.pop());
+        let segments = turn.map(|t| t.segments).unwrap_or_default();
+        let behind = segments.iter().rposition(|s| s.content).map_or(0, |at| at + 1);
+        let tokens = segments[behind..].iter().filter(|s| s.kind == Kind::Control);
+        let printed = tokens.map(|s| s.text.clone()).map(Cow::into_owned);
+        printed.chain(self.stops.iter().cloned()).collect()
     }
 }
 

@@ -1,0 +1,60 @@
+//! Renderings of the beginnings of a conversation, each made once.
+
+use super::model::{Asked, Jinja};
+use super::talk::{Arguments, Talk};
+use crate::conversation::Conversation;
+use crate::jinja::{Fault, Text, Variable};
+use crate::reasons::Reason;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+type Prints = HashMap<(usize, Asked), Result<Text, Fault>>;
+
+/// Prints a conversation up to any of its messages.
+#[derive(Debug)]
+pub(super) struct Printer<'j> {
+    pub(super) jinja: &'j Jinja,
+    pub(super) talk: Talk,
+    /// The answers to `Asked.thinking` that the template can tell apart.
+    pub(super) thinking: &'static [Option<bool>],
+    made: RefCell<Prints>,
+}
+
+impl<'j> Printer<'j> {
+    /// # Errors
+    ///
+    /// The reason to drop the row.
+    pub(super) fn new(jinja: &'j Jinja, conversation: &Conversation<'_>) -> Result<Self, Reason> {
+        let switches = jinja.source.contains("thinking");
+        let thinking: &[Option<bool>] = if switches { &[None, Some(false), Some(true)] } else { &[None] };
+        let with = |arguments| {
+            Ok::<_, Reason>(Self {
+                jinja,
+                talk: Talk::new(conversation, arguments)?,
+                thinking,
+                made: RefCell::default(),
+            })
+        };
+        let printer = with(Arguments::AsMapping)?;
+        let calls = conversation.messages.iter().any(|m| !m.tool_calls.is_empty());
+        let whole = || printer.print(conversation.messages.len(), Asked::default());
+        if calls && matches!(whole(), Err(Fault::Failed(_))) {
+            let other = with(Arguments::AsText)?;
+            if other.print(conversation.messages.len(), Asked::default()).is_ok() {
+                return Ok(other);
+            }
+        }
+        Ok(printer)
+    }
+
+    /// The first `count` messages.
+    pub(super) fn print(&self, count: usize, asked: Asked) -> Result<Text, Fault> {
+        if let Some(made) = self.made.borrow().get(&(count, asked)) {
+            return made.clone();
+        }
+        let messages = Variable::List(self.talk.messages[..count].to_vec());
+        let printed = self.jinja.print(messages, self.talk.tools.clone(), self.talk.size, asked);
+        self.made.borrow_mut().insert((count, asked), printed.clone());
+        printed
+    }
+}
