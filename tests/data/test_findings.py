@@ -1,4 +1,4 @@
-"""What a preparation found reaches whoever only runs plan or train: one line, the counts, and a refusal where it is too much."""
+"""What a preparation found is also reported by plan and train: one line, the counts, and a refusal where it is too much."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_six_steps_end_at_the_same_weights(name: str, dtype: torch.dtype, monkey
     both = pair(dtype, AdamWOptions(**OPTIONS[name]))
     start = both[0][0].weights.clone()
     for step in range(6):
-        if step == 4:  # each goes on with what the other remembers
+        if step == 4:  # each continues with what the other remembers
             ours, theirs = (optimizer.tensors() for _, optimizer in both)
             both[0][1].load(theirs)
             both[1][1].load(ours)

@@ -1,4 +1,4 @@
-"""What a preparation found that concerns whoever trains on it: the same list, and the same line, in every command.
+"""What a preparation found that concerns a training on it: the same list, and the same line, in every command.
 
 ``prep`` shows each finding with its explanation; ``plan`` and ``train`` show :func:`line`, and a run stores
 :func:`as_json` in run.json and train_results.json.

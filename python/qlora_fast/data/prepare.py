@@ -46,7 +46,7 @@ class Prepared:
 
     @property
     def findings(self) -> list[Finding]:
-        """What the preparation found that concerns whoever trains on the data."""
+        """What the preparation found that concerns a training on the data."""
         return findings(self.report)
 
     def open(self) -> PreparedDataset:
