@@ -34,6 +34,7 @@ def test_the_machine_of_the_tests_is_fit() -> None:
     assert found["torch"]["found"] == torch.__version__.split("+")[0] or torch.__version__ in found["torch"]["found"]
     assert "release build" in found["qlora-fast core"]["found"]
     assert found["attention"]["state"] == "ok"
+    assert found["kernels"]["state"] == "ok"
     assert found["4 bits (cpu)"]["state"] == "ok"
 
 
@@ -98,6 +99,26 @@ def test_a_broken_finding_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> N
     assert "BROKEN" in ran.output
     assert "→ run elsewhere" in ran.output
     assert "1 broken" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("reason", "off", "state"), [(None, 0.0, "ok"), (None, 0.5, "broken"), ("no C compiler", 0.0, "note")]
+)
+def test_kernels_are_tried_and_a_wrong_one_is_broken(
+    reason: str | None, off: float, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qlora_fast.model import load, patch
+    from qlora_fast.model.kernels import rms_norm
+
+    # A device that computes and is not called a CPU.
+    monkeypatch.setattr(load, "pick_device", lambda: SimpleNamespace(type="cuda", __str__=lambda: "cpu"))
+    monkeypatch.setattr(patch, "unusable", lambda _: reason)
+    linspace = torch.linspace
+    monkeypatch.setattr(torch, "linspace", lambda *a, device: linspace(*a))
+    monkeypatch.setattr(rms_norm, "forward", lambda x, w, eps, plus: rms_norm.reference(x, w, eps) + off)
+    (found,) = fast_paths.kernels()
+    assert found.state == state
+    assert (reason or "Triton kernels run") in found.found
 
 
 @pytest.mark.parametrize(("free", "state"), [(5e8, "warning"), (1e7, "broken"), (1e12, "ok")])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benches.gpu.product import Method, PreparedDataset, Shape, add_lora, estimate
+from benches.gpu.product import Method, PreparedDataset, Shape, add_lora, estimate, report_of
 from benches.gpu.report import Report, item
 from benches.gpu.shapes import LARGE, TINY, ModelShape, make_data, make_model, quantize
 from benches.gpu.step import SPEC, free_memory
@@ -43,10 +43,14 @@ def _one(report: Report, shape: ModelShape, data: PreparedDataset, plan: Plan, n
     if numbers == "NF4":
         model = quantize(model)
         free_memory()
-    speed = train(add_lora(model, SPEC, seed=0), data, plan)
+    adapted = add_lora(model, SPEC, seed=0)
+    kernels = report_of(adapted).kernels
+    speed = train(adapted, data, plan)
+    del adapted
     # The fullest row that these updates can have; all but a third of its tokens are supervised.
     tokens = min(plan.budget, int(sum(sorted(data.lengths.tolist())[-plan.samples :])))
-    method = Method(tokens=tokens, supervised=tokens * 2 // 3, bits=4 if numbers == "NF4" else None, rank=SPEC.rank)
+    bits = 4 if numbers == "NF4" else None
+    method = Method(tokens=tokens, supervised=tokens * 2 // 3, bits=bits, rank=SPEC.rank, kernels=kernels)
     told = estimate(Shape.of(shape.config().to_dict()), method)
     estimated = (told.total - told.context) / 2**30
     columns = speed.row(f"{numbers}, rows of {plan.budget:,}", None)

@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[Callable[[], Iterable[Finding]], ...]] = {
     "fast paths": (
         fast_paths.numbers,
         fast_paths.attention,
+        fast_paths.kernels,
         fast_paths.quantization,
         fast_paths.tokenizer,
         fast_paths.threads,

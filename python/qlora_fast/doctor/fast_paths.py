@@ -92,6 +92,30 @@ def _attention_error(device: torch.device, dtype: torch.dtype) -> float:
     return float((packed - torch.cat(alone, dim=2).transpose(1, 2)).abs().max())
 
 
+def kernels() -> Iterable[Finding]:
+    """Our Triton kernels: one of them launched, and compared with its formula in plain torch."""
+    import torch
+
+    from qlora_fast.model.kernels import rms_norm
+    from qlora_fast.model.load import pick_device
+    from qlora_fast.model.patch import unusable
+
+    device = pick_device()
+    reason = unusable(device)
+    if device.type == "cpu":
+        yield Finding("kernels", "ok", "kernels: auto fuses each LoRA layer; the rest is transformers' own code (CPU)")
+    elif reason is not None:
+        mend = "training runs without them, slower; Triton needs a C compiler and Python's headers"
+        yield Finding("kernels", "note", f"no Triton kernel runs: {reason}", mend)
+    else:
+        x = torch.linspace(-2, 2, 4 * 256, device=device).reshape(4, 256)
+        theirs = rms_norm.reference(x, x[0], 1e-6)
+        error = float((rms_norm.forward(x, x[0], 1e-6, False) - theirs).abs().max())
+        sound = error < 1e-4
+        found = f"Triton kernels run; one differs from its formula by {error:.0e}"
+        yield Finding("kernels", "ok" if sound else "broken", found, None if sound else "set kernels: off")
+
+
 def quantization() -> Iterable[Finding]:
     """NF4 with double quantization, there and back, on every kind of device there is."""
     import torch
