@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -37,7 +36,7 @@ HOSTILE = [
 
 
 def prepare(out: Path, data: list[Path], template: str, tokenizer: Path = TOKENIZER, **settings: Any) -> dict[str, Any]:
-    options = {
+    options: Any = {
         "data": [str(p) for p in data],
         "tokenizer": str(tokenizer),
         "template": template,
@@ -46,11 +45,11 @@ def prepare(out: Path, data: list[Path], template: str, tokenizer: Path = TOKENI
         "eos_token": "<|endoftext|>",
         **settings,
     }
-    return json.loads(_core.prepare(json.dumps(options)))
+    return {**_core.prepare(options)}
 
 
 def shards(folder: Path) -> list[bytes]:
-    return [p.read_bytes() for p in sorted(folder.iterdir()) if p.name != "manifest.json"]
+    return [p.read_bytes() for p in sorted(folder.glob("*.safetensors"))]
 
 
 def compare(dataset: PreparedDataset, report: dict[str, Any], path: Path, oracle: Oracle) -> Counter[str]:

@@ -2,29 +2,36 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import NotRequired
 
 __all__ = [
     "BUILD_PROFILE",
+    "FORMAT_VERSION",
     "ChatEncoder",
     "EpochPlan",
+    "LengthCounts",
+    "PreparedFolder",
     "Tokenizer",
     "__version__",
     "compare_templates",
     "detect_template",
     "fingerprint",
+    "length_counts",
     "look",
     "merge",
     "mix",
+    "open_prepared",
     "pack",
     "packing_lower_bound",
     "padding",
     "plan_epoch",
     "prepare",
     "prepare_share",
+    "read_manifest",
     "render_jinja",
     "report_names",
     "review",
@@ -32,21 +39,400 @@ __all__ = [
     "template_keys",
     "template_problems",
     "templates",
+    "verify_prepared",
     "written_template",
 ]
 
 __version__: Final[str]
 BUILD_PROFILE: Final[Literal["release", "debug"]]
 
-def prepare(options: str, progress: Callable[[str, int, int], object] | None = None) -> str: ...
-def prepare_share(
-    options: str, number: int, count: int, progress: Callable[[str, int, int], object] | None = None
-) -> str: ...
-def merge(options: str, progress: Callable[[str, int, int], object] | None = None) -> str: ...
-def fingerprint(options: str) -> str: ...
-def look(
-    options: str, file: int, rows: Sequence[int], progress: Callable[[str, int, int], object] | None = None
-) -> str: ...
+FORMAT_VERSION: Final[int]
+"""Version of the layout of a prepared folder (docs/format.md)."""
+
+_Progress = Callable[[str, int, int], object]
+"""Called with (stage, bytes done, bytes in all) a few times a second; what it raises ends the work."""
+
+# ---- What a preparation is told
+
+@type_check_only
+class InputFile(TypedDict):
+    path: str
+    name: NotRequired[str]
+    """What reports call it, if not by its path."""
+    dataset: NotRequired[str]
+    layout: NotRequired[dict[str, Any]]
+    """LLaMA-Factory's columns and tags, and a format."""
+    max_samples: NotRequired[bool]
+
+@type_check_only
+class Options(TypedDict):
+    data: list[InputFile]
+    tokenizer: str
+    template: str
+    cutoff_len: int
+    out: str
+    format: NotRequired[str]
+    variables: NotRequired[dict[str, str]]
+    default_system: NotRequired[str | None]
+    bos_token: NotRequired[str | None]
+    eos_token: NotRequired[str | None]
+    truncation: NotRequired[str]
+    train_on_prompt: NotRequired[bool]
+    mask_history: NotRequired[bool]
+    max_samples: NotRequired[int | None]
+    deduplicate: NotRequired[str]
+    engine: NotRequired[str]
+    threads: NotRequired[int]
+    strict: NotRequired[bool]
+    verify: NotRequired[str]
+    cache: NotRequired[str | None]
+    part_bytes: NotRequired[int]
+
+# ---- What it answers
+
+@type_check_only
+class FirstRow(TypedDict):
+    file: str
+    row: int
+
+@type_check_only
+class DroppedRow(TypedDict):
+    file: str
+    line: int
+    row: int
+    reason: str
+    first: NotRequired[FirstRow]
+    """The earlier row that a duplicate is equal to."""
+
+@type_check_only
+class TruncatedRow(TypedDict):
+    file: str
+    line: int
+    row: int
+    tokens: int
+    tokens_cut: int
+    turns_cut: int
+
+@type_check_only
+class Summary(TypedDict):
+    p50: int
+    p90: int
+    p95: int
+    p99: int
+    max: int
+    mean: float
+
+@type_check_only
+class Source(TypedDict):
+    path: str
+    dataset: str
+    bytes: int
+    blake3: str
+    rows: int
+
+@type_check_only
+class ShardEntry(TypedDict):
+    file: str
+    rows: int
+    tokens: int
+    bytes: int
+    blake3: str
+
+@type_check_only
+class Manifest(TypedDict):
+    format_version: int
+    fingerprint: str
+    format: str
+    template: str
+    cutoff_len: int
+    rows_read: int
+    rows_kept: int
+    rows_dropped: dict[str, int]
+    dropped_examples: list[DroppedRow]
+    repairs: dict[str, int]
+    notices: dict[str, int]
+    ignored_keys: dict[str, int]
+    tokens: int
+    supervised_tokens: int
+    rows_truncated: int
+    tokens_cut: int
+    turns_cut: int
+    most_cut: list[TruncatedRow]
+    lengths: Summary
+    full_lengths: str
+    """Lengths before truncation, for :func:`length_counts`."""
+    sources: list[Source]
+    shards: list[ShardEntry]
+
+@type_check_only
+class EngineReport(TypedDict):
+    name: str
+    reason: str | None
+
+@type_check_only
+class Report(Manifest):
+    path: str
+    reused: bool
+    remade: NotRequired[list[str]]
+    """Shards that were damaged and were made again."""
+    engine: EngineReport
+    seconds: dict[str, float]
+
+@type_check_only
+class ShareReport(TypedDict):
+    path: str
+    share: tuple[int, int]
+    parts: int
+    engine: EngineReport
+    seconds: dict[str, float]
+
+@type_check_only
+class Written(TypedDict):
+    kind: str
+    text: str
+    learned: bool
+
+@type_check_only
+class Refusal(TypedDict):
+    reason: str
+    first: FirstRow | None
+
+@type_check_only
+class InspectedRow(TypedDict):
+    file: str
+    row: int
+    line: int
+    format: str
+    record: str
+    conversation: dict[str, Any] | None
+    text: list[Written]
+    repairs: list[str]
+    notices: list[str]
+    ignored_keys: list[str]
+    full_length: int
+    tokens_cut: int
+    turns_cut: int
+    input_ids: list[int]
+    spans: list[tuple[int, int]]
+    dropped: Refusal | None
+
+@type_check_only
+class PackingOptions(TypedDict):
+    packing: str
+    samples_per_update: int
+    micro_batch_size: int
+    max_tokens_per_row: int
+    rows_per_update: int
+    world_size: int
+    seed: int
+
+@type_check_only
+class PackingStats(TypedDict):
+    packing: str
+    rows: int
+    updates: int
+    computed_tokens: int
+    real_share: float
+
+@type_check_only
+class Loss(TypedDict):
+    cutoff_len: int
+    rows: int
+    tokens: int
+
+@type_check_only
+class EffectiveBatch(TypedDict):
+    samples: int
+    updates: int
+    rows_mean: float
+    rows_max: int
+    tokens_mean: float
+
+@type_check_only
+class Review(TypedDict):
+    suggested_cutoff: int
+    cutoffs: list[Loss]
+    padding: list[PackingStats]
+    effective_batches: list[EffectiveBatch]
+    samples_planned: int
+
+def prepare(options: Options, progress: _Progress | None = None) -> Report:
+    """Prepare data, or find it prepared: then it is verified, and damaged shards are made again.
+
+    Args:
+        options: what is prepared.
+        progress: called with (stage, bytes done, bytes in all) a few times a second; what it raises ends the work.
+
+    Raises:
+        DataError: a file cannot be read, or nothing of it can be trained on.
+        TokenizerError: the tokenizer or the template does not fit.
+        ConfigError: an option is unknown or has no meaning.
+        ArtifactError: the folder is something else, or damaged beyond its shards.
+        OSError: the operating system refused.
+    """
+
+def prepare_share(options: Options, number: int, count: int, progress: _Progress | None = None) -> ShareReport:
+    """Make the parts of one of ``count`` shares of a preparation, the first of which is number 1.
+
+    Args:
+        options: what is prepared.
+        number: of the share, from 1.
+        count: of shares.
+        progress: as for :func:`prepare`.
+
+    Raises:
+        DataError, TokenizerError, ConfigError, ArtifactError, OSError: as for :func:`prepare`.
+    """
+
+def merge(options: Options, progress: _Progress | None = None) -> Report:
+    """Join the parts that all shares have made: no data is read.
+
+    Args:
+        options: what is prepared.
+        progress: as for :func:`prepare`.
+
+    Raises:
+        ArtifactError: a part is missing.
+        DataError, TokenizerError, ConfigError, OSError: as for :func:`prepare`.
+    """
+
+def fingerprint(options: Options) -> str:
+    """Identify everything that decides the bytes of a preparation.
+
+    Args:
+        options: what is prepared; its place, engine and threads do not matter.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        TokenizerError: the template is unknown.
+        ConfigError: an option is unknown or has no meaning.
+        OSError: a file cannot be read.
+    """
+
+def look(options: Options, file: int, rows: Sequence[int], progress: _Progress | None = None) -> list[InspectedRow]:
+    """What a preparation would make of some rows of one of its files.
+
+    Args:
+        options: what is prepared.
+        file: number of the file, from 0.
+        rows: numbers of the rows, from 0.
+        progress: as for :func:`prepare`.
+
+    Raises:
+        ConfigError: there is no such row.
+        DataError, TokenizerError, OSError: as for :func:`prepare`.
+    """
+
+# ---- Prepared data
+
+@final
+class PreparedFolder:
+    """A prepared folder whose shards were checked; N samples."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was prepared, from which files, with which result."""
+
+    @property
+    def shards(self) -> list[tuple[str, list[tuple[str, str, int, list[int]]]]]:
+        """File of each shard, and of its columns: name, NumPy type, offset in the file, shape."""
+
+    @property
+    def lengths(self) -> NDArray[np.uint32]:
+        """Tokens of each sample, (N,)."""
+
+    @property
+    def supervised(self) -> NDArray[np.uint32]:
+        """Supervised tokens of each sample, (N,)."""
+
+    @property
+    def largest_id(self) -> int | None:
+        """The largest token id; None if the ids were not read."""
+
+    @property
+    def bytes_verified(self) -> int:
+        """Bytes that were read to verify them; 0: all was verified before."""
+
+def open_prepared(
+    folder: str | PathLike[str],
+    *,
+    verify: str = "full",
+    cache: str | PathLike[str] | None = None,
+    progress: _Progress | None = None,
+) -> PreparedFolder:
+    """Open a prepared folder: check and verify its shards, and find their columns.
+
+    Args:
+        folder: with manifest.json.
+        verify: full (every byte by its hash), quick (every value by its range) or off (sizes, headers, offsets and spans).
+        cache: folder in which is remembered what was verified; None: only this process remembers.
+        progress: as for :func:`prepare`.
+
+    Raises:
+        ArtifactError: the folder is no prepared dataset of this version, or a file in it is damaged.
+        ConfigError: there is no such way to verify.
+        OSError: a file cannot be read.
+    """
+
+def read_manifest(folder: str | PathLike[str]) -> Manifest:
+    """The manifest of a prepared folder; its shards are not looked at.
+
+    Args:
+        folder: with manifest.json.
+
+    Raises:
+        ArtifactError: the folder is no prepared dataset of this version, or its manifest is damaged.
+        OSError: a file cannot be read.
+    """
+
+def verify_prepared(
+    folder: str | PathLike[str], progress: _Progress | None = None
+) -> tuple[Manifest, list[tuple[str, str]]]:
+    """Read every byte of a prepared folder.
+
+    Args:
+        folder: with manifest.json.
+        progress: as for :func:`prepare`.
+
+    Returns:
+        Its manifest, and (file, problem) of each file that is not as it was written.
+
+    Raises:
+        ArtifactError: even its manifest cannot be used.
+        OSError: a file cannot be read.
+    """
+
+@final
+class LengthCounts:
+    """How many samples have each length; a bucket of several lengths counts as its mean one."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """The lengths, ascending."""
+
+    @property
+    def samples(self) -> list[int]:
+        """Samples of each length."""
+
+    @property
+    def total_samples(self) -> int:
+        """All samples."""
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens."""
+
+def length_counts(full_lengths: str) -> LengthCounts:
+    """Read the ``full_lengths`` of a manifest.
+
+    Raises:
+        ConfigError: it is no such text.
+    """
+
+# ---- Templates and tokenizers
+
 def templates() -> list[str]:
     """The names of the built-in chat templates, in the order in which ``template: auto`` tries them."""
 
@@ -381,6 +767,31 @@ def packing_lower_bound(lengths: NDArray[np.uint32], capacity: int) -> int:
         ConfigError: the capacity is 0.
     """
 
-def padding(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options: str) -> str: ...
-def review(folder: str | PathLike[str], options: str) -> str: ...
-def report_names() -> tuple[list[str], list[str], list[str]]: ...
+def padding(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options: PackingOptions) -> list[PackingStats]:
+    """How full the rows of the first epoch are under each packing.
+
+    Args:
+        lengths: tokens of each sample, uint32, (samples,), none of them 0.
+        supervised: supervised tokens of each sample, uint32, (samples,).
+        options: how the samples are batched; ``packing`` does not matter.
+
+    Raises:
+        DataError: the columns are not those of one sound dataset.
+        ConfigError: an option is out of its limits.
+    """
+
+def review(folder: str | PathLike[str], options: PackingOptions) -> Review:
+    """What a prepared folder means for a run: what other cutoffs would truncate, how much padding each way to batch needs.
+
+    Args:
+        folder: with manifest.json.
+        options: how the samples are batched; ``packing`` does not matter.
+
+    Raises:
+        ArtifactError: the folder is no prepared dataset of this version, or damaged.
+        ConfigError: an option is out of its limits.
+        OSError: a file cannot be read.
+    """
+
+def report_names() -> tuple[list[str], list[str], list[str]]:
+    """The names that a report can hold: of reasons, repairs and notices."""

@@ -56,13 +56,13 @@ def prepare(
     if not ray.is_initialized():
         ray.init()
     count = shares or max(1, int(ray.cluster_resources().get("CPU", 1))) * SHARES_PER_CPU
-    tasks = [{"options": options, "number": number, "count": count} for number in range(1, count + 1)]
+    tasks = [{"options": json.dumps(options), "number": number, "count": count} for number in range(1, count + 1)]
     ray.data.from_items(tasks, override_num_blocks=count).map(_share, num_cpus=1).materialize()
-    return open_prepared(json.loads(_core.merge(options))["path"])
+    return open_prepared(_core.merge(options)["path"])
 
 
 def _share(task: dict[str, Any]) -> dict[str, Any]:
-    report = json.loads(_core.prepare_share(task["options"], int(task["number"]), int(task["count"])))
+    report = _core.prepare_share(json.loads(task["options"]), int(task["number"]), int(task["count"]))
     return {"number": task["number"], "parts": report["parts"]}
 
 

@@ -11,12 +11,12 @@ FREE_AT_RESUME = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_steps", "save_strategy", "save_steps",
     "save_total_limit", "eval_strategy", "eval_steps", "per_device_eval_batch_size", "compute_accuracy", "plot_loss",
     "load_best_model_at_end", "metric_for_best_model", "dataset", "dataset_dir", "eval_dataset", "prepared_dir", "engine",
-    "threads", "world_size", "report_to", "run_name", "project", "per_device_train_batch_size",
+    "verify", "threads", "world_size", "report_to", "run_name", "project", "per_device_train_batch_size",
     "gradient_accumulation_steps", "early_stopping_steps", "save_only_model", "gradient_checkpointing",
 }  # fmt: skip
 NOT_COMPARED = {
     "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "max_tokens_per_row",
-    "prepared_dir", "dataset_dir", "eval_dataset", "engine", "threads", "strict", "quantization_method",
+    "prepared_dir", "dataset_dir", "eval_dataset", "engine", "verify", "threads", "strict", "quantization_method",
     "kernels",
 }  # fmt: skip
 SINCE = {"train_beyond_max_positions", "max_dropped_share"}
@@ -24,7 +24,7 @@ SINCE = {"train_beyond_max_positions", "max_dropped_share"}
 SWEEP_IGNORES = {"output_dir", "overwrite_output_dir", "resume_from_checkpoint", "threads"}
 CORE_OPTIONS = {
     "format", "variables", "cutoff_len", "truncation", "train_on_prompt", "mask_history", "max_samples", "deduplicate",
-    "engine", "threads", "strict",
+    "engine", "verify", "threads", "strict",
 }  # fmt: skip
 
 
@@ -46,7 +46,12 @@ def test_what_runs_are_compared_by() -> None:
 
 def test_what_a_sweep_may_change_in_a_run_that_is_there() -> None:
     # `engine`, `strict` and `prepared_dir` leave no trace in what a run computes either.
-    assert set(affecting("nothing", "preparation")) - SINCE == SWEEP_IGNORES | {"engine", "strict", "prepared_dir"}
+    assert set(affecting("nothing", "preparation")) - SINCE == SWEEP_IGNORES | {
+        "engine",
+        "strict",
+        "verify",
+        "prepared_dir",
+    }
 
 
 def test_the_options_that_the_core_is_given() -> None:

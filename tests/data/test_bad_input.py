@@ -164,5 +164,5 @@ def test_one_clear_message(name: str, tmp_path: Path, model_dir: Path) -> None:
     assert snapshots()[name].strip() == said.strip()
     left = {p for p in tmp_path.rglob("*") if p.is_file()} - {tmp_path / p for p in before}
     # A run that prepared its data before it failed keeps that: it is whole, and found again.
-    assert {p.name for p in left} <= {"manifest.json", "shard-00000-00000.safetensors"}, left
+    assert {p.name for p in left} <= {"manifest.json", "checksums.json", "shard-00000-00000.safetensors"}, left
     assert not [p for p in tmp_path.rglob("*") if ".tmp" in p.name or ".partial" in p.name]

@@ -19,12 +19,12 @@ from qlora_fast.errors import ArtifactError, ConfigError, DataError, QloraFastEr
 ROW = {"instruction": "a", "output": "b"}
 
 
-def options(tmp_path: Path, data: object = None, **more: Any) -> str:
+def options(tmp_path: Path, data: object = None, **more: Any) -> Any:
     path = tmp_path / "data.json"
     if data is not None:
         path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
     settings = {"data": [str(path)], "tokenizer": str(TOKENIZER), "template": "qwen3", "cutoff_len": 64}
-    return json.dumps({**settings, "out": str(tmp_path / "out"), **more})
+    return {**settings, "out": str(tmp_path / "out"), **more}
 
 
 @pytest.mark.parametrize(
@@ -66,17 +66,17 @@ def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_the_report_is_the_manifest_and_more(tmp_path: Path) -> None:
-    report = json.loads(_core.prepare(options(tmp_path, [ROW])))
+    report = _core.prepare(options(tmp_path, [ROW]))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert {k: report[k] for k in manifest} == manifest
     assert {"path", "reused", "engine", "seconds"} == set(report) - set(manifest)
     assert report["fingerprint"] == _core.fingerprint(
         options(tmp_path, threads=1, engine="tokenizers", out="elsewhere")
     )
-    assert json.loads(_core.prepare(options(tmp_path)))["reused"]
+    assert _core.prepare(options(tmp_path))["reused"]
 
 
-def big(tmp_path: Path) -> str:
+def big(tmp_path: Path) -> Any:
     """Takes a while; all of it one part, so that nothing is kept of what is done."""
     rows = [{"instruction": f"say {i}", "output": "word " * 800} for i in range(30_000)]
     return options(tmp_path, rows, part_bytes=1 << 30)
@@ -92,7 +92,8 @@ def test_progress_is_told_and_its_exception_stops_the_run(tmp_path: Path) -> Non
     with pytest.raises(RuntimeError, match="enough"):
         _core.prepare(big(tmp_path), progress)
     assert len(told) == 1
-    assert 0 < told[0][1] <= told[0][2]
+    assert 0 <= told[0][1] <= told[0][2]
+    assert told[0][2] > 0
     assert [p.name for p in tmp_path.iterdir()] == ["data.json"]
 
 
@@ -119,13 +120,8 @@ def test_the_encoder_of_chat_is_the_encoder_of_the_training_data(tmp_path: Path)
     talk = json.dumps({"messages": [{"role": "user", "content": "a<|eot_id|>"}, {"role": "assistant", "content": "b"}]})
     ids, spans = encoder.encode(talk)
     assert ids.dtype == spans.dtype == np.int32
-    report = json.loads(
-        _core.prepare(
-            options(
-                tmp_path, [{"instruction": "a<|eot_id|>", "output": "b"}], template="llama3", default_system="Be kind."
-            )
-        )
-    )
+    rows = [{"instruction": "a<|eot_id|>", "output": "b"}]
+    report = _core.prepare(options(tmp_path, rows, template="llama3", default_system="Be kind."))
     assert report["tokens"] == len(ids)
     assert report["supervised_tokens"] == int((spans[:, 1] - spans[:, 0]).sum())
     kinds = encoder.segments(talk)

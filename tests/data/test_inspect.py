@@ -54,7 +54,7 @@ def test_a_row_is_what_the_preparation_makes_of_it(name: str, settings: dict[str
         origin = dataset.origin(sample)
         assert (origin.file, origin.row, origin.line) == (row["file"], row["row"], row["line"])
         assert row["input_ids"] == dataset.ids(sample).tolist()
-        assert row["spans"] == dataset.spans(sample).tolist()
+        assert [list(span) for span in row["spans"]] == dataset.spans(sample).tolist()
         assert row["full_length"] == len(row["input_ids"]) + row["tokens_cut"]
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ from qlora_fast.errors import ArtifactError
 
 ROWS = 6000
 PART_BYTES = 20_000
-PREPARE = "import sys; from qlora_fast import _core; _core.prepare(sys.argv[1])"
-SHARE = "import sys; from qlora_fast import _core; _core.prepare_share(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
+PREPARE = "import json, sys; from qlora_fast import _core; _core.prepare(json.loads(sys.argv[1]))"
+SHARE = "import json, sys; from qlora_fast import _core; _core.prepare_share(*map(json.loads, sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +45,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(array), str(lines)]
 
 
-def options(data: list[str], out: Path) -> str:
-    return json.dumps(
-        {
-            "data": data,
-            "tokenizer": str(TOKENIZER),
-            "template": "qwen3",
-            "cutoff_len": 128,
-            "threads": 2,
-            "part_bytes": PART_BYTES,
-            "out": str(out),
-        }
-    )
+def options(data: list[str], out: Path) -> Any:
+    return {
+        "data": data,
+        "tokenizer": str(TOKENIZER),
+        "template": "qwen3",
+        "cutoff_len": 128,
+        "threads": 2,
+        "part_bytes": PART_BYTES,
+        "out": str(out),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,7 @@ def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(
     killed = 0
     for more in stops():
         goal = parts_done(tmp_path) + more
-        process = start(PREPARE, job)
+        process = start(PREPARE, json.dumps(job))
         wait_until(process, lambda goal=goal: working_folder(tmp_path) is not None and parts_done(tmp_path) >= goal)
         process.kill()
         killed += process.wait() == -signal.SIGKILL
@@ -113,7 +112,7 @@ def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(
             assert expected[shard.name] == sha256(shard.read_bytes()).hexdigest()
     assert killed >= 3
     before = parts_done(tmp_path)
-    report = json.loads(_core.prepare(job))
+    report = _core.prepare(job)
     assert before > 0
     assert report["rows_read"] == ROWS
     assert hashes(tmp_path / "out") == expected
@@ -124,26 +123,26 @@ def test_shares_made_at_the_same_time_merge_to_the_same_bytes(
     data: list[str], expected: dict[str, str], tmp_path: Path
 ) -> None:
     job = options(data, tmp_path / "out")
-    processes = [start(SHARE, job, str(number), "3") for number in (1, 2)]
+    processes = [start(SHARE, json.dumps(job), str(number), "3") for number in (1, 2)]
     assert [p.wait() for p in processes] == [0, 0]
     with pytest.raises(ArtifactError, match=r"is not complete: .* parts of"):
         _core.merge(job)
-    killed = start(SHARE, job, "3", "3")
+    killed = start(SHARE, json.dumps(job), "3", "3")
     wait_until(killed, lambda: parts_done(tmp_path) > len(expected) * 3 // 4)
     killed.kill()
     killed.wait()
     _core.prepare_share(job, 3, 3)
-    report = json.loads(_core.merge(job))
+    report = _core.merge(job)
     assert (report["engine"]["reason"], report["reused"]) == ("parts were joined", False)
     assert hashes(tmp_path / "out") == expected
-    assert json.loads(_core.prepare_share(job, 1, 3))["path"] == str(tmp_path / "out")
+    assert _core.prepare_share(job, 1, 3)["path"] == str(tmp_path / "out")
 
 
 def test_two_processes_that_prepare_the_same_do_it_once(
     data: list[str], expected: dict[str, str], tmp_path: Path
 ) -> None:
     job = options(data, tmp_path / "out")
-    processes = [start(PREPARE, job) for _ in range(2)]
+    processes = [start(PREPARE, json.dumps(job)) for _ in range(2)]
     assert [p.wait() for p in processes] == [0, 0]
     assert hashes(tmp_path / "out") == expected
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -18,7 +18,7 @@ from oracle import TOKENIZER
 from qlora_fast import _core
 from qlora_fast.data.dataset import open_prepared
 from qlora_fast.data.drop_reasons import NOTICES, REASONS, REPAIRS, explain
-from qlora_fast.data.length_stats import histogram, padding, review, totals
+from qlora_fast.data.length_stats import padding, review
 from qlora_fast.data.plan import PlanOptions, epoch_plan
 
 CORE = ROOT / "rust" / "core" / "src"
@@ -38,7 +38,7 @@ def prepare(tmp_path: Path, rows: list[Any], **more: Any) -> dict[str, Any]:
     data = tmp_path / "data.json"
     data.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     options = {"data": [str(data)], "tokenizer": str(TOKENIZER), "template": "qwen3", "cutoff_len": 64}
-    report: dict[str, Any] = json.loads(_core.prepare(json.dumps({**options, "out": str(tmp_path / "out"), **more})))
+    report: Any = _core.prepare({**options, "out": str(tmp_path / "out"), **more})
     return report
 
 
@@ -65,11 +65,13 @@ def test_review_counts_what_counting_by_hand_counts(tmp_path: Path) -> None:
     p95 = int(np.sort(full)[int(np.ceil(0.95 * len(full))) - 1])
     assert p95 < found["suggested_cutoff"] <= p95 + 64
     assert found["suggested_cutoff"] % 64 == 0
-    lengths, samples = histogram(dataset.manifest["full_lengths"])
+    counted = _core.length_counts(dataset.manifest["full_lengths"])
+    lengths, samples = counted.lengths, counted.samples
     assert np.repeat(lengths, samples).tolist() == np.sort(full).tolist()
-    assert totals(dataset.manifest["full_lengths"]) == (300, int(full.sum()))
-    assert totals("3:2 100001:2:200003") == (4, 200_009)
-    assert histogram("3:2 100001:2:200003") == ([3, 100_001], [2, 2])
+    assert (counted.total_samples, counted.total_tokens) == (300, int(full.sum()))
+    some = _core.length_counts("3:2 100001:2:200003")
+    assert (some.total_samples, some.total_tokens) == (4, 200_009)
+    assert (some.lengths, some.samples) == ([3, 100_001], [2, 2])
 
     for fill in padding(dataset.lengths, dataset.supervised, OPTIONS):
         assert vars_of(fill) in found["padding"]

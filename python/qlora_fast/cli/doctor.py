@@ -1,9 +1,10 @@
-"""``qlora-fast doctor``: whether this machine can train, and which fast paths are active."""
+"""``qlora-fast doctor``: whether this machine can train, which fast paths are active, whether a folder is as it was written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,25 +18,37 @@ _NAMES = 15  # the longest name of a check; findings are printed one by one
 _MARKS = {"ok": "ok", "note": "·", "warning": "!", "broken": "BROKEN"}
 
 
-@click.command("doctor", short_help="Check machine and packages.")
+@click.command("doctor", short_help="Check machine and packages, or a folder.")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
-def command(as_json: bool) -> None:
+def command(path: Path | None, as_json: bool) -> None:
     """Check Python, CPU, memory, disks, GPUs and packages, and run each fast path on a few numbers.
 
     Exit status 1 if something that training needs does not work. `!` marks what costs speed or may fail, with a hint below.
     Include the output in bug reports.
 
+    With PATH, read every byte of a folder that `prep` wrote, and name each file that is not as it was written; exit
+    status 1 if there is one.
+
     \b
     qlora-fast doctor
     qlora-fast doctor --json > doctor.json
+    qlora-fast doctor prepared/alpaca-0123456789
     """
-    from qlora_fast.doctor import examine, findings
+    from qlora_fast.doctor import examine, examine_artifact, findings
 
-    if as_json:
+    if path is not None:
+        with console.progress() as tick:
+            groups = examine_artifact(path, tick)
+    elif as_json:
         groups = examine()
+    if as_json:
         states = [finding.state for group in groups.values() for finding in group]
         found = {name: [asdict(f) for f in group] for name, group in groups.items()}
         console.out_json({"ok": "broken" not in states, **found})
+    elif path is not None:
+        states = _show((name, finding) for name, group in groups.items() for finding in group)
+        console.out(f"\n{states.count('broken')} damaged" if "broken" in states else "\nnothing is damaged")
     else:
         states = _show(findings())
         console.out(f"\n{_verdict(states.count('broken'), states.count('warning'))}")

@@ -35,8 +35,10 @@ def command(prepared: str, to: str, packed: int | None, columns: str | None, as_
     refuse_as_data(prepared)
 
     chosen = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
+    with console.progress() as tick:
+        dataset = open_prepared(prepared, progress=tick)
     with console.progress("rows") as tick:
-        done = export(open_prepared(prepared), to, columns=chosen, packed=packed, progress=tick)
+        done = export(dataset, to, columns=chosen, packed=packed, progress=tick)
     if as_json:
         console.out_json(asdict(done))
         return

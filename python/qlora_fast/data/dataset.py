@@ -1,26 +1,30 @@
-"""A prepared dataset, mapped read-only from disk, and the rows that a model is fed.
+"""A prepared dataset, mapped read-only from disk.
 
-Nothing here copies a token before it is needed: the shards stay in the page cache, a sample is a view, and a
-row is one concatenation of views. Labels are never stored; they are made from the supervised spans.
-
-Legend: B sequences in a row, S their length, K supervised tokens, n samples.
+No token is copied before it is needed: the shards stay in the page cache, and a sample is a view. Labels are never
+stored; they are made from the supervised spans. Where each column lies in its file is the core's to know
+(docs/format.md).
 """
 
 from __future__ import annotations
 
-import json
+import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qlora_fast import _core
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import resolve
 
-FORMAT_VERSION = 2
+if TYPE_CHECKING:
+    from qlora_fast._core import Manifest
+
+Verify = Literal["full", "quick", "off"]
 IGNORE = -100
 """The label of a token that is not learned (the field's own convention)."""
 
@@ -77,20 +81,40 @@ class PreparedDataset(Sequence[Sample]):
         'data.json:2'
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], shards: list[_Shard]) -> None:
+    def __init__(self, path: Path, opened: _core.PreparedFolder) -> None:
         self.path = path
-        self.manifest = manifest
-        self.fingerprint: str = manifest["fingerprint"]
-        self._shards = shards
-        self._starts = np.cumsum([0, *(len(s.record_index) for s in shards)]).tolist()
-        self.lengths: NDArray[np.uint32] = _concat(
-            [np.diff(s.sample_offsets).astype(np.uint32) for s in shards], np.uint32
-        )
-        self.supervised: NDArray[np.uint32] = _concat([_supervised(s) for s in shards], np.uint32)
+        self.manifest: Manifest = opened.manifest
+        self.fingerprint = self.manifest["fingerprint"]
+        self.lengths = opened.lengths
+        self.supervised = opened.supervised
+        self._largest_id = opened.largest_id
+        self._shards = [_map_shard(path / file, columns) for file, columns in opened.shards]
+        self._starts = np.cumsum([0, *(len(s.record_index) for s in self._shards)]).tolist()
+
+    def check_ids(self, vocabulary: int) -> None:
+        """Every token id has an embedding.
+
+        Args:
+            vocabulary: how many token ids there are.
+
+        Raises:
+            ArtifactError: an id is outside.
+        """
+        largest = self._largest_id
+        if largest is None:  # verify: off
+            ids = [s.input_ids for s in self._shards if len(s.input_ids)]
+            largest = max((int(column.max()) for column in ids), default=0)
+            if any(int(column.min()) < 0 for column in ids):
+                largest = vocabulary
+        if largest >= vocabulary:
+            raise ArtifactError(
+                f"`{self.path}` has token ids that the model has no embedding for: it has {vocabulary:,}",
+                hint="prepare the data again with the model's own tokenizer",
+            )
 
     def by_dataset(self) -> dict[str, NDArray[np.int64]]:
         """Samples of each dataset, in the order of the datasets; one of them may be several files."""
-        sources = [source.get("dataset") or source["path"] for source in self.manifest["sources"]]
+        sources = [source["dataset"] or source["path"] for source in self.manifest["sources"]]
         names = list(dict.fromkeys(sources))
         if len(names) == 1:
             return {names[0]: np.arange(len(self), dtype=np.int64)}
@@ -162,106 +186,41 @@ class PreparedDataset(Sequence[Sample]):
         return self._shards[shard], index - self._starts[shard]
 
 
-def open_prepared(path: str | Path) -> PreparedDataset:
+def open_prepared(
+    path: str | Path, *, verify: Verify = "full", progress: Callable[[str, int, int], object] | None = None
+) -> PreparedDataset:
     """Open a folder that ``qlora-fast prep`` wrote. Nothing is loaded: token ids stay in the page cache.
 
     Args:
         path: the folder with manifest.json.
+        verify: ``full`` compares every byte with the hash that was stored when it was written, ``quick`` reads every
+            value and checks its range, ``off`` checks sizes, headers, offsets and spans only. What was verified and has
+            not changed since is not read again.
+        progress: called with (stage, bytes done, bytes in all) a few times a second.
 
     Raises:
-        ArtifactError: the folder is not a complete prepared dataset of this format version, or is damaged.
+        ArtifactError: the folder is not a complete prepared dataset of this format version, or a file in it is damaged.
 
     Example:
         >>> made = qlora_fast.prepare("data.json", model_name_or_path="models/tiny")
         >>> len(qlora_fast.open_prepared(made.path))
         20
     """
-    path = Path(path)
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"`{path}` is not a prepared dataset: it has no manifest.json",
-            hint="make one with `qlora-fast prep DATA --out DIR`",
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(
-            f"`{path}/manifest.json` is damaged: {error}", hint="delete the folder and run `prep` again"
-        ) from None
-    version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ArtifactError(
-            f"`{path}` has format version {version}, this qlora-fast reads {FORMAT_VERSION}",
-            hint="prepare the data again with this version",
-        )
-    return PreparedDataset(path, manifest, [_map_shard(path, s) for s in manifest["shards"]])
+    folder = Path(path)
+    opened = _core.open_prepared(folder, verify=verify, cache=resolve.cache_dir(), progress=progress)
+    return PreparedDataset(folder, opened)
 
 
-_COLUMNS: dict[str, type[np.generic]] = {
-    "input_ids": np.int32,
-    "sample_offsets": np.int64,
-    "spans": np.int32,
-    "span_offsets": np.int64,
-    "record_file": np.int32,
-    "record_index": np.int64,
-    "record_line": np.int64,
-}
-"""What every shard holds."""
-
-
-def _map_shard(folder: Path, entry: dict[str, Any]) -> _Shard:
-    """Map one safetensors file; its size and every offset are checked before anything is trusted."""
-    path = folder / entry["file"]
-    damaged = f"`{path}` is damaged"
-    again = "delete the folder and run `prep` again"
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise ArtifactError(f"`{path}` is missing", hint=again) from None
-    if size != entry["bytes"]:
-        raise ArtifactError(f"{damaged}: {size} bytes, the manifest says {entry['bytes']}", hint=again)
-    raw = np.memmap(path, dtype=np.uint8, mode="r")
-    header_len = int(raw[:8].view(np.uint64)[0])
-    try:
-        header = json.loads(bytes(raw[8 : 8 + header_len]))
-        columns = {name: _column(raw, 8 + header_len, header[name], dtype) for name, dtype in _COLUMNS.items()}
-        question = header.get("record_question")
-        questions = None if question is None else _column(raw, 8 + header_len, question, np.int64)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{damaged}: {error}", hint=again) from None
-    shard = _Shard(**columns, record_question=questions)
-    samples, offsets = len(shard.record_index), shard.sample_offsets
-    whole = (
-        samples == entry["rows"]
-        and (questions is None or len(questions) == samples)
-        and len(offsets) == len(shard.span_offsets) == samples + 1
-        and offsets[0] == 0
-        and offsets[-1] == len(shard.input_ids)
-        and shard.span_offsets[0] == 0
-        and shard.span_offsets[-1] == len(shard.spans)
-        and bool((np.diff(offsets) > 0).all())
-        and bool((np.diff(shard.span_offsets) >= 0).all())
-    )
-    if not whole:
-        raise ArtifactError(f"{damaged}: its offsets do not fit its columns", hint=again)
-    return shard
-
-
-def _column(raw: NDArray[np.uint8], start: int, entry: dict[str, Any], dtype: type[np.generic]) -> NDArray[Any]:
-    begin, end = entry["data_offsets"]
-    if not 0 <= begin <= end <= len(raw) - start:
-        raise ValueError("a column lies outside the file")
+def _map_shard(path: Path, columns: Sequence[tuple[str, str, int, Sequence[int]]]) -> _Shard:
+    """Map one shard; where its columns lie was read and checked by the core."""
     # np.asarray drops the memmap subclass, whose slicing costs microseconds each.
-    column: NDArray[Any] = np.asarray(raw[start + begin : start + end]).view(dtype)
-    shaped: NDArray[Any] = column.reshape(entry["shape"])
-    return shaped
-
-
-def _supervised(shard: _Shard) -> NDArray[np.uint32]:
-    lengths = (shard.spans[:, 1] - shard.spans[:, 0]).astype(np.int64)
-    running = np.concatenate([[0], np.cumsum(lengths)])
-    counts: NDArray[np.int64] = running[shard.span_offsets[1:]] - running[shard.span_offsets[:-1]]
-    return counts.astype(np.uint32)
+    raw = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    mapped: dict[str, Any] = {}
+    for name, dtype, offset, shape in columns:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        mapped[name] = raw[offset : offset + size].view(dtype).reshape(shape)
+    mapped.pop("padding", None)
+    return _Shard(**{"record_question": None, **mapped})
 
 
 def _concat(arrays: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

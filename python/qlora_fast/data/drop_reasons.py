@@ -29,7 +29,13 @@ REASONS = {
         "raise cutoff_len, or shorten the prompt",
     ),
     "empty_answer": Explanation("the answer is empty or blank", "write one, or leave the row out"),
-    "key_twice": Explanation("a key stands twice in the record, so it is not clear which one counts", "keep one"),
+    "key_twice": Explanation(
+        "a key occurs twice in the record, in a turn or in a tool call, so it is not clear which one counts", "keep one"
+    ),
+    "lone_surrogate": Explanation(
+        "a text has half a surrogate pair in it, such as \\ud83d: it was cut in the middle of a character",
+        "remove it, or write the whole character",
+    ),
     "loss_weight_not_0_or_1": Explanation(
         "a turn's loss weight is neither 0 nor 1", "use 1 for turns to learn and 0 for the others"
     ),
@@ -44,6 +50,9 @@ REASONS = {
     "not_an_object": Explanation("the record, or a turn of it, is not a JSON object", "write it as `{…}`"),
     "not_pairs": Explanation("`history` must be a list of [question, answer] pairs", "pair them up"),
     "not_text": Explanation("the field holds a number, a list or an object where text belongs", "put it in quotes"),
+    "number_not_finite": Explanation(
+        "a number is NaN, infinite or too large, which JSON cannot hold", "write null or a number, or remove the key"
+    ),
     "nothing_to_learn": Explanation(
         "no turn is marked to be learned, or what is to be learned has no tokens", "check the turns' loss flags"
     ),

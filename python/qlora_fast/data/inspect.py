@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,13 @@ def look(
         DataError, TokenizerError: see :func:`qlora_fast.data.prepare.prepare_config`.
     """
     options = core_options(config, data, out="", tokenizer=tokenizer)
-    files = [file.get("name", file["path"]) for file in json.loads(options)["data"]]
+    files = [file.get("name", file["path"]) for file in options["data"]]
     wanted = [_place(place, files) for place in places]
     found: dict[tuple[int, int], dict[str, Any]] = {}
     for file in dict.fromkeys(file for file, _ in wanted):
         rows = list(dict.fromkeys(row for other, row in wanted if other == file))
-        looks = json.loads(_core.look(options, file, rows, progress))
-        found |= {(file, row): look for row, look in zip(rows, looks, strict=True)}
+        looks = _core.look(options, file, rows, progress)
+        found |= {(file, row): {**look} for row, look in zip(rows, looks, strict=True)}
     return [_explained(found[place]) for place in wanted]
 
 

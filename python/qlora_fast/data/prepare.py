@@ -6,14 +6,13 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qlora_fast import _core
 from qlora_fast.config import Config, of
@@ -26,7 +25,8 @@ from qlora_fast.errors import ConfigError, DataError
 from qlora_fast.hub import resolve
 
 if TYPE_CHECKING:
-    from qlora_fast.data.dataset import PreparedDataset
+    from qlora_fast._core import Options, Report, ShareReport
+    from qlora_fast.data.dataset import PreparedDataset, Verify
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ class Prepared:
     path: Path
     report: dict[str, Any] = field(repr=False)
     datasets: list[Dataset] = field(default_factory=list, repr=False)
+    verify: Verify = "full"
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
     _opened: list[PreparedDataset] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -54,7 +56,11 @@ class Prepared:
         from qlora_fast.data.dataset import open_prepared  # NumPy takes longer to import than small data to prepare
 
         if not self._opened:
-            self._opened.append(open_prepared(self.path))
+            dataset = open_prepared(self.path, verify=self.verify)
+            # Verified bytes are the tokenizer's own ids; others are compared with its vocabulary, which takes longer.
+            if self.verify != "full" and self.tokenizer is not None:
+                dataset.check_ids(resolve.largest_id(self.tokenizer.folder) + 1)
+            self._opened.append(dataset)
         return self._opened[0]
 
 
@@ -80,7 +86,7 @@ def prepare_config(
     datasets, tokenizer = _datasets(config, data), tokenizer or tokenizer_of(config)
     with _explained():
         report = _core.prepare(_options(config, datasets, out, tokenizer), progress)
-    return _prepared(report, datasets, tokenizer)
+    return _prepared(report, datasets, config.verify, tokenizer)
 
 
 @contextmanager
@@ -114,7 +120,7 @@ def prepare_share(
     count: int,
     out: str | Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ShareReport:
     """Make one of ``count`` shares of the same work (the first is number 1), for :func:`merge_shares` to join.
 
     Shares can run at the same time, on any machines that see the same files and the same ``out``.
@@ -124,8 +130,7 @@ def prepare_share(
     """
     options = core_options(config, data, out=out)
     with _explained():
-        report: dict[str, Any] = json.loads(_core.prepare_share(options, number, count, progress))
-    return report
+        return _core.prepare_share(options, number, count, progress)
 
 
 def merge_shares(
@@ -143,7 +148,7 @@ def merge_shares(
     datasets = _datasets(config, data)
     with _explained():
         report = _core.merge(_options(config, datasets, out), progress)
-    return _prepared(report, datasets)
+    return _prepared(report, datasets, config.verify)
 
 
 def core_options(
@@ -152,8 +157,8 @@ def core_options(
     *,
     out: str | Path | None = None,
     tokenizer: Tokenizer | None = None,
-) -> str:
-    """Everything that the core has to know of a preparation, as JSON.
+) -> Options:
+    """Everything that the core has to know of a preparation.
 
     Raises:
         DataError, TokenizerError: see :func:`prepare_config`.
@@ -167,9 +172,10 @@ def _datasets(config: Config, data: Sequence[str] | None) -> list[Dataset]:
 
 def _options(
     config: Config, datasets: list[Dataset], out: str | Path | None, tokenizer: Tokenizer | None = None
-) -> str:
+) -> Options:
     tokenizer = tokenizer or tokenizer_of(config)
     _check_placeholders(datasets, config.variables)
+    # The settings have the names and types of the core's options.
     options: dict[str, Any] = {
         "data": [file for dataset in datasets for file in dataset.options()],
         "tokenizer": tokenizer.file,
@@ -184,18 +190,20 @@ def _options(
     if PART_BYTES is not None:
         options["part_bytes"] = PART_BYTES
     if out is None:
-        fingerprint = _core.fingerprint(json.dumps(options))
+        fingerprint = _core.fingerprint(cast("Options", options))
         stem = "+".join(dict.fromkeys(_stem(dataset) for dataset in datasets))
         out = Path(config.prepared_dir) / f"{stem[:60]}-{fingerprint[:10]}"
     options["out"] = str(out)
-    return json.dumps(options)
+    return cast("Options", options)
 
 
-def _prepared(report: str, datasets: list[Dataset], tokenizer: Tokenizer | None = None) -> Prepared:
-    read: dict[str, Any] = json.loads(report)
-    read["template_note"] = None if tokenizer is None else tokenizer.template_note
-    read["model_positions"] = None if tokenizer is None else max_positions(tokenizer.folder)
-    return Prepared(Path(read["path"]), read, datasets)
+def _prepared(report: Report, datasets: list[Dataset], verify: Verify, tokenizer: Tokenizer | None = None) -> Prepared:
+    for shard in report.get("remade", ()):
+        log.warning("`%s` was damaged and was made again from its source", Path(report["path"]) / shard)
+    known: dict[str, Any] = {**report}
+    known["template_note"] = None if tokenizer is None else tokenizer.template_note
+    known["model_positions"] = None if tokenizer is None else max_positions(tokenizer.folder)
+    return Prepared(Path(report["path"]), known, datasets, verify, tokenizer)
 
 
 def prepare(

@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qlora_fast import _core
 from qlora_fast.data.drop_reasons import explain
-from qlora_fast.data.length_stats import histogram, review
-from qlora_fast.errors import ArtifactError
+from qlora_fast.data.length_stats import review
 
 if TYPE_CHECKING:
     from qlora_fast.data.plan import PlanOptions
@@ -42,13 +42,7 @@ def of_folder(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: it is not a prepared dataset.
     """
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ArtifactError(
-            f"`{folder}` is not a prepared dataset", hint="make one with `qlora-fast prep DATA`; it prints the folder"
-        ) from None
-    return {"path": str(folder), **manifest}
+    return {"path": str(folder), **_core.read_manifest(folder)}
 
 
 def keep(report: dict[str, Any], folder: Path) -> list[Path]:
@@ -67,7 +61,8 @@ def draw_lengths(report: dict[str, Any], path: Path) -> Path:
 
     from qlora_fast.plots import plot_lengths
 
-    lengths, samples = (np.array(column, dtype=np.int64) for column in histogram(report["full_lengths"]))
+    counted = _core.length_counts(report["full_lengths"])
+    lengths, samples = np.array(counted.lengths, dtype=np.int64), np.array(counted.samples, dtype=np.int64)
     names = ", ".join(Path(source["path"]).name for source in report["sources"][:3])
     title = names + (", …" if len(report["sources"]) > 3 else "")
     cutoff, suggested = int(report["cutoff_len"]), int(report["suggested_cutoff"])

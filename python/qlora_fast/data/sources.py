@@ -69,10 +69,18 @@ def resolve(names: Sequence[str], folder: str = ".") -> list[Dataset]:
             dataset = Dataset(f"{name}#{count}", dataset.files, dataset.layout, dataset.shown, dataset.num_samples)
         found.append(dataset)
         for file in map(Path, dataset.files):
+            _check_name(file)
             if file.resolve() in files:
                 log.warning("`%s` is given twice: each of its rows counts twice", file)
             files.add(file.resolve())
     return found
+
+
+def _check_name(file: Path) -> None:
+    """The manifest stores names as text."""
+    shown = os.fsencode(file).decode("utf-8", errors="backslashreplace")
+    if shown != str(file):
+        raise DataError(f"the name of `{shown}` is not UTF-8", hint="rename the file")
 
 
 def _resolve_one(name: str, folder: Path) -> Dataset:

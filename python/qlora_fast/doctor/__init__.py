@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from qlora_fast.doctor import fast_paths, machine, packages
+from qlora_fast.doctor.artifacts import examine_artifact
 from qlora_fast.doctor.finding import Finding, State
 from qlora_fast.errors import first_line
 
-__all__ = ["GROUPS", "Finding", "State", "examine", "findings"]
+__all__ = ["GROUPS", "Finding", "State", "examine", "examine_artifact", "findings"]
 
 GROUPS: dict[str, tuple[Callable[[], Iterable[Finding]], ...]] = {
     "machine": (machine.python, machine.system, machine.cpu, machine.memory, machine.disks, machine.gpus),

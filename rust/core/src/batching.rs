@@ -3,15 +3,12 @@
 //! Everything is worked out from the stored lengths, in memory that does not grow with the data: of very many samples,
 //! an even selection is looked at.
 
-use crate::dataset::ShardEntry;
+use crate::dataset::read_lengths;
 use crate::error::{Error, Result};
 use crate::pack::{EffectiveBatch, PackingStats, PlanOptions, effective_batches, padding};
 use crate::prepare::Manifest;
 use crate::stats::Loss;
 use serde::Serialize;
-use serde_json::Value;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Cutoffs that people choose.
@@ -22,8 +19,6 @@ const STEP: u64 = 64;
 const BATCHES: [u32; 5] = [8, 16, 32, 64, 128];
 /// More samples than this are not planned with: every n-th of them is.
 const MOST_SAMPLES: u64 = 1 << 20;
-/// The longest header of a shard that is believed.
-const LONGEST_HEADER: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -59,12 +54,10 @@ fn look(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) ->
     let (mut lengths, mut supervised) = (Vec::new(), Vec::new());
     let mut before = 0_u64;
     for shard in &manifest.shards {
-        let columns = Columns::read(folder, shard)?;
-        let first = before.next_multiple_of(step) - before;
-        for sample in (first..shard.rows).step_by(step as usize) {
-            lengths.push(columns.length(sample as usize));
-            supervised.push(columns.supervised(sample as usize));
-        }
+        let (own_lengths, own_supervised) = read_lengths(folder, shard)?;
+        let first = (before.next_multiple_of(step) - before) as usize;
+        lengths.extend(own_lengths.into_iter().skip(first).step_by(step as usize));
+        supervised.extend(own_supervised.into_iter().skip(first).step_by(step as usize));
         before += shard.rows;
     }
     let option = |error: crate::pack::PackError| Error::Option { problem: error.to_string() };
@@ -103,70 +96,6 @@ fn look(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) ->
 /// The guide's rule: the next multiple of 64 above the 95th percentile.
 fn suggestion(manifest: &Manifest) -> u64 {
     (manifest.full_lengths.percentile(95) + 1).next_multiple_of(STEP)
-}
-
-/// The columns of a shard that lengths are made of.
-struct Columns {
-    offsets: Vec<i64>,
-    span_offsets: Vec<i64>,
-    spans: Vec<i32>,
-}
-
-impl Columns {
-    fn read(folder: &Path, shard: &ShardEntry) -> Result<Self> {
-        let path = folder.join(&shard.file);
-        let damaged = |problem: &str| Error::Artifact {
-            path: path.clone(),
-            problem: format!("is damaged: {problem}"),
-            hint: "delete the folder and run `prep` again",
-        };
-        let mut file = File::open(&path).map_err(Error::io("read", &path))?;
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(Error::io("read", &path))?;
-        let length = u64::from_le_bytes(length);
-        if length > LONGEST_HEADER {
-            return Err(damaged("its header is too long"));
-        }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).map_err(Error::io("read", &path))?;
-        let header: Value = serde_json::from_slice(&header).map_err(|e| damaged(&e.to_string()))?;
-        let mut column = |name: &str, bytes: u64| {
-            let range = &header[name]["data_offsets"];
-            let (Some(begin), Some(end)) = (range[0].as_u64(), range[1].as_u64()) else {
-                return Err(damaged(&format!("it has no column `{name}`")));
-            };
-            if end > shard.bytes || end < begin || (bytes > 0 && end - begin != bytes) {
-                return Err(damaged(&format!("column `{name}` does not fit")));
-            }
-            let mut data = vec![0; (end - begin) as usize];
-            let read = file.seek(SeekFrom::Start(8 + length + begin)).and_then(|_| file.read_exact(&mut data));
-            read.map_err(Error::io("read", &path)).map(|()| data)
-        };
-        let offsets = wide(&column("sample_offsets", (shard.rows + 1) * 8)?);
-        let span_offsets = wide(&column("span_offsets", (shard.rows + 1) * 8)?);
-        let spans = column("spans", 0)?;
-        let spans: Vec<i32> = spans.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
-        let ascending = |offsets: &[i64], last: u64| {
-            offsets.first() == Some(&0) && offsets.last() == Some(&(last as i64)) && offsets.is_sorted()
-        };
-        if !ascending(&offsets, shard.tokens) || !ascending(&span_offsets, spans.len() as u64 / 2) {
-            return Err(damaged("its offsets do not fit its columns"));
-        }
-        Ok(Self { offsets, span_offsets, spans })
-    }
-
-    fn length(&self, sample: usize) -> u32 {
-        (self.offsets[sample + 1] - self.offsets[sample]) as u32
-    }
-
-    fn supervised(&self, sample: usize) -> u32 {
-        let spans = &self.spans[2 * self.span_offsets[sample] as usize..2 * self.span_offsets[sample + 1] as usize];
-        spans.chunks_exact(2).map(|span| (span[1] - span[0]) as u32).sum()
-    }
-}
-
-fn wide(bytes: &[u8]) -> Vec<i64> {
-    bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
 }
 
 #[cfg(test)]

@@ -57,9 +57,14 @@ impl WorkingFolder {
         Ok(Some(folder))
     }
 
-    /// Removes the lock file that a process left which was killed right after its folder was complete.
-    pub fn remove_stale_lock(target: &Path, fingerprint: &str) {
-        remove_stale(&beside(target, fingerprint, "lock"));
+    /// Removes the lock and the working folder of a target that is complete, which a killed process left.
+    pub fn remove_stale(target: &Path, fingerprint: &str) {
+        let (folder, lock) = (Self::place(target, fingerprint), beside(target, fingerprint, "lock"));
+        if folder.exists() || lock.exists() {
+            if let Ok(Some(_lock)) = Lock::acquire(&lock, Claim::Alone) {
+                let _ = fs::remove_dir_all(folder);
+            }
+        }
     }
 
     /// The folder.
@@ -132,14 +137,8 @@ impl WorkingFolder {
             if middle.len() != 10 || !middle.bytes().all(|b| b.is_ascii_hexdigit()) {
                 continue;
             }
-            match kind {
-                "partial" => {
-                    if let Ok(Some(_lock)) = Lock::acquire(&beside(&self.target, middle, "lock"), Claim::Alone) {
-                        let _ = fs::remove_dir_all(entry.path());
-                    }
-                }
-                "lock" => remove_stale(&entry.path()),
-                _ => {}
+            if matches!(kind, "partial" | "lock") {
+                Self::remove_stale(&self.target, middle);
             }
         }
     }
@@ -149,13 +148,6 @@ impl WorkingFolder {
 fn beside(target: &Path, fingerprint: &str, kind: &str) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     target.with_file_name(format!(".{name}.{}.{kind}", &fingerprint[..fingerprint.len().min(10)]))
-}
-
-/// Acquired and released, a lock file is gone; one that is held stays.
-fn remove_stale(lock: &Path) {
-    if lock.exists() {
-        drop(Lock::acquire(lock, Claim::Alone));
-    }
 }
 
 /// A locked file, which is removed when the last process releases it.
@@ -267,7 +259,7 @@ fn parent_of(path: &Path) -> &Path {
 }
 
 /// A renamed or created name is on disk only when its folder is.
-fn sync_folder(path: &Path) -> Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     if cfg!(unix) {
         File::open(path).and_then(|f| f.sync_all()).map_err(Error::io("flush", path))?;
     }
@@ -322,7 +314,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let make = |target: &Path| loop {
             if target.join("manifest.json").is_file() {
-                WorkingFolder::remove_stale_lock(target, A);
+                WorkingFolder::remove_stale(target, A);
                 return;
             }
             let Some(folder) = claimed(target, A, Claim::Alone) else { continue };

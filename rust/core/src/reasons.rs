@@ -27,6 +27,8 @@ pub enum Reason {
     EmptyAnswer,
     /// A key occurs twice; its name.
     KeyTwice(Detail),
+    /// A text has half a surrogate pair in it.
+    LoneSurrogate,
     /// A turn's loss is neither 0 nor 1.
     #[strum(serialize = "loss_weight_not_0_or_1")]
     LossWeightNot0Or1,
@@ -54,6 +56,8 @@ pub enum Reason {
     TemplateError(Detail),
     /// The borders of the turns cannot be found in what the model's own template prints.
     TemplateRewritesTurns,
+    /// A number is not finite.
+    NumberNotFinite,
     /// Longer than `cutoff_len`, and rows are not to be truncated.
     TooLong,
     /// The arguments of a tool call are text that is not JSON.

@@ -75,6 +75,11 @@ impl Lengths {
         self.buckets.iter().map(|b| b.tokens).sum()
     }
 
+    /// Each length and its samples, ascending; a bucket of several lengths stands for their mean.
+    pub fn histogram(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.buckets.iter().filter(|b| b.samples > 0).map(|b| (b.tokens / b.samples, b.samples))
+    }
+
     /// The percentiles of all samples.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -146,11 +151,17 @@ impl Serialize for Lengths {
 
 impl<'de> Deserialize<'de> for Lengths {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl std::str::FromStr for Lengths {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
         let mut lengths = Self::default();
         for entry in text.split_ascii_whitespace() {
-            let (length, bucket) = parse(entry)
-                .ok_or_else(|| serde::de::Error::custom(format!("`{entry}` is no `length:samples[:tokens]`")))?;
+            let (length, bucket) = parse(entry).ok_or_else(|| format!("`{entry}` is no `length:samples[:tokens]`"))?;
             lengths.count(length, bucket);
         }
         Ok(lengths)

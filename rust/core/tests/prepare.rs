@@ -110,12 +110,12 @@ fn faults_name_their_place_and_leave_nothing_behind() {
         (b"[]", "data.json` holds no records"),
         (b"hello", "data.json:1:1: neither"),
         (br#"{"instruction": "a","#, "data.json:1:20: row 0: not valid JSON: EOF"),
-        (br#"[{"instruction": "a", "output": NaN}]"#, "data.json:1:33: row 0: not valid JSON"),
+        (br#"[{"instruction": "a", "output": NaN}]"#, "all 1 rows were dropped (1 number_not_finite)"),
         (br#"[{"instruction": "a", "output": "b",}]"#, "data.json:1:37: row 0"),
         (br#"[{"instruction": "a", "output": "b"},]"#, "data.json:1:38: a record is missing"),
         (br#"[{"instruction": "a", "output": "b"}] x"#, "data.json:1:39: there is text behind"),
         (br#"[{"instruction": "a", "output": "b"}"#, "data.json:1:37: the array is not closed"),
-        (br#"[{"instruction": "a", "output": "\ud800"}]"#, "data.json:1:4"),
+        (br#"[{"instruction": "a", "output": "\ud800"}]"#, "all 1 rows were dropped (1 lone_surrogate)"),
         (b"[{\"instruction\": \"a\",\n \"output\": \"b\xff\"}]", "data.json:2:14: row 0: these bytes are not UTF-8"),
         (b"{\"instruction\": \"a\", \"output\": \"b\"}\n{\"x\n", "data.json:2:"),
         (br#"{"text": "only", "id": 3}"#, "has the keys text, id"),
@@ -192,7 +192,10 @@ fn the_same_inputs_are_found_again_and_others_are_refused() {
     }
     let shard = world.out().join(&first.manifest.shards[0].file);
     std::fs::write(&shard, b"short").unwrap();
-    assert!(world.prepare(format!("[{GOOD}]"), json!({})).unwrap_err().to_string().contains("damaged"));
+    let repaired = world.prepare(format!("[{GOOD}]"), json!({})).unwrap();
+    assert!(repaired.reused);
+    assert_eq!(repaired.remade, [first.manifest.shards[0].file.clone()]);
+    assert!(world.prepare(format!("[{GOOD}]"), json!({})).unwrap().remade.is_empty());
     std::fs::remove_dir_all(world.out()).unwrap();
     std::fs::write(world.out(), b"a file").unwrap();
     assert!(matches!(world.prepare(format!("[{GOOD}]"), json!({})).unwrap_err(), Error::Artifact { .. }));

@@ -4,9 +4,11 @@
 
 mod batching;
 mod chat;
+mod dataset;
 mod error;
 mod plan;
 mod prepare;
+mod progress;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -24,6 +26,8 @@ mod _core {
         written_template,
     };
     #[pymodule_export]
+    use crate::dataset::{LengthCounts, PreparedFolder, length_counts, open_prepared, read_manifest, verify_prepared};
+    #[pymodule_export]
     use crate::plan::{EpochPlan, mix, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]
     use crate::prepare::{fingerprint, look, merge, prepare, prepare_share};
@@ -33,6 +37,7 @@ mod _core {
     #[pymodule_init]
     fn init(m: &Bound<'_, PyModule>) -> PyResult<()> {
         m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        m.add("FORMAT_VERSION", qlora_fast_core::dataset::FORMAT_VERSION)?;
         m.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })
     }
 }

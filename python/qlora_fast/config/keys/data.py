@@ -16,6 +16,7 @@ PACKED: tuple[Packing, ...] = ("exact", "dense")
 """Samples are concatenated and nothing is padded; the other two pad."""
 MixStrategy = Literal["concat", "interleave_under", "interleave_over"]
 Deduplicate = Literal["off", "exact"]
+Verify = Literal["full", "quick", "off"]
 Engine = Literal["auto", "native", "fastokens", "tokenizers"]
 
 
@@ -115,6 +116,13 @@ class DataKeys:
         path=True,
     )
     engine: Engine = key("auto", "tokenizer engine; all give the same ids", theirs=None, affects="preparation")
+    verify: Verify = key(
+        "full",
+        "what is verified when prepared data is opened: each byte by its hash, each value by its range, or offsets and "
+        "sizes only; unchanged files are not read again",
+        theirs=None,
+        affects="preparation",
+    )
     threads: Whole = key(
         0, "threads of the preparation; 0 takes all cores", unit="threads", theirs=None, affects="preparation"
     )

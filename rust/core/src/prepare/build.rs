@@ -3,7 +3,7 @@
 use super::options::{Options, Source};
 use super::parts::{FileReport, PartWriter, Parts, Storing};
 use super::pipeline::{self, Event, FileEnd, Wanted};
-use super::progress::Tick;
+use super::progress::{Seconds, Tick};
 use super::report::EngineReport;
 use super::rows::{Batch, RowMaker};
 use crate::dataset::Origin;
@@ -12,7 +12,6 @@ use crate::encode::Encoder;
 use crate::error::{Error, Rejection, Result};
 use crate::record::{Format, reader::is_plain};
 use crate::tokenizer::Tokenizer;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -42,26 +41,42 @@ impl Share {
     }
 }
 
+/// Which files have to be read, and which of their parts are built.
+pub(super) struct Selection<'a> {
+    pub(super) file: &'a (dyn Fn(usize) -> bool + Sync),
+    pub(super) part: &'a (dyn Fn(usize, u32) -> bool + Sync),
+}
+
 /// Builds the parts of a share that are not there yet; returns the engine that ran.
-pub(super) fn build(
+pub(super) fn build_missing(
     options: &Options,
     sources: &[Source],
     folder: &WorkingFolder,
     parts: &Parts<'_>,
     share: Share,
-    seconds: &mut BTreeMap<&'static str, f64>,
+    seconds: &mut Seconds,
     tick: &mut Tick<'_>,
 ) -> Result<EngineReport> {
-    let part_bytes = options.part_bytes.max(1);
     let to_make = |file: usize| {
-        let most = || most_parts(&options.data[file].path, &sources[file], part_bytes);
+        let most = || most_parts(&options.data[file].path, &sources[file], options.part_bytes.max(1));
         !parts.has_all(file) && (share == Share::WHOLE || share.has_any(file, most()))
     };
-    let everything = options.rows_depend_on_files_before();
-    let file_wanted = |file: usize| everything || to_make(file);
     if !(0..sources.len()).any(to_make) {
         return Ok(EngineReport { name: "none".to_owned(), reason: Some("all parts were there".to_owned()) });
     }
+    let part = |file, part| share.has(file, part) && !parts.has(file, part);
+    build(options, sources, folder, &Selection { file: &to_make, part: &part }, seconds, tick)
+}
+
+/// Builds the selected parts; returns the engine that ran.
+pub(super) fn build(
+    options: &Options,
+    sources: &[Source],
+    folder: &WorkingFolder,
+    selection: &Selection<'_>,
+    seconds: &mut Seconds,
+    tick: &mut Tick<'_>,
+) -> Result<EngineReport> {
     let loading = Instant::now();
     let tokenizer = Tokenizer::load(&options.tokenizer, options.engine, options.cache.as_deref())?;
     seconds.insert("load_tokenizer", loading.elapsed().as_secs_f64());
@@ -70,12 +85,9 @@ pub(super) fn build(
     let maker = RowMaker { options, encoder };
 
     let working = Instant::now();
-    let wanted = Wanted {
-        sources,
-        part_bytes,
-        file: &file_wanted,
-        part: &|file, part| share.has(file, part) && !parts.has(file, part),
-    };
+    let everything = options.rows_depend_on_files_before();
+    let file = |file: usize| everything || (selection.file)(file);
+    let wanted = Wanted { sources, part_bytes: options.part_bytes.max(1), file: &file, part: selection.part };
     let mut writing = Writing { options, sources, folder, open: None, storing: Storing::begin() };
     let all = sources.iter().map(|s| s.bytes).sum();
     let ran = pipeline::run(&maker, &wanted, |event| writing.take(event), |done| tick("preparing", done, all));

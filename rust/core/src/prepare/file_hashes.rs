@@ -5,14 +5,13 @@
 
 use crate::durable::write_whole;
 use crate::error::{Error, Result};
+use crate::file_state::FileState;
+use crate::regular_file;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, Metadata};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 const BLOCK: usize = 256 << 10;
-const SETTLED: Duration = Duration::from_secs(2);
 
 /// Size and hash of a file's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,13 +29,13 @@ pub(super) struct Memory {
 #[derive(Serialize, Deserialize)]
 struct Entry {
     path: PathBuf,
-    state: Vec<u64>,
+    state: FileState,
     content: Content,
 }
 
 impl Memory {
     pub(super) fn new(cache: Option<&Path>) -> Self {
-        Self { folder: cache.map(|cache| cache.join("hashes-1")) }
+        Self { folder: cache.map(|cache| cache.join("hashes-2")) }
     }
 
     /// The content of a file, remembered or read.
@@ -65,35 +64,16 @@ impl Memory {
     }
 }
 
-/// What changes with the content of a file; `None` where that cannot be relied on.
-fn state(path: &Path) -> Option<Vec<u64>> {
-    let metadata = path.metadata().ok().filter(Metadata::is_file)?;
-    let modified = metadata.modified().ok()?;
-    let (mut state, changed) = identity(&metadata)?;
-    let settled = |time: SystemTime| SystemTime::now().duration_since(time).is_ok_and(|age| age > SETTLED);
-    let nanos = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_nanos();
-    state.extend([metadata.len(), u64::try_from(nanos).ok()?]);
-    (settled(modified) && settled(changed)).then_some(state)
-}
-
-#[cfg(unix)]
-fn identity(metadata: &Metadata) -> Option<(Vec<u64>, SystemTime)> {
-    use std::os::unix::fs::MetadataExt;
-    // The time of the last change of any kind cannot be set back by a program, as that of the content can.
-    let (seconds, nanos) = (u64::try_from(metadata.ctime()).ok()?, u32::try_from(metadata.ctime_nsec()).ok()?);
-    let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
-    Some((vec![metadata.dev(), metadata.ino(), seconds, u64::from(nanos)], changed))
-}
-
-#[cfg(not(unix))]
-fn identity(_: &Metadata) -> Option<(Vec<u64>, SystemTime)> {
-    None
+/// The state of a file whose hash can be remembered: an unsettled one could change once more without a trace.
+fn state(path: &Path) -> Option<FileState> {
+    FileState::of(path).filter(FileState::is_settled)
 }
 
 fn hash(path: &Path) -> Result<Content> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0;
-    let read = File::open(path).and_then(|mut file| {
+    let mut file = regular_file::open(path, path)?;
+    let mut read = || {
         let mut block = vec![0; BLOCK];
         loop {
             match file.read(&mut block)? {
@@ -104,14 +84,17 @@ fn hash(path: &Path) -> Result<Content> {
                 }
             }
         }
-    });
-    read.map_err(Error::io("read", path))?;
+    };
+    read().map_err(Error::io("read", path))?;
     Ok(Content { bytes, blake3: hasher.finalize().to_hex().to_string() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file_state::SETTLED;
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
 
     fn age(path: &Path, seconds: u64) {
         let time = SystemTime::now() - Duration::from_secs(seconds);
@@ -131,7 +114,7 @@ mod tests {
 
         std::thread::sleep(SETTLED + Duration::from_millis(100));
         assert_eq!(memory.content(&path).unwrap(), hash(&path).unwrap());
-        let entry = std::fs::read_dir(cache.join("hashes-1")).unwrap().next().unwrap().unwrap().path();
+        let entry = std::fs::read_dir(cache.join("hashes-2")).unwrap().next().unwrap().unwrap().path();
         let remembered = std::fs::read_to_string(&entry).unwrap();
         let forged = remembered.replace(&hash(&path).unwrap().blake3, "forged");
         std::fs::write(&entry, forged).unwrap();

@@ -142,7 +142,8 @@ fn inspect_row(
     batch.part.0 = file as u32;
     maker.make(path, layout, &chunk.bytes, (&[*span], &[mark]), &mut workspace, &mut batch)?;
     let text = span.text(path, &chunk.bytes)?;
-    let parsed = record::parse_as(text, layout, &options.variables).map_err(|error| span.syntax_error(path, &error))?;
+    let parsed =
+        record::parse_as(text, layout, &options.variables).map_err(|error| span.syntax_error(path, text, &error))?;
     let conversation = parsed.conversation.ok();
     let dropped = batch.dropped.pop().map(|dropped| Refusal {
         reason: dropped.reason,

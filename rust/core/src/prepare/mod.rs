@@ -16,8 +16,10 @@ mod pipeline;
 mod progress;
 mod records;
 mod rejected;
+mod repair;
 mod report;
 mod rows;
+mod stored;
 
 pub use duplicates::{Duplicates, First, Mark};
 pub use input::Input;
@@ -27,19 +29,16 @@ pub use progress::Tick;
 pub use rejected::{DroppedRow, FirstRow};
 pub use report::{EngineReport, Manifest, Report, ShareReport, Tally, TruncatedRow};
 pub use rows::{Batch, Counts, RowMaker, Workspace};
+pub use stored::{manifest, open, problems};
 
+use crate::dataset::{Checksums, FORMAT_VERSION};
 use crate::durable::{Claim, WorkingFolder};
 use crate::error::{Error, Rejection, Result};
 use build::Share;
 use parts::Parts;
-use progress::Seconds;
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// Version of the folder's layout.
-const FORMAT_VERSION: u32 = 2;
-/// How often a process looks whether another has finished.
-const WAIT: Duration = Duration::from_millis(100);
+use progress::{Seconds, WAIT};
+use std::time::Instant;
+use stored::{existing, is_whole};
 
 /// Prepares the data, or finds it prepared, or resumes where a process was killed.
 ///
@@ -67,9 +66,10 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
     let engine = |reason: &str| EngineReport { name: "none".to_owned(), reason: Some(reason.to_owned()) };
     let folder = match claim(options, &identity.fingerprint, Claim::Alone, tick)? {
         Claimed::Prepared(manifest) => {
+            let remade = repair::make_whole(options, &identity, &manifest, may_make, &mut seconds, tick)?;
             seconds.insert("total", started.elapsed().as_secs_f64());
-            let engine = engine("prepared before");
-            return Ok(Report { path: options.out.clone(), manifest: *manifest, reused: true, engine, seconds });
+            let (path, engine) = (options.out.clone(), engine("prepared before"));
+            return Ok(Report { path, manifest: *manifest, reused: true, remade, engine, seconds });
         }
         Claimed::Folder(folder) => folder,
     };
@@ -81,7 +81,8 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
     Parts::remove_reports(&folder)?;
     folder.commit()?;
     seconds.insert("total", started.elapsed().as_secs_f64());
-    Ok(Report { path: options.out.clone(), manifest, reused: false, engine, seconds })
+    let (path, remade) = (options.out.clone(), Vec::new());
+    Ok(Report { path, manifest, reused: false, remade, engine, seconds })
 }
 
 fn make_and_join(
@@ -94,14 +95,14 @@ fn make_and_join(
 ) -> Result<(Manifest, EngineReport)> {
     let Identity { mut sources, fingerprint } = identity;
     let engine = |reason: &str| EngineReport { name: "none".to_owned(), reason: Some(reason.to_owned()) };
-    if let Some(manifest) = manifest_of(folder.path()).filter(|m| is_whole(folder.path(), m)) {
+    if let Some(manifest) = manifest(folder.path()).ok().filter(|m| is_whole(folder.path(), m)) {
         // A process was killed between the last file and the rename.
         return Ok((manifest, engine("all was there")));
     }
     let mut parts = Parts::find(folder, sources.len())?;
     let mut engine = engine("parts were joined");
     if may_make {
-        engine = build::build(options, &sources, folder, &parts, Share::WHOLE, seconds, tick)?;
+        engine = build::build_missing(options, &sources, folder, &parts, Share::WHOLE, seconds, tick)?;
         parts = Parts::find(folder, sources.len())?;
     }
     if let Some(missing) = parts.missing(&sources) {
@@ -125,6 +126,9 @@ fn make_and_join(
     manifest.sources = sources;
     manifest.shards = shards;
     let json = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::Option { problem: e.to_string() })?;
+    let mut checksums = Checksums::of(folder.path(), &[rejected::FILE])?;
+    checksums.add("manifest.json", &json);
+    folder.write(Checksums::FILE, &[&checksums.to_json()])?;
     folder.write("manifest.json", &[&json])?;
     seconds.insert("join", joining.elapsed().as_secs_f64());
     Ok((manifest, engine))
@@ -148,7 +152,7 @@ pub fn prepare_share(options: &Options, number: u32, count: u32, tick: &mut Tick
         report.path = folder.path().to_path_buf();
         let share = Share { index: number - 1, count };
         let parts = Parts::find(&folder, sources.len())?;
-        let made = build::build(options, &sources, &folder, &parts, share, &mut seconds, tick);
+        let made = build::build_missing(options, &sources, &folder, &parts, share, &mut seconds, tick);
         report.engine = made.map_err(|error| kept(&folder, error))?;
         report.parts = Parts::find(&folder, sources.len())?.done();
     }
@@ -176,7 +180,7 @@ enum Claimed {
 fn claim(options: &Options, fingerprint: &str, claim: Claim, tick: &mut Tick<'_>) -> Result<Claimed> {
     loop {
         if let Some(manifest) = existing(&options.out, fingerprint)? {
-            WorkingFolder::remove_stale_lock(&options.out, fingerprint);
+            WorkingFolder::remove_stale(&options.out, fingerprint);
             return Ok(Claimed::Prepared(Box::new(manifest)));
         }
         if let Some(folder) = WorkingFolder::claim(&options.out, fingerprint, claim)? {
@@ -220,49 +224,6 @@ fn kept(folder: &WorkingFolder, error: Error) -> Error {
         }
         other => other,
     }
-}
-
-/// The manifest of a folder that holds exactly this; an error if the place is taken by something else.
-fn existing(out: &Path, fingerprint: &str) -> Result<Option<Manifest>> {
-    let taken = |problem: &str| Error::Artifact {
-        path: out.to_path_buf(),
-        problem: problem.to_owned(),
-        hint: "give another folder with --out, or move this one away; nothing was touched",
-    };
-    let manifest = match manifest_of(out) {
-        Some(manifest) => manifest,
-        None if !out.exists() || std::fs::read_dir(out).is_ok_and(|mut d| d.next().is_none()) => return Ok(None),
-        // Another process may have put its folder there between the two questions.
-        None => manifest_of(out).ok_or_else(|| taken("is not empty, and not a prepared dataset"))?,
-    };
-    if manifest.fingerprint != fingerprint {
-        return Err(taken("holds other prepared data"));
-    }
-    if is_whole(out, &manifest) { Ok(Some(manifest)) } else { Err(taken("is a prepared dataset with a damaged shard")) }
-}
-
-/// The manifest of a prepared folder.
-///
-/// # Errors
-///
-/// [`Error::Artifact`] if it is none.
-pub fn manifest(folder: &Path) -> Result<Manifest> {
-    let bytes =
-        std::fs::read(folder.join("manifest.json")).map_err(Error::io("read", &folder.join("manifest.json")))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Artifact {
-        path: folder.to_path_buf(),
-        problem: format!("is no prepared dataset of this version: {error}"),
-        hint: "prepare the data again",
-    })
-}
-
-fn manifest_of(folder: &Path) -> Option<Manifest> {
-    serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).ok()?).ok()
-}
-
-/// Whether all shards are there, as far as their sizes tell.
-fn is_whole(folder: &Path, manifest: &Manifest) -> bool {
-    manifest.shards.iter().all(|s| folder.join(&s.file).metadata().is_ok_and(|m| m.len() == s.bytes))
 }
 
 fn nothing_survives(manifest: &Manifest) -> Error {

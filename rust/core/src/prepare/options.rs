@@ -3,6 +3,7 @@
 use super::file_hashes::{Content, Memory};
 use super::input::{self, Input};
 
+use crate::dataset::Verify;
 use crate::error::{Error, Result};
 use crate::record::{Format, Layout, Variables};
 use crate::template::{self, Template};
@@ -66,7 +67,10 @@ pub struct Options {
     pub threads: usize,
     #[serde(default)]
     pub strict: bool,
-    /// The user's cache folder: hashes of files, compiled tokenizers.
+    /// What is verified of a prepared folder that is there.
+    #[serde(default)]
+    pub verify: Verify,
+    /// The user's cache folder: hashes of files, what was verified, compiled tokenizers.
     #[serde(default)]
     pub cache: Option<PathBuf>,
     /// Size of the parts, in bytes of records.

@@ -8,7 +8,7 @@ use super::options::Source;
 use super::rejected::{self, Rejected};
 use super::report::Tally;
 use super::rows::Batch;
-use crate::dataset::{ShardEntry, ShardFile};
+use crate::dataset::{ShardEntry, ShardFile, Written, remember_written};
 use crate::durable::{WorkingFolder, unfinished, write_whole};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -87,6 +87,11 @@ impl<'f> Parts<'f> {
         let size = |path: &Path| path.metadata().map_or(0, |m| m.len());
         shard.is_none_or(|shard| size(&self.folder.path().join(&shard.file)) == shard.bytes)
             && size(&report.with_extension("rejected")) == rejected_bytes
+    }
+
+    /// The shard of a part that was built; none if no row was kept.
+    pub(super) fn shard_of(folder: &WorkingFolder, number: (u32, u32)) -> Option<ShardEntry> {
+        load::<PartReport>(&report_of(folder, number))?.shard
     }
 
     /// Whether a part is there.
@@ -227,23 +232,25 @@ impl<'f> PartWriter<'f> {
     /// All rows are in: what is left is to flush and to store, which need not be waited for.
     pub(super) fn end(self) -> Result<EndedPart> {
         let report = report_of(self.folder, self.number);
-        let mut files = Vec::new();
-        let mut entry = None;
-        if let Some(shard) = self.shard {
-            let name = shard_name(self.number);
-            let path = self.folder.path().join(&name);
-            let (file, shard) = shard.finish(name)?;
-            files.push((file, path));
-            entry = Some(shard);
-        }
+        let name = shard_name(self.number);
+        let place = self.folder.path().join(&name);
+        let shard = self.shard.map(|shard| shard.finish(name)).transpose()?;
+        let entry = shard.as_ref().map(|shard| shard.entry.clone());
         let (rejected, rejected_bytes) = self.rejected.finish()?;
-        files.extend(rejected.map(|file| (file, report.with_extension("rejected"))));
-        Ok(EndedPart { files, report, content: PartReport { shard: entry, tally: self.tally, rejected_bytes } })
+        let rejected = rejected.map(|file| (file, report.with_extension("rejected")));
+        let content = PartReport { shard: entry, tally: self.tally, rejected_bytes };
+        Ok(EndedPart { shard: shard.map(|shard| (shard, place)), rejected, report, content })
     }
 }
 
 fn shard_name((file, part): (u32, u32)) -> String {
     format!("shard-{file:05}-{part:05}.safetensors")
+}
+
+/// The file and the part that a shard was made from.
+pub(super) fn part_of(shard: &str) -> Option<(u32, u32)> {
+    let (file, part) = shard.strip_prefix("shard-")?.strip_suffix(".safetensors")?.split_once('-')?;
+    Some((file.parse().ok()?, part.parse().ok()?))
 }
 
 fn report_of(folder: &WorkingFolder, (file, part): (u32, u32)) -> PathBuf {
@@ -252,19 +259,29 @@ fn report_of(folder: &WorkingFolder, (file, part): (u32, u32)) -> PathBuf {
 
 /// A part of which every byte is written.
 pub(super) struct EndedPart {
-    files: Vec<(File, PathBuf)>,
+    shard: Option<(Written, PathBuf)>,
+    rejected: Option<(File, PathBuf)>,
     report: PathBuf,
     content: PartReport,
 }
 
 impl EndedPart {
     fn store(self) -> Result<()> {
-        for (file, path) in self.files {
-            let placed = file.sync_all().and_then(|()| std::fs::rename(unfinished(&path), &path));
-            placed.map_err(Error::io("write", &path))?;
+        if let Some((Written { file, entry, largest_id }, path)) = self.shard {
+            place(&file, &path)?;
+            remember_written(&path, entry.blake3, largest_id);
+        }
+        if let Some((file, path)) = self.rejected {
+            place(&file, &path)?;
         }
         store(&self.report, &self.content)
     }
+}
+
+/// Flushes a file to disk and gives it its name.
+fn place(file: &File, path: &Path) -> Result<()> {
+    let placed = file.sync_all().and_then(|()| std::fs::rename(unfinished(path), path));
+    placed.map_err(Error::io("write", path))
 }
 
 /// Stores ended parts beside the work: a slow disk is waited for only at the end.

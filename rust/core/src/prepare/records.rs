@@ -70,7 +70,7 @@ fn detect(path: &Path, chunk: &Chunk, layout: &Layout) -> Result<Format> {
     let mut keys: Vec<String> = Vec::new();
     for span in chunk.records.iter().take(PROBED_RECORDS) {
         let text = span.text(path, &chunk.bytes)?;
-        let (format, others) = record::detect(text, layout).map_err(|error| span.syntax_error(path, &error))?;
+        let (format, others) = record::detect(text, layout).map_err(|error| span.syntax_error(path, text, &error))?;
         if let Some(format) = format {
             return Ok(format);
         }

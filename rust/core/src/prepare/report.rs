@@ -76,6 +76,9 @@ pub struct Report {
     pub manifest: Manifest,
     /// Whether the folder was there already.
     pub reused: bool,
+    /// Shards that were damaged and made again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remade: Vec<String>,
     pub engine: EngineReport,
     /// Wall time by stage.
     pub seconds: BTreeMap<&'static str, f64>,

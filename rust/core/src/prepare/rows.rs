@@ -123,7 +123,7 @@ impl RowMaker<'_> {
                 continue;
             }
             let parsed = record::parse_as(text, layout, &self.options.variables)
-                .map_err(|error| span.syntax_error(path, &error))?;
+                .map_err(|error| span.syntax_error(path, text, &error))?;
             for key in parsed.ignored_keys {
                 count(&mut batch.ignored_keys, &key);
             }

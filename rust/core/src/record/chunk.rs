@@ -23,7 +23,7 @@ pub struct Span {
     pub row: u64,
     /// 1-based line of its first byte, in an archive that of the text inside; in Parquet the row counted from 1.
     pub line: u64,
-    /// 1-based column of its first byte.
+    /// 1-based column of its first character.
     pub column: u64,
 }
 
@@ -39,13 +39,13 @@ impl Span {
             let before = &record[..error.valid_up_to()];
             let line = self.line + memchr::memchr_iter(b'\n', before).count() as u64;
             let column = match memchr::memrchr(b'\n', before) {
-                Some(at) => before.len() - at,
-                None => self.column as usize + before.len(),
+                Some(at) => 1 + characters(&before[at + 1..]),
+                None => self.column + characters(before),
             };
             Error::Syntax {
                 path: path.to_path_buf(),
                 line,
-                column: column as u64,
+                column,
                 row: Some(self.row),
                 problem: "these bytes are not UTF-8 text".to_owned(),
                 hint: "save the file as UTF-8; an older Chinese file may be GB18030",
@@ -53,18 +53,26 @@ impl Span {
         })
     }
 
-    /// A JSON fault inside a record, with its place in the file.
-    pub(crate) fn syntax_error(&self, path: &Path, error: &serde_json::Error) -> Error {
+    /// A JSON fault inside the record with this text, with its place in the file.
+    pub(crate) fn syntax_error(&self, path: &Path, text: &str, error: &serde_json::Error) -> Error {
         let first_line = error.line() <= 1;
+        // The error counts bytes, and of the byte that it did not expect.
+        let line = text.split('\n').nth(error.line().max(1) - 1).unwrap_or_default();
+        let before = characters(&line.as_bytes()[..error.column().saturating_sub(1).min(line.len())]);
         let message = error.to_string();
         let problem = message.split(" at line ").next().unwrap_or(&message);
         Error::Syntax {
             path: path.to_path_buf(),
             line: self.line + (error.line().max(1) - 1) as u64,
-            column: if first_line { self.column + error.column().max(1) as u64 - 1 } else { error.column() as u64 },
+            column: if first_line { self.column + before } else { 1 + before },
             row: Some(self.row),
             problem: format!("not valid JSON: {problem}"),
             hint: "fix the file there; a file that begins with `{` is read as one JSON object a line",
         }
     }
+}
+
+/// How many characters begin in these bytes of UTF-8.
+pub(super) fn characters(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte & 0xc0 != 0x80).count() as u64
 }

@@ -1,6 +1,7 @@
 //! Where bytes come from: a plain file or an archive, distinguished by their first bytes and never by their name.
 
 use crate::error::{Error, Result};
+use crate::regular_file;
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -18,11 +19,7 @@ pub(super) enum Container {
 
 /// Opens a regular file and looks at its first bytes.
 pub(super) fn open(path: &Path, shown: &Path) -> Result<(File, Container)> {
-    let mut file = File::open(path).map_err(Error::io("read", shown))?;
-    let kind = file.metadata().map_err(Error::io("read", shown))?;
-    if !kind.is_file() {
-        return Err(refuse(shown, "is not a regular file", "give the path of a data file, or - for standard input"));
-    }
+    let mut file = regular_file::open(path, shown)?;
     let mut head = Vec::with_capacity(8);
     file.by_ref().take(8).read_to_end(&mut head).map_err(Error::io("read", shown))?;
     file.seek(SeekFrom::Start(0)).map_err(Error::io("read", shown))?;

@@ -3,9 +3,9 @@
 use super::layout::{Format, Layout};
 use super::pyjson;
 use super::raw::{Field, History, Raw, RawTurn, Turns};
+use super::unique;
 use crate::conversation::{Conversation, Message, Role};
 use crate::reasons::{Detail, Reason};
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::borrow::Cow;
 
@@ -178,8 +178,11 @@ fn tool_call(call: &Value) -> Result<String, Reason> {
     };
     let arguments = match arguments {
         // OpenAI's form: JSON as text. It is kept as it is written, if it is JSON.
-        Value::String(text) if serde_json::from_str::<IgnoredAny>(text).is_ok() => text.clone(),
-        Value::String(_) => return Err(Reason::ToolCallArgumentsNotJson),
+        Value::String(text) => match unique::parse(text) {
+            Some(Ok(_)) => text.clone(),
+            Some(Err(key)) => return Err(key_twice(&key)),
+            None => return Err(Reason::ToolCallArgumentsNotJson),
+        },
         other => pyjson::dumps(other),
     };
     let name = pyjson::dumps(&Value::String(name.clone()));
@@ -188,9 +191,10 @@ fn tool_call(call: &Value) -> Result<String, Reason> {
 
 /// The calls that JSON text holds: one, a list of them, or none because it is not JSON.
 fn calls_in_text(text: &str) -> Result<Vec<String>, Reason> {
-    match serde_json::from_str(text) {
-        Ok(Value::Array(calls)) => calls.iter().map(tool_call).collect(),
-        Ok(call @ Value::Object(_)) => Ok(vec![tool_call(&call)?]),
+    match unique::parse(text) {
+        Some(Ok(Value::Array(calls))) => calls.iter().map(tool_call).collect(),
+        Some(Ok(call @ Value::Object(_))) => Ok(vec![tool_call(&call)?]),
+        Some(Err(key)) => Err(key_twice(&key)),
         _ => Ok(Vec::new()),
     }
 }
@@ -241,6 +245,11 @@ fn text<'a>(field: Field<'a>, name: &'static str) -> Result<Cow<'a, str>, Reason
         Field::Missing | Field::Null => Ok(Cow::Borrowed("")),
         Field::Json(_) | Field::Scalar(_) => Err(Reason::NotText(name.into())),
     }
+}
+
+/// Two values for one key.
+pub(super) fn key_twice(key: &str) -> Reason {
+    Reason::KeyTwice(shortened(key))
 }
 
 /// The beginning of a name out of the data, for a reason.

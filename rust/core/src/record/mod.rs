@@ -10,6 +10,8 @@ pub(crate) mod pyjson;
 mod raw;
 pub mod reader;
 mod split;
+mod spoiled;
+mod unique;
 
 pub use chunk::{Chunk, Span};
 pub use layout::{Format, Layout};
@@ -53,9 +55,10 @@ pub fn parse<'a>(
 ///
 /// The JSON error, with the place inside `text`.
 pub fn parse_as<'a>(text: &'a str, layout: &Layout, variables: &Variables) -> Result<Parsed<'a>, serde_json::Error> {
-    let mut raw = match raw::read(text, layout)? {
-        Record::Object(raw) => raw,
-        Record::NotAnObject => return Ok(dropped(Reason::NotAnObject("".into()))),
+    let mut raw = match raw::read(text, layout) {
+        Ok(Record::Object(raw)) => raw,
+        Err(error) => return spoiled::repaired(text).map(|(reason, _)| dropped(reason)).ok_or(error),
+        Ok(Record::NotAnObject) => return Ok(dropped(Reason::NotAnObject("".into()))),
     };
     let mut ignored_keys = std::mem::take(&mut raw.others);
     let mut parsed = read(*raw, layout, variables, &mut ignored_keys);
@@ -69,7 +72,19 @@ pub fn parse_as<'a>(text: &'a str, layout: &Layout, variables: &Variables) -> Re
 ///
 /// The JSON error, with the place inside `text`.
 pub fn detect(text: &str, layout: &Layout) -> Result<(Option<Format>, Vec<String>), serde_json::Error> {
-    Ok(match raw::read(text, layout)? {
+    let repaired;
+    let record = match raw::read(text, layout) {
+        Ok(record) => record,
+        // A value that JSON cannot hold hides no keys.
+        Err(error) => match spoiled::repaired(text) {
+            Some((_, text)) => {
+                repaired = text;
+                raw::read(&repaired, layout)?
+            }
+            None => return Err(error),
+        },
+    };
+    Ok(match record {
         Record::Object(raw) => (Format::of(&raw), raw.others.iter().map(ToString::to_string).collect()),
         Record::NotAnObject => (None, Vec::new()),
     })
@@ -77,7 +92,7 @@ pub fn detect(text: &str, layout: &Layout) -> Result<(Option<Format>, Vec<String
 
 fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: &mut Vec<Cow<'a, str>>) -> Parsed<'a> {
     if let Some(key) = raw.repeated {
-        return dropped(Reason::KeyTwice(key.into_owned().into()));
+        return dropped(format::key_twice(&key));
     }
     let Some(format) = layout.format.filter(|f| f.fits(&raw)).or_else(|| Format::of(&raw)) else {
         return dropped(Reason::UnknownFormat);
@@ -175,6 +190,22 @@ mod tests {
             (r#"{"text":"x"}"#, "unknown_format"),
             ("[1]", "not_an_object"),
             (r#"{"instruction":"q","instruction":"r","output":"a"}"#, "key_twice:instruction"),
+            (r#"{"messages":[{"role":"user","role":"system","content":"q"}]}"#, "key_twice:role"),
+            (r#"{"conversations":[{"from":"human","value":"q","value":"r"}]}"#, "key_twice:value"),
+            (
+                r#"{"messages":[{"role":"assistant","tool_calls":[{"name":"f","arguments":{"x":1,"x":2}}]}]}"#,
+                "key_twice:x",
+            ),
+            (
+                r#"{"messages":[{"role":"assistant","tool_calls":[{"name":"f","arguments":"{\"y\":1,\"y\":2}"}]}]}"#,
+                "key_twice:y",
+            ),
+            (
+                r#"{"conversations":[{"from":"function_call","value":"{\"name\":\"f\",\"name\":\"g\"}"}]}"#,
+                "key_twice:name",
+            ),
+            (r#"{"instruction":"q","output":"\ud83d"}"#, "lone_surrogate"),
+            (r#"{"instruction":"q","output":"a","id":NaN}"#, "number_not_finite"),
         ] {
             assert_eq!(one(text), Err(reason.to_owned()), "{text}");
         }
@@ -217,8 +248,7 @@ mod tests {
 
     #[test]
     fn json_faults_keep_their_place() {
-        for text in ["{\"instruction\": \"a\" \"output\": 1}", "{\"a\": NaN}", "{\"a\":1,}", "{\"output\":\"\\ud800\"}"]
-        {
+        for text in ["{\"instruction\": \"a\" \"output\": 1}", "{\"a\":1,}", "{\"a\": NaN,}"] {
             assert!(parse(text, None, &Variables::new()).is_err(), "{text}");
         }
         let deep = "[".repeat(100_000);

@@ -3,6 +3,7 @@
 //! A number where text belongs must cost one row, not the file, so a field is read as whatever it is and judged later.
 
 use super::layout::{Key, Layout, TurnKey};
+use super::unique::{ReadValue, Repeated};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -88,7 +89,8 @@ pub(super) struct Raw<'a> {
     pub(super) conversations: Turns<'a>,
     pub(super) messages: Turns<'a>,
     pub(super) others: Vec<Cow<'a, str>>,
-    pub(super) repeated: Option<Cow<'a, str>>,
+    /// A key that occurs twice in one object: in the record, a turn, or JSON inside it.
+    pub(super) repeated: Option<String>,
 }
 
 /// A record, or not even an object.
@@ -136,9 +138,9 @@ macro_rules! any_type {
     };
 }
 
-struct ReadField;
+struct ReadField<'l>(&'l Repeated);
 
-any_type! { ReadField, Field<'de>,
+any_type! { ReadField<'_>, Field<'de>,
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Field<'de>, E> { Ok(Field::Text(Cow::Borrowed(text))) }
     fn visit_str<E>(self, text: &str) -> Result<Field<'de>, E> { Ok(Field::Text(Cow::Owned(text.to_owned()))) }
     fn visit_unit<E>(self) -> Result<Field<'de>, E> { Ok(Field::Null) }
@@ -147,14 +149,14 @@ any_type! { ReadField, Field<'de>,
     fn visit_u64<E>(self, value: u64) -> Result<Field<'de>, E> { Ok(Field::Scalar(value as f64)) }
     fn visit_f64<E>(self, value: f64) -> Result<Field<'de>, E> { Ok(Field::Scalar(value)) }
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Field<'de>, A::Error> {
-        Value::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(Field::Json)
+        ReadValue(self.0).visit_seq(seq).map(Field::Json)
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Field<'de>, A::Error> {
-        Value::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Field::Json)
+        ReadValue(self.0).visit_map(map).map(Field::Json)
     }
 }
 
-struct ReadTurn<'l>(&'l Layout);
+struct ReadTurn<'l>(&'l Layout, &'l Repeated);
 
 any_type! { ReadTurn<'_>, Option<RawTurn<'de>>,
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> { Ok(None) }
@@ -184,7 +186,7 @@ any_type! { ReadTurn<'_>, Option<RawTurn<'de>>,
                     continue;
                 }
             };
-            let value = map.next_value_seed(ReadField)?;
+            let value = map.next_value_seed(ReadField(self.1))?;
             // Two names of one thing (`reasoning` and `reasoning_content`) may stand side by side if they agree.
             if slot.is_absent() {
                 *slot = value;
@@ -222,13 +224,13 @@ macro_rules! list_of {
     };
 }
 
-struct ReadTurns<'l>(&'l Layout);
-struct ReadPair;
-struct ReadHistory;
+struct ReadTurns<'l>(&'l Layout, &'l Repeated);
+struct ReadPair<'l>(&'l Repeated);
+struct ReadHistory<'l>(&'l Repeated);
 
-list_of!(ReadTurns<'_>, Turns, |list: &Self| ReadTurn(list.0), Turns::List);
-list_of!(ReadPair, Pair, |_: &Self| ReadField, Pair::Items);
-list_of!(ReadHistory, History, |_: &Self| ReadPair, |pairs: Vec<Pair<'de>>| {
+list_of!(ReadTurns<'_>, Turns, |list: &Self| ReadTurn(list.0, list.1), Turns::List);
+list_of!(ReadPair<'_>, Pair, |pair: &Self| ReadField(pair.0), Pair::Items);
+list_of!(ReadHistory<'_>, History, |history: &Self| ReadPair(history.0), |pairs: Vec<Pair<'de>>| {
     let pairs: Option<Vec<_>> = pairs
         .into_iter()
         .map(|pair| match pair {
@@ -245,7 +247,7 @@ enum Pair<'a> {
     Other,
 }
 
-struct ReadRecord<'l>(&'l Layout);
+struct ReadRecord<'l>(&'l Layout, &'l Repeated);
 
 any_type! { ReadRecord<'_>, Record<'de>,
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> { Ok(Record::NotAnObject) }
@@ -270,18 +272,18 @@ any_type! { ReadRecord<'_>, Record<'de>,
             };
             let bit = 1 << known as u32;
             if seen & bit != 0 {
-                raw.repeated = Some(key);
+                self.1.note(&key);
             }
             seen |= bit;
             match known {
-                Key::Instruction => raw.instruction = map.next_value_seed(ReadField)?,
-                Key::Input => raw.input = map.next_value_seed(ReadField)?,
-                Key::Output => raw.output = map.next_value_seed(ReadField)?,
-                Key::System => raw.system = map.next_value_seed(ReadField)?,
-                Key::Tools => raw.tools = map.next_value_seed(ReadField)?,
-                Key::History => raw.history = map.next_value_seed(ReadHistory)?,
-                Key::Conversations => raw.conversations = map.next_value_seed(ReadTurns(self.0))?,
-                Key::Messages => raw.messages = map.next_value_seed(ReadTurns(self.0))?,
+                Key::Instruction => raw.instruction = map.next_value_seed(ReadField(self.1))?,
+                Key::Input => raw.input = map.next_value_seed(ReadField(self.1))?,
+                Key::Output => raw.output = map.next_value_seed(ReadField(self.1))?,
+                Key::System => raw.system = map.next_value_seed(ReadField(self.1))?,
+                Key::Tools => raw.tools = map.next_value_seed(ReadField(self.1))?,
+                Key::History => raw.history = map.next_value_seed(ReadHistory(self.1))?,
+                Key::Conversations => raw.conversations = map.next_value_seed(ReadTurns(self.0, self.1))?,
+                Key::Messages => raw.messages = map.next_value_seed(ReadTurns(self.0, self.1))?,
             }
         }
         Ok(Record::Object(raw))
@@ -291,7 +293,11 @@ any_type! { ReadRecord<'_>, Record<'de>,
 /// Reads one record of a file with this layout.
 pub(super) fn read<'a>(text: &'a str, layout: &Layout) -> Result<Record<'a>, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let record = ReadRecord(layout).deserialize(&mut json)?;
+    let repeated = Repeated::default();
+    let mut record = ReadRecord(layout, &repeated).deserialize(&mut json)?;
     json.end()?;
+    if let Record::Object(raw) = &mut record {
+        raw.repeated = repeated.key();
+    }
     Ok(record)
 }

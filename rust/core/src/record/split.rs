@@ -3,7 +3,7 @@
 //! A JSON array is cut at the commas between its elements by following strings and nesting only; JSONL at its line
 //! breaks. The content of a record is not examined here; a broken record is reported where it is parsed, with its place.
 
-use super::chunk::{Chunk, Span};
+use super::chunk::{Chunk, Span, characters};
 use super::container::{Stream, refuse};
 use super::nesting::Nesting;
 use crate::error::{Error, Result};
@@ -41,10 +41,10 @@ pub(super) struct Splitter {
     /// Where the scanner stands inside an unfinished element.
     element: Option<Element>,
     row: u64,
-    /// Lines before `counted`, and the file offset (relative to `pending`) where the current line began.
+    /// The line of `counted`, and its column there, in characters.
     line: u64,
     counted: usize,
-    line_start: i64,
+    column: u64,
     at_end: bool,
 }
 
@@ -68,11 +68,18 @@ impl Splitter {
             row: 0,
             line: 1,
             counted: 0,
-            line_start: 0,
+            column: 1,
             at_end: false,
         };
         splitter.fill()?;
         match splitter.pending[..] {
+            // With a byte order mark, or an ASCII character and the rest of its four bytes.
+            [0xff, 0xfe, 0, 0, ..]
+            | [0, 0, 0xfe, 0xff, ..]
+            | [b'[' | b'{', 0, 0, 0, ..]
+            | [0, 0, 0, b'[' | b'{', ..] => {
+                return Err(refuse(shown, "is UTF-32 text", "save it as UTF-8"));
+            }
             // With a byte order mark, or an ASCII character and its other half.
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'[' | b'{', 0, ..] | [0, b'[' | b'{', ..] => {
                 return Err(refuse(shown, "is UTF-16 text", "save it as UTF-8"));
@@ -80,7 +87,6 @@ impl Splitter {
             [0xef, 0xbb, 0xbf, ..] => {
                 splitter.scanned = 3;
                 splitter.counted = 3;
-                splitter.line_start = 3;
             }
             _ => {}
         }
@@ -113,6 +119,7 @@ impl Splitter {
             if self.at_end {
                 return self.finish();
             }
+            self.drop_blanks();
             if self.pending.len() > LARGEST_RECORD {
                 return Err(self.too_large());
             }
@@ -255,6 +262,16 @@ impl Splitter {
         }
     }
 
+    /// Forgets what was read before the record that is not complete: blanks, however many there are.
+    fn drop_blanks(&mut self) {
+        let begin = self.element.map_or(self.scanned, |e| e.start);
+        let blanks = self.pending[begin..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if begin + blanks >= CHUNK_BYTES {
+            self.scanned = self.scanned.max(begin + blanks);
+            drop(self.hand_over(Vec::new()));
+        }
+    }
+
     fn hand_over(&mut self, records: Vec<Span>) -> Chunk {
         let cut = self.element.map_or(self.scanned, |e| e.start);
         self.count_lines(cut);
@@ -265,7 +282,6 @@ impl Splitter {
         bytes.truncate(cut);
         self.scanned -= cut;
         self.counted -= cut;
-        self.line_start -= cut as i64;
         if let Some(element) = &mut self.element {
             element.start = 0;
         }
@@ -274,27 +290,28 @@ impl Splitter {
 
     fn span(&mut self, start: usize, end: usize) -> Span {
         self.count_lines(start);
-        let column = (start as i64 - self.line_start + 1) as u64;
-        let span = Span { start, end, row: self.row, line: self.line, column };
+        let span = Span { start, end, row: self.row, line: self.line, column: self.column };
         self.row += 1;
         span
     }
 
-    /// Moves the line counter forward to `to`.
+    /// Moves the counters of lines and columns forward to `to`.
     fn count_lines(&mut self, to: usize) {
         if to > self.counted {
-            let passed = &self.pending[self.counted..to];
+            let mut passed = &self.pending[self.counted..to];
             if let Some(last) = memchr::memrchr(b'\n', passed) {
                 self.line += memchr::memchr_iter(b'\n', passed).count() as u64;
-                self.line_start = (self.counted + last + 1) as i64;
+                passed = &passed[last + 1..];
+                self.column = 1;
             }
+            self.column += characters(passed);
             self.counted = to;
         }
     }
 
     fn syntax(&mut self, problem: &str, hint: &'static str) -> Error {
         self.count_lines(self.scanned);
-        let column = (self.scanned as i64 - self.line_start + 1) as u64;
+        let column = self.column;
         Error::Syntax { path: self.path.clone(), line: self.line, column, row: None, problem: problem.to_owned(), hint }
     }
 

@@ -1,34 +1,12 @@
-//! The prepared dataset on disk: safetensors shards and a manifest.
-//!
-//! A shard is a safetensors file (8 bytes of header length, a JSON header, raw little-endian columns) with
-//!
-//! | column | type | shape | |
-//! |---|---|---|---|
-//! | `input_ids` | I32 | `[T]` | tokens, sample after sample |
-//! | `record_file` | I32 | `[N]` | index into the manifest's `sources` |
-//! | `padding` | I32 | `[1]` | there if `T + N` is odd, so that what follows is aligned |
-//! | `sample_offsets` | I64 | `[N + 1]` | where each sample begins |
-//! | `span_offsets` | I64 | `[N + 1]` | each sample's first span |
-//! | `record_index` | I64 | `[N]` | 0-based row in its file |
-//! | `record_line` | I64 | `[N]` | 1-based line in its file |
-//! | `record_question` | I64 | `[N]` | hash of the first user turn; only where rows were de-duplicated |
-//! | `spans` | I32 | `[S, 2]` | learned ranges, counted from the sample's first token |
-//!
-//! Columns of 8-byte numbers begin at multiples of 8, so that a mapped file can be used where it lies. The ids come
-//! first and go to the file as they are made; only the small columns are held until the shard is closed.
+//! A shard as it grows: the ids go to the file as they come, the small columns at the end.
 
+use super::ShardEntry;
+use super::layout::{self, Column, HEADER_BYTES, Size};
 use crate::encode::{Encoded, Span};
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-
-/// Bytes before the columns. Fixed, because the header is known only when all columns are.
-const HEADER_BYTES: usize = 1024;
-
-/// Columns that are not there when they are empty.
-const OPTIONAL: [&str; 2] = ["padding", "record_question"];
 
 /// Where a sample came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,21 +17,6 @@ pub struct Origin {
     pub row: u64,
     /// 1-based line.
     pub line: u64,
-}
-
-/// A shard as the manifest lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardEntry {
-    /// File name.
-    pub file: String,
-    /// Samples.
-    pub rows: u64,
-    /// Tokens.
-    pub tokens: u64,
-    /// Size of the file.
-    pub bytes: u64,
-    /// Hash of the columns: of all bytes behind the first 1,024, which are the header.
-    pub blake3: String,
 }
 
 /// Samples of one file as columns, in memory: what a thread makes and a shard takes.
@@ -115,6 +78,16 @@ impl Samples {
     }
 }
 
+/// A complete shard, still to be flushed to disk.
+pub struct Written {
+    /// The open file.
+    pub file: File,
+    /// What the manifest says of it.
+    pub entry: ShardEntry,
+    /// Its largest token id.
+    pub largest_id: u32,
+}
+
 /// A shard that grows on disk.
 pub struct ShardFile {
     path: PathBuf,
@@ -123,6 +96,7 @@ pub struct ShardFile {
     source: u32,
     small: SmallColumns,
     tokens: u64,
+    largest_id: u32,
     buffer: Vec<u8>,
 }
 
@@ -152,7 +126,7 @@ impl ShardFile {
         small.offsets.extend(0_i64.to_le_bytes());
         small.span_offsets.extend(0_i64.to_le_bytes());
         let (hasher, buffer) = (blake3::Hasher::new(), Vec::new());
-        Ok(Self { path: path.to_path_buf(), file, hasher, source, small, tokens: 0, buffer })
+        Ok(Self { path: path.to_path_buf(), file, hasher, source, small, tokens: 0, largest_id: 0, buffer })
     }
 
     /// Appends samples.
@@ -166,6 +140,7 @@ impl ShardFile {
             bytes.copy_from_slice(&id.to_le_bytes());
         }
         self.write()?;
+        self.largest_id = samples.ids.iter().copied().fold(self.largest_id, u32::max);
         let small = &mut self.small;
         for end in &samples.ends {
             small.offsets.extend((self.tokens + end.ids as u64).to_le_bytes());
@@ -184,28 +159,19 @@ impl ShardFile {
         Ok(())
     }
 
-    /// Writes what is left; the file is whole, and the caller's to flush to disk. `name` is what the manifest calls it.
+    /// Writes what is left; the file is complete, and the caller flushes it to disk. `name` is its name in the manifest.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn finish(mut self, name: String) -> Result<(File, ShardEntry)> {
+    pub fn finish(mut self, name: String) -> Result<Written> {
         let SmallColumns { offsets, span_offsets, rows, lines, questions, spans, n, n_spans } =
             std::mem::take(&mut self.small);
-        let padding = (self.tokens + n) % 2;
-        let header = header(&[
-            ("input_ids", "I32", vec![self.tokens], self.tokens * 4),
-            ("record_file", "I32", vec![n], n * 4),
-            ("padding", "I32", vec![padding], padding * 4),
-            ("sample_offsets", "I64", vec![n + 1], offsets.len() as u64),
-            ("span_offsets", "I64", vec![n + 1], span_offsets.len() as u64),
-            ("record_index", "I64", vec![n], rows.len() as u64),
-            ("record_line", "I64", vec![n], lines.len() as u64),
-            ("record_question", "I64", vec![n], questions.len() as u64),
-            ("spans", "I32", vec![n_spans, 2], spans.len() as u64),
-        ]);
+        let size = Size { samples: n as usize, tokens: self.tokens as usize, spans: n_spans as usize };
+        let header = layout::header(size, !questions.is_empty());
         let files = self.source.to_le_bytes().repeat(n as usize);
-        for column in [files, vec![0; padding as usize * 4], offsets, span_offsets, rows, lines, questions, spans] {
+        let padding = vec![0; (self.tokens + n) as usize % 2 * Column::Padding.width()];
+        for column in [files, padding, offsets, span_offsets, rows, lines, questions, spans] {
             self.buffer = column;
             self.write()?;
         }
@@ -213,33 +179,14 @@ impl ShardFile {
         placed.map_err(Error::io("write", &self.path))?;
         let bytes = self.file.metadata().map_err(Error::io("read", &self.path))?.len();
         let blake3 = self.hasher.finalize().to_hex().to_string();
-        Ok((self.file, ShardEntry { file: name, rows: n, tokens: self.tokens, bytes, blake3 }))
+        let entry = ShardEntry { file: name, rows: n, tokens: self.tokens, bytes, blake3 };
+        Ok(Written { file: self.file, entry, largest_id: self.largest_id })
     }
 
     fn write(&mut self) -> Result<()> {
         self.hasher.update(&self.buffer);
         self.file.write_all(&self.buffer).map_err(Error::io("write", &self.path))
     }
-}
-
-/// Length, JSON and padding of a shard's header.
-fn header(columns: &[(&str, &str, Vec<u64>, u64)]) -> Vec<u8> {
-    let mut entries = serde_json::Map::new();
-    entries.insert("__metadata__".to_owned(), serde_json::json!({ "format": "qlora-fast prepared 2" }));
-    let mut at = 0;
-    for (name, dtype, shape, size) in columns.iter().filter(|c| c.3 > 0 || !OPTIONAL.contains(&c.0)) {
-        entries.insert(
-            (*name).to_owned(),
-            serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [at, at + size] }),
-        );
-        at += size;
-    }
-    // Nine names and a few numbers: a shard would need far more than 10¹² tokens to outgrow the space kept for them.
-    let mut json = serde_json::Value::Object(entries).to_string().into_bytes();
-    json.resize(HEADER_BYTES - 8, b' ');
-    let mut header = (json.len() as u64).to_le_bytes().to_vec();
-    header.extend(json);
-    header
 }
 
 #[cfg(test)]
@@ -265,7 +212,8 @@ mod tests {
             let last = vec![1; 1 + extra];
             samples.push(&Encoded { ids: last.clone(), spans: vec![] }, Origin { file: 1, row: 6, line: 9 }, Some(8));
             shard.append(&samples).unwrap();
-            let (_, entry) = shard.finish("s".to_owned()).unwrap();
+            let Written { entry, largest_id, .. } = shard.finish("s".to_owned()).unwrap();
+            assert_eq!(largest_id, 9);
 
             let bytes = std::fs::read(&path).unwrap();
             assert_eq!((bytes.len() as u64, entry.rows, entry.tokens), (entry.bytes, 2, 4 + extra as u64));

@@ -1,0 +1,54 @@
+"""What the program wrote, verified: each kind of folder by the module that knows it.
+
+A kind is added as one line of :data:`KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qlora_fast.doctor import prepared
+from qlora_fast.doctor.finding import Finding
+from qlora_fast.errors import ArtifactError
+
+Progress = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of folder that can be verified.
+
+    Attributes:
+        name: what it is, in words.
+        fits: whether a folder is of this kind.
+        verify: reads all of it; every file that is not as it was written is a broken finding.
+    """
+
+    name: str
+    fits: Callable[[Path], bool]
+    verify: Callable[[Path, Progress | None], Iterable[Finding]]
+
+
+KINDS = (Kind("prepared data", prepared.fits, prepared.verify),)
+
+
+def examine_artifact(path: Path, progress: Progress | None = None) -> dict[str, list[Finding]]:
+    """Findings about a folder, by the name of its kind.
+
+    Args:
+        progress: called with (stage, bytes done, bytes in all) a few times a second.
+
+    Raises:
+        ArtifactError: the folder is of no kind that can be verified.
+    """
+    for kind in KINDS:
+        if kind.fits(path):
+            return {kind.name: list(kind.verify(path, progress))}
+    what = (
+        "is no folder"
+        if not path.is_dir()
+        else f"holds nothing that can be verified: {', '.join(k.name for k in KINDS)}"
+    )
+    raise ArtifactError(f"`{path}` {what}", hint="give a folder that `qlora-fast prep` wrote")

@@ -1,0 +1,38 @@
+"""Prepared data, verified: every byte of its shards and of its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from qlora_fast import _core
+from qlora_fast.doctor.finding import Finding
+from qlora_fast.errors import ArtifactError
+
+_EDITED = "rejected.jsonl"
+"""Meant to be edited, and not read by training: another content is no damage."""
+
+
+def fits(path: Path) -> bool:
+    """Whether a folder is prepared data."""
+    return (path / "manifest.json").is_file()
+
+
+def verify(path: Path, progress: Callable[[str, int, int], object] | None = None) -> Iterator[Finding]:
+    """One finding for each file that is not as it was written, or one that says that all are."""
+    try:
+        manifest, problems = _core.verify_prepared(path, progress)
+    except ArtifactError as error:
+        yield Finding("manifest.json", "broken", error.message, error.hint)
+        return
+    for file, problem in problems:
+        if file == _EDITED:
+            yield Finding(file, "note", f"{problem}: it was edited or damaged")
+        else:
+            mend = "run the same `qlora-fast prep` or `train` again: it makes the shard again from its source"
+            yield Finding(file, "broken", problem, mend)
+    whole = len(manifest["shards"]) - sum(file != _EDITED for file, _ in problems)
+    size = sum(shard["bytes"] for shard in manifest["shards"])
+    yield Finding(
+        "shards", "ok", f"{whole:,} of {len(manifest['shards']):,} as they were written, {size / 1e6:,.1f} MB in all"
+    )
