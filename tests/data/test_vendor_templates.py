@@ -116,7 +116,7 @@ def prepared(folder: Path, name: str, talks: list[dict[str, Any]]) -> tuple[Any,
         "bos_token": vendor.bos,
         "eos_token": vendor.eos,
     }
-    report = json.loads(_core.prepare(json.dumps(options)))
+    report = _core.prepare(options)
     return open_prepared(folder / "prepared"), report, Turns(tokenizer, text, vendor.bos, vendor.eos, vendor.stops)
 
 
