@@ -46,8 +46,10 @@ pub fn manifest(folder: &Path) -> Result<Manifest> {
         return Err(refuse(folder, problem, "prepare the data again with this version"));
     }
     let manifest: Manifest = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
-    let sums = manifest.shards.iter().fold((0, 0), |(rows, tokens), shard| (rows + shard.rows, tokens + shard.tokens));
-    if sums != (manifest.rows_kept, manifest.tokens) {
+    // A row can have several samples, none fewer than one.
+    let (samples, tokens) =
+        manifest.shards.iter().fold((0, 0), |(rows, tokens), shard| (rows + shard.rows, tokens + shard.tokens));
+    if samples < manifest.rows_kept || tokens != manifest.tokens {
         return Err(damaged("its shards do not add up to its rows and tokens".to_owned()));
     }
     Ok(manifest)
