@@ -52,7 +52,7 @@ def mismatches(value: Any, kind: ast.expr, at: str) -> list[str]:
         return mismatches(value, kind.slice, at)
     if container == "list":
         items = value if isinstance(value, list) else [value]
-        wrong = [] if isinstance(value, list) else [f"{at} is no list"]
+        wrong = [] if isinstance(value, list) else [f"{at} is not a list"]
         return wrong + [m for i, item in enumerate(items) for m in mismatches(item, kind.slice, f"{at}[{i}]")]
     assert isinstance(kind.slice, ast.Tuple)
     if container == "tuple":

@@ -47,7 +47,7 @@ def examine_artifact(path: Path, progress: Progress | None = None) -> dict[str, 
         if kind.fits(path):
             return {kind.name: list(kind.verify(path, progress))}
     what = (
-        "is no folder"
+        "is not a folder"
         if not path.is_dir()
         else f"holds nothing that can be verified: {', '.join(k.name for k in KINDS)}"
     )

@@ -5,7 +5,7 @@
 use crate::reasons::Reason;
 use serde::de::IgnoredAny;
 
-/// Why a record that is no JSON cannot be used, if such values are all that is wrong with it; and the record with
+/// Why a record that is not JSON cannot be used, if such values are all that is wrong with it; and the record with
 /// others in their place, which are JSON.
 pub(super) fn repaired(record: &str) -> Option<(Reason, String)> {
     let mut found = None;
@@ -75,7 +75,7 @@ fn text(inside: &str, out: &mut String, found: &mut Option<Reason>) {
             }
             _ => 2,
         };
-        // A backslash and an ASCII character; what else follows one is no JSON, and is found to be none.
+        // A backslash and an ASCII character; anything else after one is not JSON, and is found to be invalid.
         at = (at + width).min(inside.len());
     }
     out.push_str(&inside[copied..]);

@@ -21,7 +21,7 @@ impl Repeated {
     }
 }
 
-/// The value of a JSON text, or the key that occurs twice in it; `None` if it is no JSON.
+/// The value of a JSON text, or the key that occurs twice in it; `None` if it is not JSON.
 pub(super) fn parse(text: &str) -> Option<Result<Value, String>> {
     let mut json = serde_json::Deserializer::from_str(text);
     let repeated = Repeated::default();

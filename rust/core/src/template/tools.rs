@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// The tools of an offer in JSON, each as OpenAI's interface has it: one that stands bare, as ShareGPT files have them,
 /// is wrapped into `{"type": "function", "function": …}`, as servers and LLaMA-Factory do. With them: whether one was.
-/// None: the offer is no JSON list or object.
+/// None: the offer is not a JSON list or object.
 pub(super) fn offered(text: &str) -> Option<(Vec<Value>, bool)> {
     let tools = match serde_json::from_str(text) {
         Ok(Value::Array(list)) => list,
