@@ -323,7 +323,7 @@ MISTAKES = [
     ("control: ['<x>']\nuser: '{content}'\nassistant: '{content}{eos}'\n", ["`<x>` stands in no part"]),
     ("user: '{content}'\nassistant: '{content}{eos}'\nthinking: deep\n", ["deep", "none"]),
     ("user: '{content}'\nassistant: '{content}{eos}'\nname: qwen3\n", ["t.yaml:3", "`qwen3` is the name of another"]),
-    ("user: '{content}'\nuser: '{content}'\nassistant: '{content}{eos}'\n", ["t.yaml:2", "stands here again"]),
+    ("user: '{content}'\nuser: '{content}'\nassistant: '{content}{eos}'\n", ["t.yaml:2", "is set twice"]),
     ("user: '{content}'\nassistant: 'A{content}{eos}'\ngeneration_prompt: B\n", ["t.yaml:3", "must be how"]),
     ("- a\n", ["must be `key: value`"]),
 ]
