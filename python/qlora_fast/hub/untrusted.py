@@ -84,6 +84,13 @@ class AdapterConfig(Struct):
     alpha_pattern: dict[_PlainName, _Alpha] | None = None
 
 
+class RunRecord(Struct):
+    """The fields of a run.json that later commands depend on."""
+
+    data: str | None = None
+    identity: dict[str, Any] | None = None
+
+
 class Index(Struct):
     """The index of weights in several files: which file has which tensor."""
 

@@ -89,6 +89,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             **environment(config, identity, machine.device),
             "attention": setup.forward.attention(),
             "kernels": report_of(setup.model).described(),
+            "parent": setup.parent,
             "preparation": as_json(setup.data.prepared.report, setup.data.prepared.findings),
         },
     )

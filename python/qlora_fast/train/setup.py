@@ -32,6 +32,7 @@ from qlora_fast.train.forward import Forward
 from qlora_fast.train.health import check_base
 from qlora_fast.train.memory_probe import longest_row, probe
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
+from qlora_fast.train.parent import start_from
 from qlora_fast.train.schedule import Timetable
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class Setup:
     batches: Batches
     timetable: Timetable
     model: nn.Module
+    parent: dict[str, str] | None
+    """The finished adapter that this run starts from, for run.json."""
     adapter: Adapter
     forward: Forward
     optimizer: AdamW
@@ -101,7 +104,7 @@ def set_up(
         model_path = resolve.model_path(config.model_name_or_path)  # a GGUF file is converted here
     timetable = Timetable.of(config, len(data.plan_of_epoch(0).supervised))
     _report(config, data, timetable)
-    model = _model(config, model_path, tokenizer, machine)
+    model, parent = _model(config, model_path, tokenizer, machine)
     adapter = Adapter(model)
     # Dropout is all that draws from torch's global generator, and differs from rank to rank.
     torch.manual_seed(config.seed + ranks.rank)
@@ -115,6 +118,7 @@ def set_up(
         batches=batches,
         timetable=timetable,
         model=model,
+        parent=parent,
         adapter=adapter,
         forward=Forward(model, machine.device, noise=config.neftune_noise_alpha or 0.0),
         optimizer=AdamW(adapter, _optimizer_options(config, machine), kernels=report_of(model).kernels),
@@ -138,8 +142,10 @@ def _report(config: Config, data: RunData, timetable: Timetable) -> None:
             log.info("%s: %s", share.name, share)
 
 
-def _model(config: Config, path: str, tokenizer: Tokenizer, machine: Machine) -> nn.Module:
-    """The base model with a new adapter.
+def _model(
+    config: Config, path: str, tokenizer: Tokenizer, machine: Machine
+) -> tuple[nn.Module, dict[str, str] | None]:
+    """The base model with its adapter, and the adapter that this one starts from.
 
     Raises:
         TokenizerError: the tokenizer has ids that the model has no embedding for.
@@ -167,7 +173,9 @@ def _model(config: Config, path: str, tokenizer: Tokenizer, machine: Machine) ->
         pissa=config.pissa_iter if config.pissa_init else None,
     )
     checkpointing = config.gradient_checkpointing == "true"
-    return add_lora(model, spec, seed=config.seed, checkpointing=checkpointing, kernels=config.kernels)
+    adapted = add_lora(model, spec, seed=config.seed, checkpointing=checkpointing, kernels=config.kernels)
+    parent = None if config.adapter_name_or_path is None else start_from(adapted, config, path)
+    return adapted, parent
 
 
 def _optimizer_options(config: Config, machine: Machine) -> AdamWOptions:

@@ -94,6 +94,14 @@ class ModelKeys:
 class LoraKeys:
     """The adapter: the only part that is trained."""
 
+    adapter_name_or_path: str | None = key(
+        None,
+        "start from the weights of this finished adapter (a run, a checkpoint or adapter in it, or another program's) instead "
+        "of a new one; steps, learning rate and data are the new run's. It must be of the same base model, rank and layers",
+        differs="one adapter; LLaMA-Factory merges the earlier ones of several into the base",
+        affects="learning",
+        path=True,
+    )
     lora_rank: Count = key(8, "width r of the adapter; more learns more and costs more memory", affects="learning")
     lora_alpha: Positive | None = key(
         None, "scale is alpha/rank; unset: 2·rank", affects="learning", compared_as="scale"
