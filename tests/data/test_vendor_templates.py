@@ -56,7 +56,11 @@ EACH = 150
 
 def dialogues() -> list[dict[str, Any]]:
     """Real ones, those of several turns and with tools first."""
-    paths = [*sorted(DEMO.iterdir()), FIXTURES / "dialogues.jsonl", *(Path(p) for p in os.environ.get("QLORA_FAST_DIALOGUES", "").split(":") if p)]
+    paths = [
+        *sorted(DEMO.iterdir()),
+        FIXTURES / "dialogues.jsonl",
+        *(Path(p) for p in os.environ.get("QLORA_FAST_DIALOGUES", "").split(":") if p),
+    ]
     rows = [(row, conversation(row)) for path in paths for row in read_rows(path)]
     talks = [{**talk, "row": row} for row, talk in rows if talk is not None]
     talks.sort(key=lambda talk: -len(talk["messages"]))

@@ -31,6 +31,7 @@ class Own:
     bos_token: str | None
     eos_token: str | None
     chat_template: str | None
+
     @property
     def prints_date(self) -> bool:
         """Whether its template asks for today's date; a fixed one is used, or every day would give other data."""

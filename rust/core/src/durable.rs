@@ -60,10 +60,10 @@ impl WorkingFolder {
     /// Removes the lock and the working folder of a target that is complete, which a killed process left.
     pub fn remove_stale(target: &Path, fingerprint: &str) {
         let (folder, lock) = (Self::place(target, fingerprint), beside(target, fingerprint, "lock"));
-        if folder.exists() || lock.exists() {
-            if let Ok(Some(_lock)) = Lock::acquire(&lock, Claim::Alone) {
-                let _ = fs::remove_dir_all(folder);
-            }
+        if (folder.exists() || lock.exists())
+            && let Ok(Some(_lock)) = Lock::acquire(&lock, Claim::Alone)
+        {
+            let _ = fs::remove_dir_all(folder);
         }
     }
 

@@ -19,6 +19,9 @@ pub struct Encoded {
     pub spans: Vec<Span>,
 }
 
+/// Takes the ids of a run of segments, the segments, and whether text stood before them.
+type Emit<'a> = dyn FnMut(&[u32], &[Segment<'_>], bool) -> std::result::Result<(), String> + 'a;
+
 impl Encoded {
     /// How many tokens are supervised.
     #[must_use]
@@ -274,7 +277,7 @@ impl<'t> Encoder<'t> {
         &self,
         segments: &[Segment<'_>],
         scratch: &mut Scratch,
-        emit: &mut dyn FnMut(&[u32], &[Segment<'_>], bool) -> std::result::Result<(), String>,
+        emit: &mut Emit<'_>,
     ) -> std::result::Result<(), String> {
         let mut rest = segments;
         while let Some((first, behind)) = rest.split_first() {

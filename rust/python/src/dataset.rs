@@ -9,6 +9,9 @@ use qlora_fast_core::prepare as core;
 use qlora_fast_core::stats::Lengths;
 use std::path::PathBuf;
 
+/// Files of a prepared folder, and what is wrong with each.
+type Problems = Vec<(String, String)>;
+
 /// Name, NumPy type, offset in the file, shape.
 type ColumnPlace = (&'static str, &'static str, u64, Vec<usize>);
 
@@ -101,7 +104,7 @@ pub(crate) fn verify_prepared(
     py: Python<'_>,
     folder: PathBuf,
     progress: Option<Py<PyAny>>,
-) -> PyResult<(Bound<'_, PyAny>, Vec<(String, String)>)> {
+) -> PyResult<(Bound<'_, PyAny>, Problems)> {
     let (manifest, problems) = progress::run(py, progress, |tick| core::problems(&folder, tick))?;
     Ok((pythonize(py, &manifest)?, problems))
 }

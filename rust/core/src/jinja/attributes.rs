@@ -229,7 +229,7 @@ pub(super) fn item(budget: &Budget, value: &Value, key: &Value) -> Result<Value,
 }
 
 /// `value[start:stop:step]`.
-pub(super) fn slice(budget: &Budget, value: &Value, bounds: [Option<Value>; 3]) -> Result<Value, Fault> {
+pub(super) fn slice(budget: &Budget, value: &Value, bounds: &[Option<Value>; 3]) -> Result<Value, Fault> {
     if let Value::Undefined(name) = value {
         return Err(undefined(name));
     }
@@ -242,7 +242,7 @@ pub(super) fn slice(budget: &Budget, value: &Value, bounds: [Option<Value>; 3]) 
     };
     budget.steps(chars / 64)?;
     let mut parts = [None; 3];
-    for (part, bound) in parts.iter_mut().zip(&bounds) {
+    for (part, bound) in parts.iter_mut().zip(bounds) {
         *part = match bound {
             None | Some(Value::None) => None,
             Some(bound @ (Value::Int(_) | Value::Bool(_))) => Some(integer(bound, "a bound")?),

@@ -64,7 +64,7 @@ impl Machine<'_> {
                 for (place, bound) in given.iter_mut().zip(bounds.iter()) {
                     *place = bound.as_ref().map(|bound| self.evaluate(bound, frame)).transpose()?;
                 }
-                slice(budget, &of, given)
+                slice(budget, &of, &given)
             }
             Expr::Call(function, arguments) => {
                 let function = self.evaluate(function, frame)?;

@@ -306,9 +306,9 @@ fn digits(text: &str) -> Result<Option<(usize, &str)>, Fault> {
 fn shown(out: &Writer<'_>, value: &Value, as_repr: bool) -> Result<Text, Fault> {
     let mut text = Writer::new(out.budget());
     if as_repr {
-        repr(&mut text, value)?
+        repr(&mut text, value)?;
     } else {
-        write(&mut text, value)?
+        write(&mut text, value)?;
     }
     Ok(text.finish())
 }

@@ -27,10 +27,13 @@ pub(super) enum Value {
     View(View, Rc<Dict>),
     /// What can be gone through once: the result of `map`, `select` and others.
     Once(Rc<RefCell<Once>>),
-    Namespace(Rc<RefCell<Vec<(Arc<str>, Value)>>>),
+    Namespace(Rc<RefCell<Entries>>),
     Loop(Rc<Loop>),
     Call(Rc<Callable>),
 }
+
+/// The names of a namespace and their values, in the order in which they were set.
+pub(super) type Entries = Vec<(Arc<str>, Value)>;
 
 /// Values that are made one by one, and what happens behind the last of them.
 #[derive(Debug)]
