@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from qlora_fast._core import PackingOptions, Review
+    from qlora_fast._core import LengthCounts, PackingOptions, Review
     from qlora_fast.data.plan import PlanOptions
 
 
@@ -43,6 +43,11 @@ def review(folder: Path, options: PlanOptions) -> Review:
         ArtifactError: the folder is not a whole prepared dataset.
     """
     return _core.review(folder, _options(options))
+
+
+def counts(full_lengths: str) -> LengthCounts:
+    """How many samples have each length, of a manifest's ``full_lengths``: before truncation."""
+    return _core.length_counts(full_lengths)
 
 
 def _options(options: PlanOptions) -> PackingOptions:

@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from qlora_fast import _core
 from qlora_fast.config import Config, of
 from qlora_fast.config.explain import text
 from qlora_fast.data import report
 from qlora_fast.data.findings import max_positions
+from qlora_fast.data.length_stats import counts
 from qlora_fast.data.plan import PlanOptions
 from qlora_fast.data.prepare import Progress, prepare_config
 from qlora_fast.data.tokenizer import tokenizer_of
@@ -90,10 +90,10 @@ def _measured(config: Config, names: Sequence[str], progress: Progress | None) -
     with TemporaryDirectory(prefix="qlora-fast-init-") as folder:
         prepared = prepare_config(config, out=Path(folder) / "prepared", progress=progress)
         found = report.build(prepared.report, PlanOptions.of(config))
-        counted = _core.length_counts(prepared.report["full_lengths"])
-        lengths, counts, samples = counted.lengths, counted.samples, counted.total_samples
+        counted = counts(prepared.report["full_lengths"])
+        lengths, per_length, samples = counted.lengths, counted.samples, counted.total_samples
     running, percentile = 0, 0
-    for length, count in zip(lengths, counts, strict=True):
+    for length, count in zip(lengths, per_length, strict=True):
         running += count
         percentile = length
         if running >= 0.95 * samples:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from qlora_fast import _core
 from qlora_fast.cli import console
 from qlora_fast.data.findings import findings, place
+from qlora_fast.data.length_stats import counts
 
 _MOST_CUT_SHOWN = 5
 _INDENT = "    "
@@ -77,7 +77,7 @@ def _most_cut(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _cutoffs(report: dict[str, Any]) -> None:
     """What each cutoff truncates, of the lengths before truncation."""
-    counted = _core.length_counts(report["full_lengths"])
+    counted = counts(report["full_lengths"])
     rows, tokens = counted.total_samples, counted.total_tokens
     table: list[tuple[str, ...]] = []
     for loss in report["cutoffs"]:
