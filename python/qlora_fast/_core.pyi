@@ -495,7 +495,9 @@ def detect_template(chat_template: str, bos_token: str | None, eos_token: str | 
 def render_jinja(
     source: str, variables: str
 ) -> tuple[Literal["text", "syntax", "raised", "failed", "unsupported", "budget"], str]:
-    """A Jinja template rendered with variables (a JSON object): the text, or what went wrong and why."""
+    """A Jinja template rendered with variables (a JSON object), as transformers would: `(kind, text)`, where the kind is
+    `text`, or what went wrong: `syntax`, `raised`, `failed`, `unsupported`, `budget`.
+    """
 
 @final
 class Tokenizer:

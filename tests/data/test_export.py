@@ -110,10 +110,10 @@ def test_memory_is_bounded_by_groups(dataset: PreparedDataset, tmp_path: Path, m
         ("x.csv", {}, "no format"),
         ("x.parquet", {"columns": ["input_ids", "text"]}, "no column `text`"),
         ("x.parquet", {"packed": 8}, "shorter than the longest sample"),
-        ("taken", {}, "no earlier export"),
-        ("data.jsonl", {}, "no earlier export"),
-        ("data.parquet", {}, "no earlier export"),
-        ("data.arrow", {}, "no earlier export"),
+        ("taken", {}, "is not an export"),
+        ("data.jsonl", {}, "is not an export"),
+        ("data.parquet", {}, "is not an export"),
+        ("data.arrow", {}, "is not an export"),
     ],
 )
 def test_what_cannot_be_is_refused(

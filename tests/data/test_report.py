@@ -118,7 +118,7 @@ def test_a_person_reads_reasons_cutoffs_and_batches(messy: Path, model_dir: Path
     assert "rejected.jsonl" in out
     assert re.search(r"64 +\d+ +\d+\.\d% +\d[\d,]* +\d+\.\d%  current", out)
     assert "suggested: just above the 95th percentile" in out
-    assert re.search(r"d\.json:\d+  \d+ of \d+ truncated", out)
+    assert re.search(r"d\.json:\d+ \(row \d+\)  \d+ of \d+ truncated", out)
     for line in ("packing", "none", "bucketed", "exact", "dense", "samples per step", "128"):
         assert re.search(rf"^ *{line}\b", out, re.MULTILINE), line
 

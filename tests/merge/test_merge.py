@@ -26,6 +26,7 @@ from qlora_fast.merge.safetensors_stream import Entry, read_header, write_file
 from qlora_fast.merge.verify import FromTrained, compare_logits
 from qlora_fast.merge.weights import Counts, base_folder, write_merged
 from qlora_fast.model.load import Quantization, load_base, quiet_libraries
+from qlora_fast.runs import manifest
 from tiny_folder import trained
 
 PROMPTS = [[5, 9, 2, 40, 41, 7], list(range(3, 60)), [96, 1]]
@@ -208,6 +209,7 @@ def test_an_update_below_the_resolution_is_refused_and_nothing_is_left(model_dir
     stored = load_file(run / "adapter_model.safetensors")
     tiny_update = {n: t * (1e-7 if "lora_B" in n else 1) for n, t in stored.items()}
     save_file(tiny_update, run / "adapter_model.safetensors", metadata={"format": "pt"})
+    manifest.write(run)
     with pytest.raises(ArtifactError, match="would be rounded away") as caught:
         merge_run(run, tmp_path / "m", Options(base=str(base)))
     assert "--dtype fp32" in str(caught.value.hint)

@@ -108,6 +108,7 @@ def test_a_project_that_was_moved_still_finds_its_base(run: Path, tmp_path: Path
     assert target_of(moved / run.name).base() == str(moved / "models" / "base")
 
 
+@pytest.mark.slow
 def test_every_command_takes_a_checkpoint_and_gives_one_message(run: Path, tmp_path: Path) -> None:
     checkpoint = sorted(run.glob("checkpoint-*"))[0]
     data = tmp_path / "d.json"

@@ -5,6 +5,7 @@ Whatever is printed passes :mod:`~qlora_fast.cli.escape`: no control character o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -72,8 +73,9 @@ def out_markup(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """One line on stderr, for the user and not for scripts."""
-    print(escape.line(text), file=sys.stderr, flush=True)
+    """One line on stderr, for the user and not for scripts. A full disk or a closed pipe behind stderr ends no run."""
+    with contextlib.suppress(OSError):
+        print(escape.line(text), file=sys.stderr, flush=True)
 
 
 def input_is_terminal() -> bool:
@@ -101,7 +103,6 @@ def ask(prompt: str) -> str:
     Raises:
         EOFError: Ctrl-D.
     """
-    import contextlib
 
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  input() edits lines with it once it is loaded
