@@ -146,7 +146,8 @@ fn round(value: &Value, given: Given) -> Result<Value, Fault> {
                 return Err(Fault::unsupported("rounding of large numbers"));
             }
             let whole = if method == "ceil" { scaled.ceil() } else { scaled.floor() };
-            Ok(Value::Float(whole / scale))
+            // Python's floor and ceil give an integer, which has no negative zero.
+            Ok(Value::Float((whole + 0.0) / scale))
         }
     }
 }
