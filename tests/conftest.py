@@ -74,7 +74,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if took > _TOLERANCE * LONGEST_S * slower:
         report.outcome = "failed"
         report.longrepr = (
-            f"{item.nodeid} took {took:.0f} s: more than {LONGEST_S:.0f} s × {slower:.1f}, by which this machine is "
+            f"{item.nodeid} took {took:.0f} s: more than {_TOLERANCE} × {LONGEST_S:.0f} s × {slower:.1f}, by which this machine is "
             "slower now than a fast one. Mark it slow, or make it shorter."
         )
 
