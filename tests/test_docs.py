@@ -15,8 +15,9 @@ from qlora_fast.config import KEYS, load
 from qlora_fast.config.foreign import RULES, TRANSLATED
 from qlora_fast.data.plan import PlanOptions, epoch_plan, split
 from qlora_fast.data.prepare import prepare_config
-from qlora_fast.model.memory_estimate import variants
-from qlora_fast.model.shapes import gb, guide_table, shape_of
+from qlora_fast.model.memory_estimate import Method, variants
+from qlora_fast.model.shapes import SHAPES, gb, guide_table, shape_of
+from qlora_fast.model.sharded_memory import GB, fits
 from qlora_fast.train.schedule import total_updates, updates_per_epoch
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "BENCHMARKS.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -207,3 +208,20 @@ def test_tokens_of_the_truncation_rule_are_as_the_page_says() -> None:
     assert "100,000" in text(ROOT / "docs" / "guide.md")
     prompt, answer, budget = 100_000, 1_024, 2_048
     assert int(budget * answer / (prompt + answer)) == 20
+
+
+def test_the_tables_of_what_fits_where() -> None:
+    page = text(ROOT / "docs" / "time_and_memory.md")
+    found = re.findall(r"^\| Qwen2.5-72B, (\d+) bits \|(.*)\|$", page, re.MULTILINE)
+    assert [bits for bits, _ in found] == ["4", "8", "16"]
+    for bits, cells in found:
+        method = Method(bits=None if bits == "16" else int(bits), checkpointing=True)
+        for (devices, each), cell in zip([(4, 24), (2, 48), (2, 80), (4, 80)], cells.split("|"), strict=True):
+            verdict = fits(SHAPES["qwen2.5-72b"], method, devices, each * GB)
+            assert cell.strip() == f"{'yes' if verdict.fits else 'no'}, {gb(verdict.memory.total)}"
+    found = re.findall(r"^\| Qwen3-(8|32)B \| (\d+) GB \| yes, ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert [size for size, *_ in found] == ["8", "32"]
+    for size, each, total, host in found:
+        method = Method(bits=4, checkpointing=True)
+        verdict = fits(SHAPES[f"qwen3-{size}b"], method, 1, int(each) * GB, offload=True)
+        assert (verdict.fits, gb(verdict.memory.total), gb(verdict.host)) == (True, total, host)

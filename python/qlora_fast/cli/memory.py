@@ -12,6 +12,7 @@ from qlora_fast.cli.arguments import complete_settings
 
 if TYPE_CHECKING:
     from qlora_fast.config import Config
+    from qlora_fast.model.memory_estimate import Shape
 
 PARTS = {
     "embedding": "embedding, head",
@@ -22,6 +23,7 @@ PARTS = {
     "activations": "activations",
     "logits": "logits (a chunk)",
     "workspace": "workspace",
+    "gathered": "gathered for a moment",
     "context": "CUDA context",
     "total": "total",
 }
@@ -31,24 +33,48 @@ PARTS = {
 @click.argument("config_file", metavar="[CONFIG.yaml]", type=click.Path(), required=False)
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--tokens", type=click.IntRange(min=1), help="Tokens of the longest row; default: the config's budget.")
+@click.option("--devices", type=click.IntRange(min=1), help="GPUs that share the base; 1: the base in main memory.")
+@click.option("--gpu-memory", type=click.FloatRange(min=0, min_open=True), help="GB of each GPU: does the run fit?")
 @click.option("--json", "as_json", is_flag=True, help="Print bytes as JSON on stdout.")
-def command(config_file: str | None, settings: tuple[str, ...], tokens: int | None, as_json: bool) -> None:
+def command(
+    config_file: str | None,
+    settings: tuple[str, ...],
+    tokens: int | None,
+    devices: int | None,
+    gpu_memory: float | None,
+    as_json: bool,
+) -> None:
     """Estimate the GPU memory of a LoRA run and of the same run as QLoRA, part by part. Needs no GPU, torch or weights.
 
     Without a config, it prints the guide's memory table beside complete estimates, with what the table leaves out.
+    With --devices or --gpu-memory it shows where the frozen base can lie (complete on each GPU, shared by several, in main
+    memory) and whether the run fits; without a config, for models from 0.6B to 72B.
 
     \b
     qlora-fast memory
     qlora-fast memory configs/qwen3-8b-qlora.yaml lora_rank=32 cutoff_len=4096
+    qlora-fast memory --devices 4 --gpu-memory 24
+    qlora-fast memory configs/qwen3-8b-qlora.yaml --devices 1 --gpu-memory 6
     """
     if config_file is None or "=" in config_file:
         if config_file is not None:
             raise click.UsageError("give a config file before the settings")
-        _guide(tokens or 2048, as_json)
+        if devices or gpu_memory:
+            from qlora_fast.cli.views import placement
+
+            placement.known_models(devices or 1, gpu_memory, tokens or 2048, as_json)
+        else:
+            _guide(tokens or 2048, as_json)
         return
     from qlora_fast.config import load
 
-    _of_a_config(load(config_file, settings).config, tokens, as_json)
+    config = load(config_file, settings).config
+    if devices or gpu_memory:
+        from qlora_fast.cli.views import placement
+
+        placement.of_a_config(config, _shape(config), devices or 1, gpu_memory, tokens, as_json)
+    else:
+        _of_a_config(config, tokens, as_json)
 
 
 def _guide(tokens: int, as_json: bool) -> None:
@@ -73,10 +99,9 @@ def _guide(tokens: int, as_json: bool) -> None:
     console.note("your own run: qlora-fast memory CONFIG.yaml")
 
 
-def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
+def _shape(config: Config) -> Shape:
     from qlora_fast.errors import ConfigError
-    from qlora_fast.model.memory_estimate import variants
-    from qlora_fast.model.shapes import gb, shape_of
+    from qlora_fast.model.shapes import shape_of
 
     shape = shape_of(config.model_name_or_path)
     if shape is None:
@@ -84,6 +109,14 @@ def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
             f"the shape of `{config.model_name_or_path}` is unknown",
             hint="give a folder with the model's config.json (weights are not needed)",
         )
+    return shape
+
+
+def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
+    from qlora_fast.model.memory_estimate import variants
+    from qlora_fast.model.shapes import gb
+
+    shape = _shape(config)
     longest = tokens or config.row_budget
     columns: dict[str, dict[str, Any]] = {
         name: {**asdict(memory), "total": memory.total} for name, memory in variants(shape, config, longest).items()
@@ -93,6 +126,8 @@ def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
         return
     console.out(f"{'GB':<24}" + "".join(f"{name:>24}" for name in columns))
     for part, words in PARTS.items():
+        if part == "gathered":
+            continue  # the base is complete on the GPU
         console.out(f"{words:<24}" + "".join(f"{gb(column[part]):>24}" for column in columns.values()))
     console.note(
         f"\n{config.model_name_or_path}: {shape.parameters:,} parameters, rank {config.lora_rank}, rows of {longest:,} tokens"

@@ -8,6 +8,7 @@
     activations  what the backward pass needs of a row: proportional to its tokens
     logits       one chunk of them: never all
     workspace    gradients on their way, and a layer's weights while they are in 16 bits
+    gathered     layers that are complete on this GPU for a moment, where it holds a share of the base, or none of it
     context      what CUDA takes for itself (a typical figure)
 
 Weights, adapter and optimizer are counted, and the tests hold them to 1 % of a real model's; activations are counted for
@@ -179,6 +180,7 @@ class Memory:
     logits: int
     workspace: int
     context: int = CONTEXT
+    gathered: int = 0
 
     @property
     def weights(self) -> int:
@@ -193,7 +195,7 @@ def estimate(shape: Shape, method: Method) -> Memory:
     """The parts of a LoRA or QLoRA run on one GPU."""
     trained = _trained(shape, method)
     copies = 0 if method.width == 4 else 2 * method.width
-    linear, constants = _quantized(shape, method)
+    linear, constants = quantized(shape, method)
     # cos and sin of the positions are computed again from two small tables.
     small = (shape.small * method.width) + 4 * shape.head_dim
     learned = method.tokens if method.supervised is None else method.supervised
@@ -285,7 +287,7 @@ def _trained(shape: Shape, method: Method) -> int:
     return shape.layers * a_layer + len(method.whole) * shape.vocab * shape.hidden
 
 
-def _quantized(shape: Shape, method: Method) -> tuple[int, int]:
+def quantized(shape: Shape, method: Method) -> tuple[int, int]:
     """Bytes of the linear layers, and of the constants that their quantization needs."""
     if method.bits is None:
         return shape.body * method.width, 0

@@ -14,12 +14,17 @@ SHAPES: dict[str, Shape] = {
     "qwen3-0.6b": Shape(28, 1024, 16, 8, 128, 3072, 151936, True, qk_norm=True),
     "qwen3-8b": Shape(36, 4096, 32, 8, 128, 12288, 151936, False, qk_norm=True),
     "qwen3-14b": Shape(40, 5120, 40, 8, 128, 17408, 151936, False, qk_norm=True),
+    "qwen3-32b": Shape(64, 5120, 64, 8, 128, 25600, 151936, False, qk_norm=True),
     "qwen2.5-7b": Shape(28, 3584, 28, 4, 128, 18944, 152064, False, qkv_bias=True),
     "qwen2.5-14b": Shape(48, 5120, 40, 8, 128, 13824, 152064, False, qkv_bias=True),
+    "qwen2.5-32b": Shape(64, 5120, 40, 8, 128, 27648, 152064, False, qkv_bias=True),
     "qwen2.5-72b": Shape(80, 8192, 64, 8, 128, 29568, 152064, False, qkv_bias=True),
     "llama-3.1-8b": Shape(32, 4096, 32, 8, 128, 14336, 128256, False),
+    "llama-3.1-70b": Shape(80, 8192, 64, 8, 128, 28672, 128256, False),
 }
 """From their config.json; the parameter counts that follow are the published ones (tests)."""
+LADDER = ("qwen3-0.6b", "qwen3-8b", "qwen3-14b", "qwen3-32b", "qwen2.5-72b")
+"""A model of each usual size, for tables of what fits where."""
 GUIDE = {
     "qwen3-0.6b": ("0.6B", 2.4, 1.2, 0.4),
     "qwen2.5-7b": ("7B", 28, 14, 4),
