@@ -1,0 +1,78 @@
+"""Where a model uses its units: the calls of its embedding, its decoder layers and its head, and their backward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qlora_fast.model.streamed.stream import Stream
+
+
+def parts_of(model: Any) -> list[nn.Module]:
+    """The modules at the places of a forward pass: embedding, decoder layers, head. ``model`` has no adapter yet."""
+    return [model.get_input_embeddings(), *model.get_decoder().layers, model.get_output_embeddings()]
+
+
+def install(parts: list[nn.Module], stream: Stream) -> None:
+    """Let the parts of a model fetch and release their units; ``parts`` are those of :func:`parts_of`."""
+    for place, part in enumerate(parts):
+        _Hooks(stream, place).install(part)
+
+
+def stream_of(model: Any) -> Stream | None:
+    """The stream that a model's base comes by, or None for one that is all on the device."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    found: _Hooks | None = getattr(next(iter(inner.get_decoder().layers)), "streamed", None)
+    return None if found is None else found.stream
+
+
+def held(module: nn.Module) -> AbstractContextManager[None]:
+    """Inside, the weights of a part are on the device: for what reads them without a call, or calls it several times."""
+    hooks: _Hooks | None = getattr(module, "streamed", None)
+    return nullcontext() if hooks is None else hooks.stream.held(hooks.place)
+
+
+class _Hooks:
+    def __init__(self, stream: Stream, place: int) -> None:
+        self.stream, self.place = stream, place
+
+    def install(self, part: Any) -> None:
+        part.streamed = self
+        part.register_forward_pre_hook(self._before, with_kwargs=True)
+        part.register_forward_hook(self._behind, with_kwargs=True)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hooks:
+        raise TypeError("a part of a streamed model has no bytes to copy")
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self.stream.enter(self.place)
+        inputs = [t for t in _tensors((args, kwargs)) if t.requires_grad] if torch.is_grad_enabled() else []
+        if inputs:
+            torch.autograd.graph.register_multi_grad_hook(inputs, self._backward_done)
+
+    def _behind(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        outputs = [t for t in _tensors(output) if t.requires_grad] if torch.is_grad_enabled() else []
+        for tensor in outputs:
+            tensor.register_hook(self._backward_begins)
+        self.stream.leave(self.place, backward_follows=bool(outputs))
+
+    def _backward_begins(self, _: Tensor) -> None:
+        self.stream.enter_backward(self.place)
+
+    def _backward_done(self, _: Any) -> None:
+        self.stream.leave_backward(self.place)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _tensors(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _tensors(inner)

@@ -1,0 +1,110 @@
+"""A streamed base computes what it computes on the device, bit for bit, and is never there as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tiny
+from prepared import random_dataset
+from qlora_fast.data.batch import packed_row
+from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.load import Quantization, load_base
+from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.model.streamed import hooks
+from qlora_fast.model.streamed.stream import Stream
+from qlora_fast.model.streamed.unit import Unit
+from qlora_fast.train.forward import Forward
+from tiny_run import CPU
+
+BITS = {"fp32": None, "nf4": Quantization(), "nf4 of fp32 scales": Quantization(double=False), "int8": Quantization(bits=8)}
+
+
+class Late:
+    """A source whose buffers hold nonsense until they are waited for."""
+
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+
+    def keep(self, index: int, flat: Tensor) -> None:
+        assert index == len(self.kept)
+        self.kept.append(flat.clone())
+
+    def fill(self, index: int, flat: Tensor) -> Any:
+        flat.fill_(0xFF)
+        kept = self.kept[index]
+
+        class Copy:
+            def wait(self) -> None:
+                with torch.no_grad():
+                    flat.copy_(kept)
+
+        return Copy()
+
+
+def streamed(model: nn.Module) -> Stream:
+    """The base of a model moved into a source, and hooks that bring it back."""
+    parts, source = hooks.parts_of(model), Late()
+    units, places = [], []
+    for part in parts:
+        weight = getattr(part, "weight", None)
+        if weight is not None and weight is getattr(parts[0], "weight", None) and units:
+            places.append(0)
+            continue
+        units.append(Unit(type(part).__name__, [part]))
+        places.append(len(units) - 1)
+        source.keep(len(units) - 1, units[-1].flat)
+        units[-1].free()
+    stream = Stream(units, places, source, CPU)
+    hooks.install(parts, stream)
+    return stream
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    return random_dataset(tmp_path_factory.mktemp("streamed") / "p", 12, vocab=tiny.VOCAB, longest=30)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {name: make(num_hidden_layers=4) for name, make in tiny.MODELS.items()}
+    return {name: tiny.save(model, tmp_path_factory.mktemp(name)) for name, model in made.items()}
+
+
+def passes(folder: Path, data: PreparedDataset, bits: Quantization | None, away: bool, **options: Any) -> list[Tensor]:
+    """Losses of rows and the gradient, over several passes of both kinds."""
+    base = load_base(str(folder), dtype=torch.float32, device=CPU, quantization=bits)
+    stream = streamed(base) if away else None
+    model = add_lora(base, LoraSpec(4, 8), seed=0, **options)
+    adapter, forward = Adapter(model), Forward(model, CPU)
+    with torch.no_grad():
+        adapter.weights.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+        adapter.publish()
+    out, largest = [], 0
+    for ids in ([0, 1, 2], [3, 4], [5]):
+        row = packed_row(data, ids)
+        with forward.scoring():
+            out.append(forward.token_losses(row)[0])
+        loss = forward.loss_sum(row)
+        loss.backward()  # type: ignore[no-untyped-call]
+        out += [loss.detach(), adapter.gradient.clone()]
+        if stream is not None:
+            largest = max(largest, stream.nbytes)
+            assert sum(u.present for u in stream.units) == 1, "only the first layer waits for the next pass"
+    return out
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_a_streamed_base_gives_the_same_bits(
+    folders: dict[str, Path], data: PreparedDataset, name: str, bits: str
+) -> None:
+    for options in ({}, {"checkpointing": True}, {"kernels": "off"}, {"kernels": "off", "checkpointing": True}):
+        here, away = (passes(folders[name], data, BITS[bits], away, **options) for away in (False, True))  # type: ignore[arg-type]
+        for one, other in zip(here, away, strict=True):
+            assert torch.equal(one, other), options
