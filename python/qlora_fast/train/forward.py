@@ -21,6 +21,7 @@ from qlora_fast.data.batch import Row, own_lengths
 from qlora_fast.model.attention import NAME, Borders, length_step
 from qlora_fast.model.load import eval_as_trained
 from qlora_fast.model.patch import report_of
+from qlora_fast.model.streamed.hooks import held, stream_of
 from qlora_fast.model.varlen import path_for
 from qlora_fast.train.loss import chunk_of, supervised_loss
 
@@ -60,7 +61,11 @@ class Forward:
         self._head: Any = inner.get_output_embeddings()
         self.dtype: torch.dtype = inner.get_input_embeddings().weight.dtype
         self._packs = inner.config._attn_implementation == NAME
+        self.stream = stream_of(model)
+        """How the base's layers come to the device, if they are not all there."""
         self.plain_head = self._logits_are_one_product()
+        if self.stream is not None:
+            self.stream.head_has_backward = not self.plain_head
         self._kernels = report_of(model).kernels
         self._noise = noise
         self._noise_reach: Tensor | None = None
@@ -91,7 +96,9 @@ class Forward:
         targets = self._to_device(row.targets)
         with self._noisy(row):
             if self.plain_head:
-                return supervised_loss(self._hidden(row), self._head.weight, targets, kernels=self._kernels)
+                hidden = self._hidden(row)
+                with held(self._head):
+                    return supervised_loss(hidden, self._head.weight, targets, kernels=self._kernels)
             return cross_entropy(self._own_logits(row).float(), targets, reduction="sum")
 
     def token_losses(self, row: Row) -> tuple[Tensor, Tensor]:
@@ -102,7 +109,9 @@ class Forward:
         targets = self._to_device(row.targets)
         if self.plain_head:
             chunk = chunk_of(len(self._head.weight))
-            parts = [self._head(part) for part in torch.split(self._hidden(row), chunk)]
+            hidden = self._hidden(row)
+            with held(self._head):
+                parts = [self._head(part) for part in torch.split(hidden, chunk)]
             pairs = [self._score(part, wanted) for part, wanted in zip(parts, torch.split(targets, chunk), strict=True)]
         else:
             pairs = [self._score(self._own_logits(row), targets)]
@@ -122,6 +131,12 @@ class Forward:
     def _score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         losses = cross_entropy(logits.float(), targets, reduction="none")
         return losses, logits.argmax(-1) == targets
+
+    def idle(self, *, training: bool) -> None:
+        """Take part in a row of the other ranks, which share the base with this one, without a row of its own: only the
+        base's layers pass through. Training includes the backward pass; otherwise it is that of :meth:`token_losses`."""
+        if self.stream is not None:
+            self.stream.idle_pass(training=training)
 
     def _hidden(self, row: Row) -> Tensor:
         """Hidden states at the predicting positions, (K, D)."""

@@ -22,7 +22,12 @@ from qlora_fast.model.streamed.unit import Unit
 from qlora_fast.train.forward import Forward
 from tiny_run import CPU
 
-BITS = {"fp32": None, "nf4": Quantization(), "nf4 of fp32 scales": Quantization(double=False), "int8": Quantization(bits=8)}
+BITS = {
+    "fp32": None,
+    "nf4": Quantization(),
+    "nf4 of fp32 scales": Quantization(double=False),
+    "int8": Quantization(bits=8),
+}
 
 
 class Late:
@@ -50,7 +55,8 @@ class Late:
 def streamed(model: nn.Module) -> Stream:
     """The base of a model moved into a source, and hooks that bring it back."""
     parts, source = hooks.parts_of(model), Late()
-    units, places = [], []
+    units: list[Unit] = []
+    places: list[int] = []
     for part in parts:
         weight = getattr(part, "weight", None)
         if weight is not None and weight is getattr(parts[0], "weight", None) and units:
@@ -99,12 +105,30 @@ def passes(folder: Path, data: PreparedDataset, bits: Quantization | None, away:
     return out
 
 
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("name", tiny.MODELS)
+def compare(folder: Path, data: PreparedDataset, bits: str, *options: dict[str, Any]) -> None:
+    for chosen in options:
+        here, away = (passes(folder, data, BITS[bits], away, **chosen) for away in (False, True))
+        for one, other in zip(here, away, strict=True):
+            assert torch.equal(one, other), chosen
+
+
+ALL: tuple[dict[str, Any], ...] = (
+    {},
+    {"checkpointing": True},
+    {"kernels": "off"},
+    {"kernels": "off", "checkpointing": True},
+)
+
+
+@pytest.mark.parametrize(("name", "bits"), [("qwen3", "nf4"), ("llama", "fp32")])
 def test_a_streamed_base_gives_the_same_bits(
     folders: dict[str, Path], data: PreparedDataset, name: str, bits: str
 ) -> None:
-    for options in ({}, {"checkpointing": True}, {"kernels": "off"}, {"kernels": "off", "checkpointing": True}):
-        here, away = (passes(folders[name], data, BITS[bits], away, **options) for away in (False, True))  # type: ignore[arg-type]
-        for one, other in zip(here, away, strict=True):
-            assert torch.equal(one, other), options
+    compare(folders[name], data, bits, ALL[1], ALL[2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_so_it_does_in_every_storage(folders: dict[str, Path], data: PreparedDataset, name: str, bits: str) -> None:
+    compare(folders[name], data, bits, *ALL)

@@ -57,7 +57,7 @@ class _Hooks:
     def _behind(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         outputs = [t for t in _tensors(output) if t.requires_grad] if torch.is_grad_enabled() else []
         for tensor in outputs:
-            tensor.register_hook(self._backward_begins)
+            tensor.register_hook(self._backward_begins)  # type: ignore[no-untyped-call]
         self.stream.leave(self.place, backward_follows=bool(outputs))
 
     def _backward_begins(self, _: Tensor) -> None:

@@ -47,7 +47,7 @@ class Stream:
         self._pending: dict[int, Pending | None] = {}
         self._uses = [0] * len(self.units)
         self._in_backward: set[int] = set()
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._side: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._ready: dict[int, Any] = {}
 
     @property
