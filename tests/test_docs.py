@@ -15,6 +15,7 @@ from qlora_fast.config import KEYS, load
 from qlora_fast.config.foreign import RULES, TRANSLATED
 from qlora_fast.data.plan import PlanOptions, epoch_plan, split
 from qlora_fast.data.prepare import prepare_config
+from qlora_fast.model.gather import LINKS, gather
 from qlora_fast.model.memory_estimate import Method, variants
 from qlora_fast.model.shapes import SHAPES, gb, guide_table, shape_of
 from qlora_fast.model.sharded_memory import GB, fits
@@ -225,3 +226,16 @@ def test_the_tables_of_what_fits_where() -> None:
         method = Method(bits=4, checkpointing=True)
         verdict = fits(SHAPES[f"qwen3-{size}b"], method, 1, int(each) * GB, offload=True)
         assert (verdict.fits, gb(verdict.memory.total), gb(verdict.host)) == (True, total, host)
+
+
+def test_the_tables_of_bytes_per_row_and_rows_that_hide_them() -> None:
+    page = text(ROOT / "docs" / "scale.md")
+    found = re.findall(r"^\| (Qwen[\w.-]+), (\d+) bits \| ([\d.]+) \|(.*)\|$", page, re.MULTILINE)
+    kinds = [(name, bits) for name, bits, *_ in found]
+    assert kinds == 2 * [(f"Qwen{n}B", bits) for n in ("3-0.6", "3-8", "3-32", "2.5-72") for bits in ("4", "16")]
+    for i, (name, bits, fetched, cells) in enumerate(found):
+        devices, links = (4, list(LINKS)) if i < 8 else (1, ["PCIe 5", "PCIe 4"])
+        method = Method(bits=None if bits == "16" else int(bits), checkpointing=True)
+        fetches = gather(SHAPES[name.lower()], method, devices)
+        assert fetched == gb(fetches.bytes_per_row)
+        assert [cell.strip() for cell in cells.split("|")] == [f"{fetches.tokens_to_hide(link):,}" for link in links]

@@ -85,4 +85,25 @@ def _show(report: dict[str, Any], config: Config) -> None:
         )
         lines.append(("memory", f"{gb(memory['total'])} GB on each GPU: {parts}"))
         lines.append(("", f"for rows of {memory['longest_row']:,} tokens; other ways: qlora-fast memory CONFIG.yaml"))
+    lines += _fetched(report)
     console.rows_out(lines)
+
+
+def _fetched(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines about a base that is fetched layer by layer, with the row lengths that hide it."""
+    from qlora_fast.model.shapes import gb
+
+    fetched = report["fetched"]
+    if fetched is None:
+        return []
+    hidden = [f"{tokens:,} over {link}" for link, tokens in fetched["tokens_to_hide"].items()]
+    lines = [
+        ("", f"{gb(fetched['total'])} GB with the base shared by {fetched['devices']} GPUs (docs/scale.md):"),
+        ("", f"{gb(fetched['bytes_per_row'])} GB fetched per row, hidden in rows of {', '.join(hidden)}"),
+    ]
+    longest = report["memory"]["longest_row"]
+    short = [link for link, tokens in fetched["tokens_to_hide"].items() if tokens > longest]
+    if short:
+        needed = fetched["tokens_to_hide"][short[0]]
+        lines.append(("", f"rows are too short for {', '.join(short)}: max_tokens_per_row={needed} and more"))
+    return lines

@@ -8,6 +8,7 @@ from typing import Any
 from qlora_fast.config import Config
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.errors import ConfigError
+from qlora_fast.model.memory_estimate import Shape
 from qlora_fast.train.advice import advice
 from qlora_fast.train.schedule import Timetable, updates_per_epoch
 
@@ -42,7 +43,7 @@ def from_data(config: Config, progress: PrepareProgress | None = None) -> Report
         "padding": [asdict(way) for way in padding(data.lengths, data.supervised, data.plans)],
         "plan_digest": first.digest,
         "datasets": [asdict(share) for share in data.shares],
-        "memory": _memory(config, longest_row_tokens(first, data.lengths, data.plans.packed)),
+        **_memory(config, longest_row_tokens(first, data.lengths, data.plans.packed)),
     }
 
 
@@ -58,7 +59,7 @@ def from_rows(config: Config, rows: int) -> Report:
         raise ConfigError("`packing: dense` makes as many updates as the lengths allow", hint="leave --rows out")
     train_ids, eval_ids = split(rows, 0.0 if config.eval_dataset else config.val_size, config.seed)
     per_epoch = updates_per_epoch(len(train_ids), PlanOptions.of(config).samples_per_update)
-    return {**_arithmetic(config, len(train_ids), len(eval_ids), per_epoch), "memory": _memory(config, None)}
+    return {**_arithmetic(config, len(train_ids), len(eval_ids), per_epoch), **_memory(config, None)}
 
 
 def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int) -> Report:
@@ -84,17 +85,40 @@ def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int) -> 
     }
 
 
-def _memory(config: Config, tokens: int | None) -> dict[str, Any] | None:
-    """Bytes by part on each GPU, or None where the model's shape is not known without loading it."""
+def _memory(config: Config, tokens: int | None) -> dict[str, Any]:
+    """``memory``: bytes by part on each GPU with a complete base; ``fetched``: what another place of the base comes to.
+
+    Both are None where the model's shape is not known without loading it.
+    """
     from qlora_fast.model.memory_estimate import Method, estimate
     from qlora_fast.model.shapes import known_shape
 
+    nothing = {"memory": None, "fetched": None}
     shape = known_shape(config.model_name_or_path)
     if shape is None:
-        return None
+        return nothing
+    longest = tokens or config.row_budget
     try:
-        longest = tokens or config.row_budget
         memory = estimate(shape, Method.of(config, longest))
     except ConfigError:
+        return nothing
+    complete = {"longest_row": longest, **asdict(memory), "weights": memory.weights, "total": memory.total}
+    return {"memory": complete, "fetched": _fetched(config, shape, longest)}
+
+
+def _fetched(config: Config, shape: Shape, longest: int) -> dict[str, Any] | None:
+    """Memory, bytes per row and shortest rows with a base that the GPUs share; None for one GPU that holds it."""
+    from qlora_fast.model.gather import LINKS, gather
+    from qlora_fast.model.sharded_memory import on_each, planned
+
+    if config.world_size == 1:
         return None
-    return {"longest_row": longest, **asdict(memory), "weights": memory.weights, "total": memory.total}
+    method, devices = planned(config, longest), config.world_size
+    fetches = gather(shape, method, devices)
+    return {
+        "devices": devices,
+        "total": on_each(shape, method, devices).total,
+        "bytes_per_row": fetches.bytes_per_row,
+        "tokens_to_hide": {link: fetches.tokens_to_hide(link) for link in LINKS},
+        "slowdown": {link: round(fetches.slowdown(longest, link), 3) for link in LINKS},
+    }
