@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,4 +62,70 @@ def test_memory_does_not_grow_with_the_data(write: Callable[[Path], None], model
     command = [sys.executable, "-c", PEAK, *words]
     ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
     assert json.loads(ran.stderr)["rows_kept"] == ROWS
+    assert int(ran.stdout) < MOST_MIB
+
+
+def _alone(large: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    return [{"instruction": "q", "output": large}], {}
+
+
+def _among_others(large: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    rows = [{"instruction": f"q {i}", "output": f"a {i}"} for i in range(500)]
+    return [*rows, {"instruction": "q", "output": large}, *rows], {}
+
+
+def _in_a_list(large: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": large}]
+    return [{"messages": turns[:1] * 2}, {"messages": turns}], {}
+
+
+def _uncompressed_and_escaped(large: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    return [{"instruction": "q", "output": large[: len(large) // 2].replace("x", "\n")}] * 2, {"compression": "none"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "row", "column"),
+    [
+        pytest.param(_alone, 1, "output", marks=pytest.mark.slow),
+        (_among_others, 501, "output"),
+        pytest.param(_in_a_list, None, "messages", marks=pytest.mark.slow),
+        pytest.param(_uncompressed_and_escaped, 1, "output", marks=pytest.mark.slow),
+    ],
+)
+def test_a_parquet_row_is_bounded_as_a_json_row_is(
+    rows: Callable[[str], tuple[list[dict[str, Any]], dict[str, Any]]], row: int | None, column: str,
+    model_dir: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    content, options = rows("x" * 80_000_000)
+    pq.write_table(pa.Table.from_pylist(content), tmp_path / "data.parquet", use_dictionary=False, **options)
+    words = arguments("prep", "data.parquet", f"model_name_or_path={model_dir}")
+    peak = PEAK.replace("check=True, ", "")
+    ran = subprocess.run(
+        [sys.executable, "-c", peak, *words],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"the column `{column}" in ran.stderr
+    assert "64 MiB" in ran.stderr
+    assert row is None or f"data.parquet:{row}:" in ran.stderr
+    assert int(ran.stdout) < 400, ran.stdout
+
+
+def test_a_page_that_is_too_large_is_not_unpacked(model_dir: Path, tmp_path: Path) -> None:
+    rows = [{"instruction": "q", "output": "x" * 5_000_000}] * 60
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet", use_dictionary=False)
+    words = arguments("prep", "data.parquet", f"model_name_or_path={model_dir}")
+    peak = PEAK.replace("check=True, ", "")
+    ran = subprocess.run(
+        [sys.executable, "-c", peak, *words],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "page of 286 MiB in its column `output`, from row 1 on" in ran.stderr
     assert int(ran.stdout) < MOST_MIB

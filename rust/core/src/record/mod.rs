@@ -6,6 +6,7 @@ mod format;
 mod layout;
 mod nesting;
 mod parquet;
+mod parquet_pages;
 pub(crate) mod pyjson;
 mod raw;
 pub mod reader;

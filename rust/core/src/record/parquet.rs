@@ -4,8 +4,11 @@
 
 use super::chunk::{Chunk, Span};
 use super::container::refuse;
+use super::parquet_pages;
+use super::split::LARGEST_RECORD;
 use crate::error::{Error, Result};
 use parquet::basic::ConvertedType;
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::serialized_reader::ReadOptionsBuilder;
 use parquet::record::reader::RowIter;
@@ -14,6 +17,7 @@ use serde::Serialize;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// About how much text is made at a time.
 const CHUNK_BYTES: usize = 2 << 20;
@@ -25,6 +29,9 @@ pub(super) struct ParquetRows {
     path: PathBuf,
     file: File,
     bytes: u64,
+    metadata: Arc<ParquetMetaData>,
+    /// The row group that is read next, and its first row.
+    group: (usize, u64),
     iter: RowIter<'static>,
     rows: u64,
     row: u64,
@@ -38,7 +45,7 @@ impl ParquetRows {
         let options = ReadOptionsBuilder::new().build();
         let reader = SerializedFileReader::new_with_options(reader, options)
             .map_err(|error| damage(shown, &error.to_string()))?;
-        let metadata = reader.metadata();
+        let metadata = Arc::new(reader.metadata().clone());
         for column in metadata.file_metadata().schema_descr().columns() {
             if column.converted_type() == ConvertedType::INTERVAL {
                 let problem = format!("has the column `{}` of intervals of time, which is not read", column.path());
@@ -50,24 +57,61 @@ impl ParquetRows {
         let a_row = text as u64 / rows.max(1);
         let values = (CHUNK_BYTES as u64 / a_row.max(1)).clamp(1, MOST_VALUES as u64);
         let iter = RowIter::from_file_into(Box::new(reader)).with_batch_size(values as usize);
-        Ok(Self { path: shown.to_path_buf(), file, bytes, iter, rows, row: 0, digest: None })
+        Ok(Self { path: shown.to_path_buf(), file, bytes, metadata, group: (0, 0), iter, rows, row: 0, digest: None })
     }
 
     pub(super) fn next_chunk(&mut self) -> Result<Option<Chunk>> {
         let mut chunk = Chunk { bytes: Vec::with_capacity(CHUNK_BYTES), records: Vec::new() };
         while chunk.bytes.len() < CHUNK_BYTES {
+            while self.row >= self.group.1 && self.group.0 < self.metadata.num_row_groups() {
+                self.check_group()?;
+            }
             let Some(row) = self.iter.next() else {
                 self.end()?;
                 break;
             };
             let row = row.map_err(|error| damage(&self.path, &error.to_string()))?;
             let start = chunk.bytes.len();
-            write_row(&row, &mut chunk.bytes);
+            let mut writer = Writer { out: &mut chunk.bytes, most: start + LARGEST_RECORD, full: false };
+            if let Some(column) = writer.record(&row) {
+                return Err(self.too_large(&column, self.row));
+            }
             chunk.records.push(Span { start, end: chunk.bytes.len(), row: self.row, line: self.row + 1, column: 1 });
             chunk.bytes.push(b'\n');
             self.row += 1;
         }
         Ok(if chunk.records.is_empty() { None } else { Some(chunk) })
+    }
+
+    /// The row group that is read next has no page that is too large to be unpacked.
+    fn check_group(&mut self) -> Result<()> {
+        let (number, first) = self.group;
+        let group = self.metadata.row_group(number);
+        for column in group.columns() {
+            let Some(page) = parquet_pages::too_large(&self.file, self.bytes, column) else { continue };
+            let description = column.column_descr();
+            // The values of a list belong to fewer rows.
+            let row = first + if description.max_rep_level() == 0 { page.before } else { 0 };
+            if page.value {
+                return Err(self.too_large(&description.path().string(), row));
+            }
+            let (name, size) = (description.path().string(), page.bytes >> 20);
+            let problem = format!("has a page of {size} MiB in its column `{name}`, from row {} on", row + 1);
+            return Err(refuse(&self.path, &problem, "write it with smaller pages: PyArrow's write_batch_size=16"));
+        }
+        self.group = (number + 1, first + u64::try_from(group.num_rows()).unwrap_or(0));
+        Ok(())
+    }
+
+    fn too_large(&self, column: &str, row: u64) -> Error {
+        Error::Syntax {
+            path: self.path.clone(),
+            line: row + 1,
+            column: 1,
+            row: Some(row),
+            problem: format!("the column `{column}` makes the row larger than {} MiB", LARGEST_RECORD >> 20),
+            hint: "write the file without that row",
+        }
     }
 
     /// The columns are read out of order, so the file is hashed in a second pass.
@@ -95,80 +139,110 @@ impl ParquetRows {
     }
 }
 
-fn write_row(row: &Row, out: &mut Vec<u8>) {
-    out.push(b'{');
-    let mut first = true;
-    for (name, field) in row.get_column_iter().filter(|(_, field)| !matches!(field, Field::Null)) {
-        if !first {
-            out.push(b',');
-        }
-        first = false;
-        json(name, out);
-        out.push(b':');
-        write_field(field, out);
-    }
-    out.push(b'}');
+/// Writes rows as JSON, up to a size: what would exceed it is left out.
+struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    most: usize,
+    full: bool,
 }
 
-fn write_field(field: &Field, out: &mut Vec<u8>) {
-    match field {
-        Field::Null => out.extend_from_slice(b"null"),
-        Field::Str(text) => json(text, out),
-        // Some writers do not mark their bytes as text.
-        Field::Bytes(bytes) => match bytes.as_utf8() {
-            Ok(text) => json(text, out),
-            Err(_) => json(&serde_json::json!({ "bytes": bytes.len() }), out),
-        },
-        Field::Bool(value) => json(value, out),
-        Field::Byte(value) => json(value, out),
-        Field::Short(value) => json(value, out),
-        Field::Int(value) | Field::Date(value) | Field::TimeMillis(value) => json(value, out),
-        Field::Long(value)
-        | Field::TimeMicros(value)
-        | Field::TimestampMillis(value)
-        | Field::TimestampMicros(value) => json(value, out),
-        Field::UByte(value) => json(value, out),
-        Field::UShort(value) => json(value, out),
-        Field::UInt(value) => json(value, out),
-        Field::ULong(value) => json(value, out),
-        Field::Float16(value) => json(&value.to_f32(), out),
-        Field::Float(value) => json(value, out),
-        Field::Double(value) => json(value, out),
-        Field::Decimal(_) => json(&field.to_string(), out),
-        Field::Group(row) => write_row(row, out),
-        Field::ListInternal(list) => write_list(list.elements(), out),
-        Field::MapInternal(map) => {
-            out.push(b'{');
-            for (i, (key, value)) in map.entries().iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                match key {
-                    Field::Str(text) => json(text, out),
-                    other => json(&other.to_string(), out),
-                }
-                out.push(b':');
-                write_field(value, out);
+impl Writer<'_> {
+    /// Writes a record; the column that made it too large, if one did.
+    fn record(&mut self, row: &Row) -> Option<String> {
+        let mut large = None;
+        self.row(row, &mut |name, full| {
+            if full && large.is_none() {
+                large = Some(name.to_owned());
             }
-            out.push(b'}');
+        });
+        large
+    }
+
+    fn row(&mut self, row: &Row, written: &mut dyn FnMut(&str, bool)) {
+        self.out.push(b'{');
+        let mut first = true;
+        for (name, field) in row.get_column_iter().filter(|(_, field)| !matches!(field, Field::Null)) {
+            if !first {
+                self.out.push(b',');
+            }
+            first = false;
+            self.json(name);
+            self.out.push(b':');
+            self.field(field);
+            written(name, self.full);
+        }
+        self.out.push(b'}');
+    }
+
+    fn text(&mut self, text: &str) {
+        self.full |= self.out.len() + text.len() > self.most;
+        if !self.full {
+            self.json(text);
+        }
+        // Escapes can make it longer.
+        self.full |= self.out.len() > self.most;
+    }
+
+    fn field(&mut self, field: &Field) {
+        match field {
+            Field::Null => self.out.extend_from_slice(b"null"),
+            Field::Str(text) => self.text(text),
+            // Some writers do not mark their bytes as text.
+            Field::Bytes(bytes) => match bytes.as_utf8() {
+                Ok(text) => self.text(text),
+                Err(_) => self.json(&serde_json::json!({ "bytes": bytes.len() })),
+            },
+            Field::Bool(value) => self.json(value),
+            Field::Byte(value) => self.json(value),
+            Field::Short(value) => self.json(value),
+            Field::Int(value) | Field::Date(value) | Field::TimeMillis(value) => self.json(value),
+            Field::Long(value)
+            | Field::TimeMicros(value)
+            | Field::TimestampMillis(value)
+            | Field::TimestampMicros(value) => self.json(value),
+            Field::UByte(value) => self.json(value),
+            Field::UShort(value) => self.json(value),
+            Field::UInt(value) => self.json(value),
+            Field::ULong(value) => self.json(value),
+            Field::Float16(value) => self.json(&value.to_f32()),
+            Field::Float(value) => self.json(value),
+            Field::Double(value) => self.json(value),
+            Field::Decimal(_) => self.json(&field.to_string()),
+            Field::Group(row) => self.row(row, &mut |_, _| ()),
+            Field::ListInternal(list) => self.list(list.elements()),
+            Field::MapInternal(map) => {
+                self.out.push(b'{');
+                for (i, (key, value)) in map.entries().iter().enumerate() {
+                    if i > 0 {
+                        self.out.push(b',');
+                    }
+                    match key {
+                        Field::Str(text) => self.text(text),
+                        other => self.json(&other.to_string()),
+                    }
+                    self.out.push(b':');
+                    self.field(value);
+                }
+                self.out.push(b'}');
+            }
         }
     }
-}
 
-fn write_list(items: &[Field], out: &mut Vec<u8>) {
-    out.push(b'[');
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
+    fn list(&mut self, items: &[Field]) {
+        self.out.push(b'[');
+        for (i, item) in items.iter().enumerate() {
+            if i > 0 {
+                self.out.push(b',');
+            }
+            self.field(item);
         }
-        write_field(item, out);
+        self.out.push(b']');
     }
-    out.push(b']');
-}
 
-/// A scalar as JSON. Writing to memory does not fail, and text and numbers have a form in JSON (not a number: null).
-fn json(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
-    let _ = serde_json::to_writer(out, value);
+    /// A scalar. Writing to memory does not fail, and text and numbers have a form in JSON (not a number: null).
+    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+        let _ = serde_json::to_writer(&mut *self.out, value);
+    }
 }
 
 fn damage(path: &Path, error: &str) -> Error {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// How much is read, and about how much is handed over, at a time.
 const CHUNK_BYTES: usize = 2 << 20;
 /// A single record may not be larger: a missing quote would otherwise swallow the rest of a large file.
-const LARGEST_RECORD: usize = 64 << 20;
+pub(super) const LARGEST_RECORD: usize = 64 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
