@@ -29,7 +29,7 @@ Load = Callable[[str, int], tuple[Encode, Callable[[Any], list[list[int]]]]]
 def ours(engine: str) -> Load:
     def load(path: str, threads: int) -> tuple[Encode, Callable[[Any], list[list[int]]]]:
         from qlora_fast._core import Tokenizer
-        from qlora_fast.hub.resolve import cache_dir
+        from qlora_fast.hub.cache import cache_dir
 
         tokenizer = Tokenizer(path, engine=engine, cache=cache_dir())
 

@@ -19,8 +19,9 @@ from cli_run import cli
 from oracle import TOKENIZER
 from prepared import write_prepared
 from qlora_fast import _core
-from qlora_fast.data.dataset import Verify, open_prepared
+from qlora_fast.data.dataset import open_prepared
 from qlora_fast.errors import ArtifactError, QloraFastError
+from qlora_fast.hub.manifest import Verify
 
 Content = tuple[list[tuple[bytes, bytes, str]], bytes, bytes, str]
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 import tiny
 from cli_run import cli
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import manifest
 from qlora_fast.hub.untrusted import INDEX, weight_files
 from qlora_fast.merge import verify
 from qlora_fast.merge.delta import nearest, read_update
@@ -26,7 +27,6 @@ from qlora_fast.merge.safetensors_stream import Entry, read_header, write_file
 from qlora_fast.merge.verify import FromTrained, compare_logits
 from qlora_fast.merge.weights import Counts, base_folder, write_merged
 from qlora_fast.model.load import Quantization, load_base, quiet_libraries
-from qlora_fast.runs import manifest
 from tiny_folder import trained
 
 PROMPTS = [[5, 9, 2, 40, 41, 7], list(range(3, 60)), [96, 1]]

@@ -14,7 +14,8 @@ import played_run
 from played_run import Crash, Start, adapter, player
 from qlora_fast.config import Config
 from qlora_fast.errors import StorageError
-from qlora_fast.runs import layout, manifest
+from qlora_fast.hub import manifest
+from qlora_fast.runs import layout
 from qlora_fast.train.best import is_better
 
 SETTINGS = {"load_best_model_at_end": True, "max_steps": 8}

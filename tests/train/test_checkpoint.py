@@ -27,8 +27,9 @@ from prepared import random_dataset
 from qlora_fast import atomic_io
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import manifest
 from qlora_fast.model.flat_adapter import Adapter
-from qlora_fast.runs import layout, manifest
+from qlora_fast.runs import layout
 from qlora_fast.train import checkpoint
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.progress import Progress

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,29 +121,3 @@ def test_every_file_of_the_index_counts(tmp_path: Path) -> None:
     content[-1] ^= 1
     files[-1].write_bytes(content)
     assert identity.base_identity(str(tmp_path))["base_weights"] != before["base_weights"]
-
-
-def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"one")
-    hashed: list[Path] = []
-    real = identity.atomic_io.sha256_of
-
-    def counted(file: Path) -> str:
-        hashed.append(file)
-        return real(file)
-
-    monkeypatch.setattr(identity.atomic_io, "sha256_of", counted)
-    first = identity.remembered_sha256(path)
-    assert identity.remembered_sha256(path) == first
-    assert len(hashed) == 2, "it has just been written: its time may not tell a change"
-    monkeypatch.setattr(identity, "_SETTLED_S", 0.0)
-    time.sleep(0.01)
-    for _ in range(3):
-        assert identity.remembered_sha256(path) == first
-    assert len(hashed) == 3
-    before = path.stat()
-    path.write_bytes(b"two")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert identity.remembered_sha256(path) != first

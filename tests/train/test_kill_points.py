@@ -17,7 +17,8 @@ import pytest
 from qlora_fast import atomic_io
 from qlora_fast.config import load
 from qlora_fast.errors import ArtifactError
-from qlora_fast.runs import layout, manifest
+from qlora_fast.hub import manifest
+from qlora_fast.runs import layout
 from qlora_fast.train.run import train
 from tiny_folder import config_file
 

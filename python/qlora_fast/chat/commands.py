@@ -17,6 +17,7 @@ from qlora_fast.chat.session import ChatSession, Sampling, Turn, load_chat_model
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import resolve as hub
+from qlora_fast.hub.manifest import Verify
 from qlora_fast.model.load import Quantization, pick_device, pick_dtype
 from qlora_fast.runs import layout
 from qlora_fast.runs.resolve import target_of
@@ -176,6 +177,7 @@ def open_chat(
     sampling: Sampling | None = None,
     bits: int | None = None,
     seed: int = 0,
+    verify: Verify | None = None,
 ) -> Chat:
     """Load a base model and adapters on it, to chat with: what ``qlora-fast chat`` does.
 
@@ -188,6 +190,7 @@ def open_chat(
         sampling: how tokens are chosen; default: always the most likely one, 256 at most.
         bits: load the base model quantized, in 4 or 8 bits.
         seed: equal seeds give equal answers.
+        verify: what is verified of adapters and a merged model: ``full``, ``quick`` or ``off``; default what the run says.
 
     Raises:
         ArtifactError: a name is nothing of this kind, or the adapters have different base models.
@@ -206,7 +209,7 @@ def open_chat(
             f"`{odd.name}` is a base model, not an adapter", hint="give several adapters, or one base model"
         )
     adapted = [target for target in targets if target.kind != "model"]
-    folders = _named([target.adapter_folder() for target in adapted])
+    folders = _named([target.adapter_folder(verify) for target in adapted])
     bases = {target.base(base): target for target in adapted} or {targets[0].base(base): targets[0]}
     if len(bases) > 1:
         raise ArtifactError(
@@ -219,7 +222,8 @@ def open_chat(
     first = next(iter(tokenizers))
     device = pick_device()
     quantization = None if bits is None else Quantization(bits=bits)
-    model = load_chat_model(hub.model_path(name), folders, pick_dtype("auto", device), device, quantization)
+    path = hub.model_path(name, targets[0].verify_level(verify))
+    model = load_chat_model(path, folders, pick_dtype("auto", device), device, quantization)
     limit = getattr(model.config, "max_position_embeddings", None)
     session = ChatSession(model, tokenizers[first], thinking, limit=limit)
 

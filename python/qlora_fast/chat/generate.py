@@ -16,6 +16,7 @@ from qlora_fast.data.prepare import Progress, prepare_config
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ConfigError
 from qlora_fast.hub import resolve as hub
+from qlora_fast.hub.manifest import Verify
 from qlora_fast.model.load import Quantization, pick_device, pick_dtype
 from qlora_fast.runs import layout
 from qlora_fast.runs.resolve import target_of
@@ -33,6 +34,7 @@ class Job:
         data: files; empty for the rows that the run held out.
         out: the JSONL to write.
         base: another place of the base model.
+        verify: what is verified of the adapter and of a merged model; default what the run says.
     """
 
     subject: str
@@ -43,6 +45,7 @@ class Job:
     max_samples: int | None = None
     seed: int = 0
     base: str | None = None
+    verify: Verify | None = None
 
 
 def generate(
@@ -61,7 +64,7 @@ def generate(
     tokenizer = target.tokenizer(job.base)
     dataset, indices = _rows(config, tokenizer, job, on_prepare)
     indices = indices[: job.max_samples]
-    adapter = None if target.kind == "model" else target.adapter_folder()
+    adapter = None if target.kind == "model" else target.adapter_folder(job.verify)
     identity = {
         "base_model": config.model_name_or_path,
         "adapter": None if adapter is None else atomic_io.sha256_of(adapter / layout.ADAPTER_WEIGHTS),
@@ -72,7 +75,7 @@ def generate(
     }
     device = pick_device()
     model = load_chat_model(
-        hub.model_path(config.model_name_or_path),
+        hub.model_path(config.model_name_or_path, target.verify_level(job.verify)),
         {} if adapter is None else {"default": adapter},
         pick_dtype(config.precision, device),
         device,

@@ -22,6 +22,14 @@ def sort_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, settings
 
 
+verify_option = click.option(
+    "--verify",
+    type=click.Choice(["full", "quick", "off"]),
+    help="What is compared with MANIFEST.json: every byte, sizes alone, or nothing; default: what the run says, or full.",
+)
+"""Of commands that read an adapter or a merged model and take no settings."""
+
+
 def complete_settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """For the shell: names of settings, then their values; files first where the arguments may be files."""
     from qlora_fast.config.keys import KEYS, about

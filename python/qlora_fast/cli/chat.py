@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.arguments import verify_option
 
 if TYPE_CHECKING:
     from qlora_fast.chat.commands import Chat
+    from qlora_fast.hub.manifest import Verify
 
 
 @click.command("chat", short_help="Chat with an adapter.")
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     "--quantization-bit", "bits", type=click.Choice(["4", "8"]), help="Load the base model quantized, as QLoRA does."
 )
 @click.option("--base", help="Base model, if it is no longer where it was at training.")
+@verify_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print answers as JSON on stdout; needs --prompt or piped questions."
 )
@@ -52,6 +55,7 @@ def command(
     seed: int,
     bits: str | None,
     base: str | None,
+    verify: Verify | None,
     as_json: bool,
 ) -> None:
     """Chat with the adapter of a run, of a checkpoint, or of another program, or with a base model. The chat template that
@@ -88,6 +92,7 @@ def command(
             sampling=sampling,
             bits=None if bits is None else int(bits),
             seed=seed,
+            verify=verify,
         )
     if asked is not None:
         _answer_each(chat, list(asked), as_json)

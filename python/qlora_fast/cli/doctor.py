@@ -27,13 +27,15 @@ def command(path: Path | None, as_json: bool) -> None:
     Exit status 1 if something that training needs does not work. `!` marks what costs speed or may fail, with a hint below.
     Include the output in bug reports.
 
-    With PATH, read every byte of a folder that `prep` wrote, and name each file that is not as it was written; exit
-    status 1 if there is one.
+    With PATH, read every byte of a folder that `prep`, `train` or `merge` wrote (prepared data, a run with its checkpoints, an
+    adapter, a merged model), and name each file that is damaged or missing, exit status 1 if there is one, and each that came
+    later.
 
     \b
     qlora-fast doctor
     qlora-fast doctor --json > doctor.json
     qlora-fast doctor prepared/alpaca-0123456789
+    qlora-fast doctor runs/base
     """
     from qlora_fast.doctor import examine, examine_artifact, findings
 

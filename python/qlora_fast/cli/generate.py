@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.arguments import verify_option
+
+if TYPE_CHECKING:
+    from qlora_fast.hub.manifest import Verify
 
 
 @click.command("generate", short_help="Answer every row of a data file.")
@@ -27,6 +31,7 @@ from qlora_fast.cli import console
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal answers.")
 @click.option("--base", help="Base model, if it is no longer where it was at training.")
 @click.option("--metrics", is_flag=True, help="Also BLEU-4 and ROUGE-L (pip install 'qlora-fast[metrics]').")
+@verify_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")
 def command(
     subject: str,
@@ -40,6 +45,7 @@ def command(
     seed: int,
     base: str | None,
     metrics: bool,
+    verify: Verify | None,
     as_json: bool,
 ) -> None:
     """Answer the last question of every row of DATA, or of the rows that the run held out, and write the answers beside those
@@ -65,6 +71,7 @@ def command(
             max_samples=max_samples,
             seed=seed,
             base=base,
+            verify=verify,
         )
     with console.progress() as prepared, console.progress("rows") as tick:
         answers = generate(job, on_prepare=prepared, on_answer=lambda done, of: tick("answering", done, of))

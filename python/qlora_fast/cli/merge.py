@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.arguments import verify_option
 
 if TYPE_CHECKING:
+    from qlora_fast.hub.manifest import Verify
     from qlora_fast.merge.merge import Merged
 
 
@@ -24,8 +26,18 @@ if TYPE_CHECKING:
 @click.option("--check/--no-check", default=True, help="Compare the logits with those of base and adapter.")
 @click.option("--check-dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
               help="Precision of the check; bf16 for models that do not fit in memory in fp32.")  # fmt: skip
+@verify_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
-def command(run: str, out: Path, base: str | None, dtype: str, check: bool, check_dtype: str, as_json: bool) -> None:
+def command(
+    run: str,
+    out: Path,
+    base: str | None,
+    dtype: str,
+    check: bool,
+    check_dtype: str,
+    verify: Verify | None,
+    as_json: bool,
+) -> None:
     """Write a model folder that needs no adapter, for vLLM, llama.cpp, Ollama or transformers.
 
     \b
@@ -40,7 +52,7 @@ def command(run: str, out: Path, base: str | None, dtype: str, check: bool, chec
     with console.progress(waiting=f"loading {run}") as tick:
         from qlora_fast.merge.merge import Options, merge_run
 
-        options = Options(None if dtype == "auto" else dtype, check_dtype if check else None, base)
+        options = Options(None if dtype == "auto" else dtype, check_dtype if check else None, base, verify)
         merged = merge_run(Path(run), out, options, lambda done, of: tick("merging", done, of))
     if as_json:
         console.out_json({"folder": str(merged.folder), **merged.report, "commands": merged.commands})

@@ -12,19 +12,19 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qlora_fast import _core
 from qlora_fast.errors import ArtifactError
-from qlora_fast.hub import resolve
+from qlora_fast.hub.cache import cache_dir
+from qlora_fast.hub.manifest import Verify
 
 if TYPE_CHECKING:
     from qlora_fast._core import Manifest
 
-Verify = Literal["full", "quick", "off"]
 IGNORE = -100
 """The label of a token that is not learned (the field's own convention)."""
 
@@ -207,7 +207,7 @@ def open_prepared(
         20
     """
     folder = Path(path)
-    opened = _core.open_prepared(folder, verify=verify, cache=resolve.cache_dir(), progress=progress)
+    opened = _core.open_prepared(folder, verify=verify, cache=cache_dir(), progress=progress)
     return PreparedDataset(folder, opened)
 
 

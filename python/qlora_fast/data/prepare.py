@@ -23,10 +23,12 @@ from qlora_fast.data.sources import Dataset
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ConfigError, DataError
 from qlora_fast.hub import resolve
+from qlora_fast.hub.cache import cache_dir
 
 if TYPE_CHECKING:
     from qlora_fast._core import Options, Report, ShareReport
-    from qlora_fast.data.dataset import PreparedDataset, Verify
+    from qlora_fast.data.dataset import PreparedDataset
+    from qlora_fast.hub.manifest import Verify
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +186,7 @@ def _options(
         "bos_token": tokenizer.bos_token,
         "eos_token": tokenizer.eos_token,
         **{name: getattr(config, name) for name in affecting("data", "preparation")},
-        "cache": str(resolve.cache_dir()),
+        "cache": str(cache_dir()),
         "out": "",
     }
     if PART_BYTES is not None:

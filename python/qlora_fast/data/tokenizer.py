@@ -9,6 +9,7 @@ from qlora_fast import _core
 from qlora_fast.config import Config
 from qlora_fast.data import templates
 from qlora_fast.hub import resolve
+from qlora_fast.hub.cache import cache_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Tokenizer:
             default_system=self.default_system,
             bos_token=self.bos_token,
             eos_token=self.eos_token,
-            cache=resolve.cache_dir(),
+            cache=cache_dir(),
         )
 
 

@@ -1,6 +1,6 @@
 """What this machine and its packages can do, and which fast paths work here: findings for ``qlora-fast doctor``.
 
-May import: config, hub, model, errors, _core. Begin with :mod:`~qlora_fast.doctor.finding`.
+May import: atomic_io, config, hub, model, runs, errors, _core. Begin with :mod:`~qlora_fast.doctor.finding`.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qlora_fast.doctor import prepared
+from qlora_fast.doctor import folders, prepared
 from qlora_fast.doctor.finding import Finding
 from qlora_fast.errors import ArtifactError
+from qlora_fast.runs import layout
 
 Progress = Callable[[str, int, int], object]
 
@@ -31,7 +32,14 @@ class Kind:
     verify: Callable[[Path, Progress | None], Iterable[Finding]]
 
 
-KINDS = (Kind("prepared data", prepared.fits, prepared.verify),)
+KINDS = (
+    Kind("prepared data", prepared.fits, prepared.verify),
+    Kind("run", folders.is_run, folders.verify_run),
+    Kind("adapter", layout.is_adapter, folders.verify_adapter),
+    Kind("model", folders.is_model, folders.verify_model),
+    Kind("files", folders.has_manifest, folders.verify_listed),
+)
+"""In this order: a finished run is an adapter as well, and a folder may lack the very file that tells its kind."""
 
 
 def examine_artifact(path: Path, progress: Progress | None = None) -> dict[str, list[Finding]]:
@@ -51,4 +59,4 @@ def examine_artifact(path: Path, progress: Progress | None = None) -> dict[str, 
         if not path.is_dir()
         else f"holds nothing that can be verified: {', '.join(k.name for k in KINDS)}"
     )
-    raise ArtifactError(f"`{path}` {what}", hint="give a folder that `qlora-fast prep` wrote")
+    raise ArtifactError(f"`{path}` {what}", hint="give a folder that `qlora-fast prep`, `train` or `merge` wrote")

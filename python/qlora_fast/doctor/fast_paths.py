@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qlora_fast.doctor.finding import Finding, State
 from qlora_fast.errors import first_line
 from qlora_fast.hub import resolve
+from qlora_fast.hub.cache import cache_dir
 
 if TYPE_CHECKING:
     import torch
@@ -157,7 +158,7 @@ def tokenizer() -> Iterable[Finding]:
 
     try:
         folder = resolve.tokenizer_folder(resolve.EMBEDDED)
-        encoder = _core.ChatEncoder(str(folder / "tokenizer.json"), "chatml", cache=resolve.cache_dir())
+        encoder = _core.ChatEncoder(str(folder / "tokenizer.json"), "chatml", cache=cache_dir())
     except QloraFastError as error:
         yield Finding("tokenizer", "note", f"not tried, without the embedded model: {error.message}", error.hint)
         return

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qlora_fast.doctor.finding import Finding
-from qlora_fast.hub import resolve
+from qlora_fast.hub.cache import cache_dir
 from qlora_fast.model import host
 
 _GB = 1e9
@@ -61,7 +61,7 @@ def memory() -> Iterable[Finding]:
 
 def disks() -> Iterable[Finding]:
     hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    places = {"outputs (here)": Path.cwd(), "cache": resolve.cache_dir(), "hub cache": hub}
+    places = {"outputs (here)": Path.cwd(), "cache": cache_dir(), "hub cache": hub}
     for name, wanted in places.items():
         there = _existing(wanted)
         free = shutil.disk_usage(there).free

@@ -13,9 +13,12 @@ _EDITED = "rejected.jsonl"
 """Meant to be edited, and not read by training: another content is no damage."""
 
 
+_FILES = ("manifest.json", "checksums.json", _EDITED, "report")
+
+
 def fits(path: Path) -> bool:
     """Whether a folder is prepared data."""
-    return (path / "manifest.json").is_file()
+    return any((path / name).is_file() for name in _FILES[:2])
 
 
 def verify(path: Path, progress: Callable[[str, int, int], object] | None = None) -> Iterator[Finding]:
@@ -31,6 +34,9 @@ def verify(path: Path, progress: Callable[[str, int, int], object] | None = None
         else:
             mend = "run the same `qlora-fast prep` or `train` again: it makes the shard again from its source"
             yield Finding(file, "broken", problem, mend)
+    known = {*_FILES, *(shard["file"] for shard in manifest["shards"])}
+    for extra in sorted(entry.name for entry in path.iterdir() if entry.name not in known):
+        yield Finding(extra, "note", "no part of the prepared data: nothing reads it")
     whole = len(manifest["shards"]) - sum(file != _EDITED for file, _ in problems)
     size = sum(shard["bytes"] for shard in manifest["shards"])
     yield Finding(

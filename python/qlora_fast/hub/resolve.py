@@ -11,14 +11,14 @@ import hashlib
 import importlib.util
 import io
 import logging
-import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from qlora_fast import atomic_io
 from qlora_fast.errors import ArtifactError, TokenizerError, first_line
-from qlora_fast.hub import connectivity, untrusted
+from qlora_fast.hub import connectivity, manifest, untrusted
+from qlora_fast.hub.cache import cache_dir
 from qlora_fast.hub.gguf import write_tokenizer
 
 log = logging.getLogger(__name__)
@@ -54,11 +54,15 @@ def tokenizer_folder(name: str) -> Path:
     return _from_hub(name)
 
 
-def model_path(name: str) -> str:
+def model_path(name: str, verify: manifest.Verify = "full") -> str:
     """What ``from_pretrained`` takes for this model: a local folder with weights, or a hub id.
 
+    Args:
+        verify: of a model that this program merged: what is compared with its manifest.
+
     Raises:
-        ArtifactError: the embedded model's package is missing or of another version, or the folder holds no model.
+        ArtifactError: the embedded model's package is missing or of another version, the folder holds no model, or a
+            damaged one.
     """
     gguf = _gguf(name)
     if gguf is not None:
@@ -70,6 +74,7 @@ def model_path(name: str) -> str:
         )
     if folder.is_dir():
         untrusted.check_model(folder)
+        manifest.verify(folder, "model", verify)
         return str(folder)
     _refuse_missing_folder(name)
     return name
@@ -100,12 +105,6 @@ def found_base(name: str, beside: Path, *, hint: str = "--base FOLDER") -> str:
     if _is_local(name):
         raise ArtifactError(f"the base model `{name}` of `{beside}` is not found", hint=f"name its new place: {hint}")
     return name
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: ``$XDG_CACHE_HOME/qlora-fast`` or ``~/.cache/qlora-fast``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "qlora-fast"
 
 
 def _refuse_missing_folder(name: str) -> None:
@@ -162,7 +161,9 @@ def _converted(gguf: Path, part: str, write: atomic_io.Writer) -> Path:
     identity = f"{_CONVERSION}\0{gguf.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = cache_dir() / f"{gguf.stem.lower()}-{key}" / part
-    if folder.is_dir():
+    if folder.is_dir() and (problem := _damage_of_conversion(folder)):
+        log.warning("the converted %s in `%s` is damaged (%s): converting it again", part, folder, problem)
+    elif folder.is_dir():
         return folder
     if gguf.name == _FILE and atomic_io.sha256_of(gguf) != _SHA256:
         raise ArtifactError(
@@ -171,7 +172,14 @@ def _converted(gguf: Path, part: str, write: atomic_io.Writer) -> Path:
     log.info("converting the %s of `%s`, once, into `%s`", part, gguf.name, folder)
     with atomic_io.new_folder(folder) as made:
         write(gguf, made)
+        manifest.write(made)
     return folder
+
+
+def _damage_of_conversion(folder: Path) -> str | None:
+    """What is wrong with a converted model, in words. Earlier versions wrote no manifest; theirs pass."""
+    found = manifest.problems(folder, remembered=True) if (folder / manifest.MANIFEST).exists() else []
+    return next(map(str, found), None)
 
 
 def _write_model(gguf: Path, folder: Path) -> None:

@@ -91,6 +91,10 @@ class RunRecord(Struct):
     identity: dict[str, Any] | None = None
 
 
+class Anything(Struct):
+    """An object of which no field matters."""
+
+
 class Index(Struct):
     """The index of weights in several files: which file has which tensor."""
 

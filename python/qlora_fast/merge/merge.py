@@ -18,7 +18,8 @@ from qlora_fast.config import load
 from qlora_fast.data.saved_tokenizer import save_stop_tokens, save_tokenizer
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import ArtifactError
-from qlora_fast.hub import untrusted
+from qlora_fast.hub import manifest, untrusted
+from qlora_fast.hub.manifest import Verify
 from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.merge import serving
 from qlora_fast.merge.delta import read_update
@@ -42,11 +43,13 @@ PROBES = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``dtype``: None for the base's own. ``check_dtype``: what the self-check computes in; None for no check."""
+    """``dtype``: None for the base's own. ``check_dtype``: what the self-check computes in; None for no check. ``verify``: of
+    the adapter and of a merged base, as prepared data is verified; None for what the run says."""
 
     dtype: str | None = None
     check_dtype: str | None = "fp32"
     base: str | None = None
+    verify: Verify | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ def merge(
     dtype: str | None = None,
     check: bool = True,
     check_dtype: str = "fp32",
+    verify: Verify | None = None,
 ) -> Merged:
     """Merge an adapter into its base model: what ``qlora-fast merge`` does.
 
@@ -82,6 +86,7 @@ def merge(
         dtype: of the merged weights: ``bf16``, ``fp16`` or ``fp32``; None for that of the base.
         check: compare the logits of the merged model with those of base and adapter.
         check_dtype: what the comparison computes in, ``fp32`` or ``bf16``.
+        verify: what is verified of the adapter and of a merged base: ``full``, ``quick`` or ``off``; default what the run says.
 
     Returns:
         The folder, the report (as in merge.json), the commands to serve the model, and notes.
@@ -95,7 +100,7 @@ def merge(
         >>> (merged.folder / "config.json").is_file(), list(merged.commands)
         (True, ['vLLM', 'llama.cpp', 'Ollama'])
     """
-    return merge_run(Path(run), Path(out), Options(dtype, check_dtype if check else None, base))
+    return merge_run(Path(run), Path(out), Options(dtype, check_dtype if check else None, base, verify))
 
 
 def merge_run(
@@ -109,11 +114,11 @@ def merge_run(
     if folder.exists():
         raise ArtifactError(f"`{folder}` already exists; nothing in it was changed", hint="give another -o FOLDER")
     target = target_of(run)
-    adapter = target.adapter_folder()
+    adapter = target.adapter_folder(options.verify)
     name = target.base(options.base)
     tokenizer = target.tokenizer(name)
     atomic_io.sweep(folder.parent)
-    base, update = base_folder(name), read_update(adapter)
+    base, update = base_folder(name, target.verify_level(options.verify)), read_update(adapter)
     _check_space(base, folder)
     dtype = DTYPES[options.dtype] if options.dtype else None
     with atomic_io.new_folder(folder) as made:
@@ -135,6 +140,7 @@ def merge_run(
         (made / "Modelfile").write_text(serving.modelfile(tokenizer), encoding="utf-8")
         (made / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
         (made / "README.md").write_text(_readme(report, commands), encoding="utf-8")
+        manifest.write(made)
     return Merged(folder, report, commands, notes)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from qlora_fast.errors import ArtifactError, first_line
 from qlora_fast.hub import resolve, untrusted
+from qlora_fast.hub.manifest import Verify
 from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.merge.delta import Update, nearest
 from qlora_fast.merge.safetensors_stream import Entry, read_header, write_file, write_index
@@ -53,13 +54,16 @@ class Counts:
         return (self.error_squared / self.update_squared) ** 0.5 if self.update_squared else 0.0
 
 
-def base_folder(name: str) -> Path:
+def base_folder(name: str, verify: Verify = "full") -> Path:
     """The base model's files, fetched if need be.
+
+    Args:
+        verify: what is compared with its manifest, if this program merged it.
 
     Raises:
         ArtifactError: it is not found, or it is stored quantized.
     """
-    path = resolve.model_path(name)
+    path = resolve.model_path(name, verify)
     if not Path(path).is_dir():
         path = _from_hub(path)
     config = untrusted.read_json(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qlora_fast.hub import untrusted
+from qlora_fast.hub import manifest, untrusted
 
 RUN = "run.json"
 """Marks a folder as a run of this program: only such a folder is ever moved aside or written into."""
@@ -36,7 +36,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = untrusted.ADAPTER_CONFIG, untrusted.ADAPTER_WE
 CARD = "qlora_fast.json"
 """Stored beside an adapter: base model, template, system prompt and tokenizer that a chat with it needs."""
 
-MANIFEST = "MANIFEST.json"
+MANIFEST = manifest.MANIFEST
 """Size and hash of the files of a checkpoint or an adapter; written last."""
 OPTIMIZER = "optimizer.safetensors"
 RANDOM = "random.safetensors"

@@ -24,9 +24,10 @@ from qlora_fast.config import Config, load
 from qlora_fast.config.paths import expanded
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import manifest, untrusted
 from qlora_fast.hub import resolve as hub
-from qlora_fast.hub import untrusted
-from qlora_fast.runs import layout, manifest
+from qlora_fast.hub.manifest import Verify
+from qlora_fast.runs import layout
 from qlora_fast.runs.adapter_card import check_tokenizer, read_card
 
 Kind = Literal["run", "checkpoint", "best", "last", "adapter", "model"]
@@ -48,14 +49,23 @@ class Target:
     adapter: Path | None
     run: Path | None
 
-    def adapter_folder(self) -> Path:
+    def verify_level(self, given: Verify | None = None) -> Verify:
+        """What is verified of adapter and base: ``given``, else what the run's settings say, else every byte."""
+        if given is not None or self.run is None or not (self.run / layout.CONFIG).is_file():
+            return given or "full"
+        return load(self.run / layout.CONFIG).config.verify
+
+    def adapter_folder(self, verify: Verify | None = None) -> Path:
         """The adapter, once its files are verified.
+
+        Args:
+            verify: see :meth:`verify_level`.
 
         Raises:
             ArtifactError: there is none (a base model, or a run that has not finished), or it is damaged.
         """
         if self.adapter is not None:
-            manifest.verify(self.adapter, "adapter")
+            manifest.verify(self.adapter, "adapter", self.verify_level(verify))
             return self.adapter
         if self.run is not None:
             raise _no_adapter(self.run, f"the run `{self.name}` has not finished: it has no adapter of its own yet")

@@ -11,9 +11,10 @@ from torch import nn
 from qlora_fast import atomic_io
 from qlora_fast.data.saved_tokenizer import save_tokenizer
 from qlora_fast.data.tokenizer import Tokenizer
+from qlora_fast.hub import manifest
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.pissa import plain_settings
-from qlora_fast.runs import layout, manifest
+from qlora_fast.runs import layout
 from qlora_fast.runs.adapter_card import write_card
 
 

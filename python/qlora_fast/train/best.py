@@ -8,7 +8,8 @@ from pathlib import Path
 
 from qlora_fast.config import Config
 from qlora_fast.errors import StorageError
-from qlora_fast.runs import layout, manifest
+from qlora_fast.hub import manifest
+from qlora_fast.runs import layout
 from qlora_fast.train import checkpoint
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.distributed import Ranks

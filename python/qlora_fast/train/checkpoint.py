@@ -19,8 +19,9 @@ from torch import nn
 
 from qlora_fast import atomic_io
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import manifest
 from qlora_fast.model.flat_adapter import Adapter
-from qlora_fast.runs import layout, manifest
+from qlora_fast.runs import layout
 from qlora_fast.train import random_state
 from qlora_fast.train.adapter_folder import write_adapter
 from qlora_fast.train.distributed import Ranks

@@ -73,7 +73,7 @@ def subject_of(name: str, *, base_only: bool, settings: Mapping[str, Any] | None
     """
     target, given = target_of(name), settings or {}
     config = target.config(given, hint="model_name_or_path=FOLDER")
-    adapter = None if base_only or target.kind == "model" else target.adapter_folder()
+    adapter = None if base_only or target.kind == "model" else target.adapter_folder(config.verify)
     if target.adapter is None or given.keys() & {"template", "default_system"}:
         tokenizer = tokenizer_of(config)
     else:
@@ -183,7 +183,7 @@ def _model(subject: Subject, device: torch.device) -> nn.Module:
     """Base and adapter in the arithmetic of training: the adapter's products in the dtype of the base."""
     config = subject.config
     model = load_base(
-        resolve.model_path(config.model_name_or_path),
+        resolve.model_path(config.model_name_or_path, config.verify),
         dtype=pick_dtype(config.precision, device),
         device=device,
         packing=config.packing,

@@ -1,8 +1,7 @@
 """What a result depends on: settings, data, base model. A checkpoint stores it, and a resumed run must have the same.
 
 The base model's weights are hashed whole (SHA-256 of every file), not sampled: a changed byte anywhere is another base model.
-A hash is remembered by the file's device, inode, size, and times of change, so that a run after the first one costs nothing.
-The time of the last status change is among them: a program can set a file's modification time back, but not that one.
+A hash is remembered until the file changes (:mod:`~qlora_fast.hub.cache`), so that a run after the first one costs nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,13 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qlora_fast import atomic_io
 from qlora_fast.config import Config
 from qlora_fast.config.keys import affecting
 from qlora_fast.config.paths import settled_base
 from qlora_fast.data.selection import RunData
-from qlora_fast.errors import ArtifactError, StorageError
-from qlora_fast.hub import resolve
+from qlora_fast.errors import ArtifactError
+from qlora_fast.hub.cache import remembered_sha256
 from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.train.distributed import Ranks
 
@@ -43,8 +40,6 @@ _ADDED_LATER = {"base_weights", "base_config", "generation_config", "eval_data"}
 """Not compared with a checkpoint that does not have them: an earlier version wrote it."""
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "safetensors")
 _LARGE = 2 * 10**9
-_SETTLED_S = 2.0
-"""A file that changed this recently may change again within the resolution of its time: its hash is not remembered."""
 
 
 def identity_of(config: Config, data: RunData, model_path: str, ranks: Ranks) -> Identity:
@@ -101,23 +96,6 @@ def base_identity(model_path: str) -> Identity:
         "base_config": _json_hash(folder / "config.json"),
         "generation_config": _json_hash(folder / "generation_config.json"),
     }
-
-
-def remembered_sha256(path: Path) -> str:
-    """SHA-256 of a file, from the cache folder where the file has not changed since it was hashed."""
-    stat = path.stat()
-    known = resolve.cache_dir() / "hashes-2" / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
-    key = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        stored = json.loads(known.read_text(encoding="utf-8"))
-        if stored["key"] == key and len(stored["sha256"]) == 64:
-            return str(stored["sha256"])
-    digest = atomic_io.sha256_of(path)
-    if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S:
-        # A cache folder that cannot be written costs time, nothing else.
-        with suppress(OSError, StorageError):
-            atomic_io.write_json(known, {"path": str(path.resolve()), "key": key, "sha256": digest})
-    return digest
 
 
 def _same_everywhere(ranks: Ranks, own: Identity) -> Identity:

@@ -15,6 +15,7 @@ from qlora_fast import atomic_io
 from qlora_fast.config import Config
 from qlora_fast.errors import ArtifactError, ConfigError, first_line
 from qlora_fast.hub import untrusted
+from qlora_fast.hub.manifest import Verify
 from qlora_fast.runs import layout
 from qlora_fast.runs.resolve import target_of
 from qlora_fast.train.identity import base_identity
@@ -37,7 +38,7 @@ def start_from(model: nn.Module, config: Config, model_path: str) -> dict[str, s
         ConfigError: it was trained on another base model, or has another rank, scale, variant or other layers.
         ArtifactError: it is no complete adapter.
     """
-    folder = _folder(str(config.adapter_name_or_path))
+    folder = _folder(str(config.adapter_name_or_path), config.verify)
     settings = untrusted.check_adapter(folder)
     _check_base(folder, model_path)
     _check_settings(folder, settings, config)
@@ -46,13 +47,13 @@ def start_from(model: nn.Module, config: Config, model_path: str) -> dict[str, s
     return {"adapter": str(folder.resolve()), "sha256": atomic_io.sha256_of(weights)}
 
 
-def _folder(name: str) -> Path:
+def _folder(name: str, verify: Verify) -> Path:
     if "," in name and not Path(name).exists():
         raise ConfigError(
             f"`adapter_name_or_path` names several adapters: {name}",
             hint="merge all but the last into the base first (`qlora-fast merge RUN -o FOLDER`), and train on that",
         )
-    return target_of(name).adapter_folder()
+    return target_of(name).adapter_folder(verify)
 
 
 def _check_base(folder: Path, model_path: str) -> None:

@@ -101,7 +101,7 @@ def set_up(
     with ranks.in_turn():
         tokenizer = tokenizer_of(config)
         data = selection.load(config, tokenizer, progress if ranks.first else None, world or ranks.world)
-        model_path = resolve.model_path(config.model_name_or_path)  # a GGUF file is converted here
+        model_path = resolve.model_path(config.model_name_or_path, config.verify)  # a GGUF file is converted here
     timetable = Timetable.of(config, len(data.plan_of_epoch(0).supervised))
     _report(config, data, timetable)
     model, parent = _model(config, model_path, tokenizer, machine)

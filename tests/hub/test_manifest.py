@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qlora_fast.errors import ArtifactError
-from qlora_fast.runs import manifest
+from qlora_fast.hub import manifest
 from qlora_fast.runs.layout import MANIFEST
 
 

@@ -1,0 +1,127 @@
+"""Runs, adapters and models, verified: every byte that a manifest lists, and the shape of what no manifest lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from qlora_fast import atomic_io
+from qlora_fast.doctor.finding import Finding
+from qlora_fast.errors import QloraFastError
+from qlora_fast.hub import manifest, untrusted
+from qlora_fast.runs import layout
+
+Progress = Callable[[str, int, int], object]
+_AGAIN = "copy the folder again from where it is complete"
+_RESUME = "`qlora-fast train` with resume_from_checkpoint=true takes an earlier checkpoint; this one can be deleted"
+_RESTORE = "resuming the run restores it, if the checkpoint that it was made from is there"
+_JSON = (layout.TRAINER_STATE, layout.ALL_RESULTS, layout.TRAIN_RESULTS, layout.EVAL_RESULTS)
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder is a model, merged by this program or of another."""
+    return (path / untrusted.MODEL_CONFIG).is_file()
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run, also if its run.json is gone."""
+    return layout.is_run(path) or (path / layout.LOG).is_file()
+
+
+def has_manifest(path: Path) -> bool:
+    """Whether this program listed the files of a folder."""
+    return (path / manifest.MANIFEST).is_file()
+
+
+def verify_listed(path: Path, progress: Progress | None = None) -> Iterator[Finding]:
+    """A folder of any kind with a manifest."""
+    del progress
+    yield from _listed(path, "", _AGAIN)
+
+
+def verify_run(path: Path, progress: Progress | None = None) -> Iterator[Finding]:
+    """A run's records, its final adapter, ``best/``, ``last/`` and every checkpoint."""
+    yield from _records(path)
+    parts = [part for part in sorted(path.iterdir()) if part.is_dir() and _is_part(part.name)]
+    for done, part in enumerate(parts):
+        if progress is not None:
+            progress("verifying", done, len(parts))
+        mend = _RESUME if layout.update_of(part.name) is not None else _RESTORE
+        yield from _listed(part, f"{part.name}/", mend)
+    if layout.is_adapter(path):
+        yield from _listed(path, "", _AGAIN, extra=False)
+    for name in sorted(entry.name for entry in path.iterdir() if atomic_io.is_temporary(entry)):
+        yield Finding(name, "note", "left by a process that was killed; the next command that writes here removes it")
+
+
+def verify_adapter(path: Path, progress: Progress | None = None) -> Iterator[Finding]:
+    """An adapter's folder: of this program by its manifest, of another by its shape."""
+    del progress  # an adapter is small
+    yield from _shape(lambda: untrusted.check_adapter(path), path)
+    yield from _listed(path, "", _AGAIN)
+
+
+def verify_model(path: Path, progress: Progress | None = None) -> Iterator[Finding]:
+    """A model's folder: one that was merged by its manifest, any other by its shape."""
+    if progress is not None:
+        progress("verifying", 0, 1)
+    yield from _shape(lambda: untrusted.check_model(path), path)
+    yield from _listed(path, "", _AGAIN)
+
+
+def _listed(folder: Path, prefix: str, mend: str, *, extra: bool = True) -> Iterator[Finding]:
+    """One finding for each file that is not as the manifest lists it, and one for all that are.
+
+    Args:
+        prefix: of the names in the findings. extra: whether files that are not listed are worth a note.
+    """
+    if not (folder / manifest.MANIFEST).exists() and not prefix:
+        yield Finding(
+            manifest.MANIFEST, "note", "not there: another program wrote the folder; its bytes cannot be verified"
+        )
+        return
+    found = manifest.problems(folder)
+    for problem in found:
+        edited = problem.file in manifest.FOR_PEOPLE
+        what = f"{problem.what}: it was edited" if edited else problem.what
+        yield Finding(prefix + problem.file, "note" if edited else "broken", what, None if edited else mend)
+    for name in manifest.unlisted(folder) if extra else ():
+        yield Finding(prefix + name, "note", "not listed in the manifest: it came later")
+    if any(problem.file == manifest.MANIFEST for problem in found):
+        return
+    names = [name for name in manifest.listed(folder) if name != manifest.MANIFEST]
+    whole = len(names) - len(found)
+    size = sum((folder / name).stat().st_size for name in names if (folder / name).is_file())
+    state = f"{whole:,} of {len(names):,} files as they were written, {size / 1e6:,.1f} MB in all"
+    yield Finding(prefix or "files", "ok", state)
+
+
+def _records(path: Path) -> Iterator[Finding]:
+    """The JSON files of a run, and its log."""
+    yield from _shape(lambda: untrusted.read_json(path / layout.RUN, untrusted.RunRecord), path)
+    for name in _JSON:
+        if (path / name).exists():
+            yield from _shape(lambda name=name: untrusted.read_json(path / name, untrusted.Anything), path)  # type: ignore[misc]
+    if (path / layout.LOG).exists():
+        yield from _log(path / layout.LOG)
+
+
+def _log(path: Path) -> Iterator[Finding]:
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            json.loads(line)
+        except (ValueError, RecursionError):
+            yield Finding(path.name, "broken", f"line {number:,} is not JSON", "delete that line")
+            return
+
+
+def _shape(check: Callable[[], object], path: Path) -> Iterator[Finding]:
+    try:
+        check()
+    except QloraFastError as error:
+        yield Finding(path.name, "broken", error.message, error.hint)
+
+
+def _is_part(name: str) -> bool:
+    return name in (layout.BEST, layout.LAST) or layout.update_of(name) is not None

@@ -1,0 +1,47 @@
+"""The user's cache folder, and the hashes of large files that are remembered in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from qlora_fast import atomic_io
+from qlora_fast.errors import StorageError
+
+_SETTLED_S = 2.0
+"""A file that changed this recently may change again within the resolution of its time: its hash is not remembered."""
+_SMALL = 1 << 20
+"""Bytes of a file that is hashed again faster than its hash is looked up."""
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: ``$XDG_CACHE_HOME/qlora-fast`` or ``~/.cache/qlora-fast``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "qlora-fast"
+
+
+def remembered_sha256(path: Path) -> str:
+    """SHA-256 of a file, from the cache folder where the file has not changed since it was hashed.
+
+    A file counts as unchanged while its device, inode, size and times are the same. The time of the last status change is
+    among them: a program can set a file's modification time back, but not that one.
+    """
+    stat = path.stat()
+    if stat.st_size < _SMALL:
+        return atomic_io.sha256_of(path)
+    known = cache_dir() / "hashes-2" / hashlib.sha256(str(path.resolve()).encode(errors="replace")).hexdigest()[:24]
+    key = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        stored = json.loads(known.read_text(encoding="utf-8"))
+        if stored["key"] == key and len(stored["sha256"]) == 64:
+            return str(stored["sha256"])
+    digest = atomic_io.sha256_of(path)
+    if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S:
+        # A cache folder that cannot be written costs time, nothing else.
+        with suppress(OSError, StorageError, UnicodeError):
+            atomic_io.write_json(known, {"path": str(path.resolve()), "key": key, "sha256": digest})
+    return digest

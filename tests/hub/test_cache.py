@@ -1,0 +1,37 @@
+"""Hashes of large files are remembered, and only as long as nothing changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from qlora_fast.hub import cache
+
+
+def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"one" * (1 << 19))
+    hashed: list[Path] = []
+    real = cache.atomic_io.sha256_of
+
+    def counted(file: Path) -> str:
+        hashed.append(file)
+        return real(file)
+
+    monkeypatch.setattr(cache.atomic_io, "sha256_of", counted)
+    first = cache.remembered_sha256(path)
+    assert cache.remembered_sha256(path) == first
+    assert len(hashed) == 2, "it has just been written: its time may not tell a change"
+    monkeypatch.setattr(cache, "_SETTLED_S", 0.0)
+    time.sleep(0.01)
+    for _ in range(3):
+        assert cache.remembered_sha256(path) == first
+    assert len(hashed) == 3
+    before = path.stat()
+    path.write_bytes(b"two" * (1 << 19))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cache.remembered_sha256(path) != first
