@@ -74,6 +74,10 @@ class TrainingError(QloraFastError):
     """Training cannot continue: the loss is not finite, a self-check failed, memory does not suffice."""
 
 
+class OutOfMemoryError(TrainingError):
+    """A row does not fit into memory."""
+
+
 class PeerGone(QloraFastError):  # noqa: N818  whether it is an error is decided by its handler
     """Another process of a distributed run has ended; :mod:`qlora_fast.train.distributed` finds out why and reports it."""
 

@@ -23,6 +23,7 @@ from benches.gpu.product import Method, Shape, add_lora, estimate, packed_row  #
 from benches.gpu.shapes import LARGE, SMALL, ModelShape, make_data, make_model  # noqa: E402
 from benches.gpu.step import SPEC, MicroBatch  # noqa: E402
 
+from qlora_fast.config import of  # noqa: E402
 from qlora_fast.model.attention import Borders, length_step  # noqa: E402
 from qlora_fast.model.varlen import path_for  # noqa: E402
 
@@ -81,13 +82,8 @@ def memory() -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
         batch.whole()
         peak = torch.cuda.max_memory_allocated()
-        method = Method(
-            tokens=batch.row.input_ids.size,
-            supervised=len(batch.row.targets),
-            rank=SPEC.rank,
-            checkpointing=checkpointing,
-            kernels=True,
-        )
+        settings = {"lora_rank": SPEC.rank, "bf16": True, "gradient_checkpointing": str(checkpointing).lower()}
+        method = Method.of(of(**settings), batch.row.input_ids.size, len(batch.row.targets))
         told = estimate(Shape.of(shape.config().to_dict()), method)
         name = f"{shape.name}, {tokens} tokens{', checkpointing' if checkpointing else ''}"
         found[name] = {"peak": peak / 2**30, "estimated": (told.total - told.context) / 2**30}

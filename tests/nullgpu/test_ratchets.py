@@ -30,7 +30,7 @@ def test_the_allocator_stays_below_the_estimate_of_memory(program: Program) -> N
     (found,) = program("measure", "memory")
     for name, gib in found.items():
         assert gib["peak"] <= gib["estimated"] + LOGSUMEXP, name
-        assert gib["peak"] >= 0.8 * gib["estimated"], f"{name}: the estimate has become too large"
+        assert gib["estimated"] <= 1.25 * gib["peak"], f"{name}: the estimate has become too large"
 
 
 def test_ten_different_rows_are_one_graph_in_attention(program: Program) -> None:

@@ -85,7 +85,7 @@ def test_quantization_where_memory_asks_for_it(
     made, text = suggested(tmp_path, rows(tmp_path / "d.json", 200), qwen8b, gpu)
     assert (made.quantization_bit, made.bf16, made.fp16) == (bits, bf16, not bf16)
     assert reason in text
-    assert made.row_budget == 8192
+    assert made.max_tokens_per_row == "auto"
 
 
 def test_awkward_names_are_quoted(model_dir: Path, tmp_path: Path) -> None:

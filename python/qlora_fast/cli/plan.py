@@ -74,6 +74,9 @@ def _show(report: dict[str, Any], config: Config) -> None:
     if "tokens_per_update" in report:
         tokens = report["tokens_per_update"]
         lines.append(("tokens", f"{tokens['min']:,} – {tokens['max']:,} per step, {tokens['mean']:,.0f} on average"))
+        if config.packed:
+            budget = report["max_tokens_per_row"]
+            lines.append(("", f"in rows of at most {budget['tokens']:,}: {budget['why']}"))
         for i, fill in enumerate(report["padding"]):
             chosen = "  ← this run" if fill["packing"] == config.packing else ""
             text = f"{fill['packing']:<9}{fill['real_share']:>6.1%} not padding, {fill['rows']:,} rows, {fill['updates']:,} steps per epoch{chosen}"

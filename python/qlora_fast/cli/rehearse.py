@@ -51,6 +51,13 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("memory", f"GB: {', '.join(parts)} for the longest row, {report['longest_row']:,} tokens{checkpointing}"),
         ("", f"peak {gb(memory['peak'])}" + (f", {gb(memory['free'])} still free" if memory["free"] is not None else "")),
     ]  # fmt: skip
+    lines.insert(
+        3,
+        (
+            "",
+            f"in rows of at most {report['max_tokens_per_row']['tokens']:,} tokens: {report['max_tokens_per_row']['why']}",
+        ),
+    )
     if memory["foretold"] is not None:
         lines.append(
             (

@@ -92,8 +92,8 @@ class Config(OutputKeys, EvalKeys, OptimKeys, BatchKeys, DataKeys, LoraKeys, Mod
 
     @property
     def row_budget(self) -> int:
-        """Tokens that a packed row may hold."""
-        return self.max_tokens_per_row or self.cutoff_len
+        """Tokens that a packed row may hold; where a run decides it (`auto`), and none is at hand, cutoff_len."""
+        return self.max_tokens_per_row if isinstance(self.max_tokens_per_row, int) else self.cutoff_len
 
     @property
     def has_eval(self) -> bool:

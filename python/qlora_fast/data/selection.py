@@ -11,7 +11,7 @@ What is held out is taken before anything is repeated, so no row is ever on both
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import DataError
 
 Ids = NDArray[np.int64]
+_MOST_TOKENS = 2**31 - 1
+"""The core counts the tokens of a row in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,15 @@ class RunData:
     plans: PlanOptions
     lengths: NDArray[np.uint32]
     supervised: NDArray[np.uint32]
+
+    def in_rows_of(self, tokens: int) -> RunData:
+        """The same, packed into rows of at most so many tokens."""
+        return replace(self, plans=replace(self.plans, max_tokens_per_row=tokens))
+
+    def in_whole_updates(self) -> RunData:
+        """The same with each update in one row on each device."""
+        most = self.plans.samples_per_update * int(self.lengths.max())
+        return self.in_rows_of(min(most, _MOST_TOKENS))
 
     def plan_of_epoch(self, epoch: int) -> EpochPlan:
         """The updates of an epoch, counted from 0."""

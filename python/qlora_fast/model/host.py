@@ -1,8 +1,10 @@
-"""Memory and processors of this machine, within the limits of its container (cgroups 1 and 2). No torch."""
+"""Memory and processors of this machine, within the limits of its container (cgroups 1 and 2), and of its GPUs. No torch."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +45,20 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return psutil.cpu_count() or 1
+
+
+def gpu_free() -> int | None:
+    """Bytes that are free on the fullest NVIDIA GPU, as the driver's own program says; None without one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = [program, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = [int(line) for line in done.stdout.split() if line.isdecimal()]
+    return min(found) << 20 if found and done.returncode == 0 else None
 
 
 def peak_resident() -> int:

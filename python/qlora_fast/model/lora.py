@@ -88,6 +88,11 @@ def recompute(model: nn.Module) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
 
 
+def keep_activations(model: nn.Module) -> None:
+    """The opposite of :func:`recompute`."""
+    model.gradient_checkpointing_disable()  # type: ignore[operator]
+
+
 def additional_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
     """Names of the modules that are trained whole, checked.
 

@@ -145,8 +145,20 @@ class Method:
     """Whether norms, rotation and gate run by our kernels, which keep nothing in fp32, and logits are overwritten."""
 
     @classmethod
-    def of(cls, config: Config, tokens: int, supervised: int | None = None, width: int | None = None) -> Method:
-        """As the config says; ``width`` is that of the dtype that ``auto`` came to, 2 if it is not known."""
+    def of(
+        cls,
+        config: Config,
+        tokens: int,
+        supervised: int | None = None,
+        width: int | None = None,
+        kernels: bool | None = None,
+    ) -> Method:
+        """As the config says.
+
+        Args:
+            width: of the dtype that ``auto`` came to; 2 if it is not known.
+            kernels: whether our kernels run; if it is not known, on a GPU they do, unless the config says ``off``.
+        """
         return cls(
             tokens=tokens,
             supervised=supervised,
@@ -160,7 +172,12 @@ class Method:
             whole=tuple(config.additional_target),
             optimizer_bits=8 if "8bit" in config.optim else 32,
             checkpointing=config.gradient_checkpointing == "true",
+            kernels=config.kernels == "auto" if kernels is None else kernels,
         )
+
+    def over(self, tokens: int) -> Method:
+        """The same with a longest row of so many tokens."""
+        return replace(self, tokens=tokens)
 
     def recomputing(self) -> Method:
         """The same with gradient checkpointing."""

@@ -86,7 +86,10 @@ class RunCallbacks:
             data.evals,
             data.eval_ids,
             EvalOptions(
-                config.per_device_eval_batch_size, config.row_budget, data.plans.packed, config.compute_accuracy
+                config.per_device_eval_batch_size,
+                data.plans.max_tokens_per_row,
+                data.plans.packed,
+                config.compute_accuracy,
             ),
             ranks=self._ranks,
             on_samples=lambda *both: scores.extend(both),

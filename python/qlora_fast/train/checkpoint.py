@@ -165,6 +165,16 @@ def rotate(folder: Path, limit: int | None, keep: int | None) -> None:
         atomic_io.remove_folder(path)
 
 
+def stored_identity(path: Path) -> Identity:
+    """What the run of a checkpoint depends on.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    identity: Identity = _read_progress(path)[0]["identity"]
+    return identity
+
+
 def _read_progress(path: Path) -> tuple[dict[str, Any], Progress]:
     try:
         stored = json.loads((path / layout.PROGRESS).read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ is measured.
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from qlora_fast.data.plan import EpochPlan, row_tokens
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.errors import ConfigError
 from qlora_fast.model.memory_estimate import Method, estimate
+from qlora_fast.model.patch import report_of
 from qlora_fast.model.shapes import shape_of
 from qlora_fast.train import memory_usage
 from qlora_fast.train.distributed import Ranks
@@ -40,9 +42,9 @@ def rehearse(config: Config, progress: PrepareProgress | None = None) -> dict[st
         QloraFastError: whatever would stop the run at its beginning, too little memory among it.
     """
     ranks = Ranks()
-    setup = set_up(config, Machine.of(config, ranks), ranks, progress, config.world_size)
-    timetable, schedule, longest = setup.timetable, setup.timetable.rate, setup.longest
-    recomputed = setup.probe()
+    setup = set_up(config, Machine.of(config, ranks), ranks, progress, world=config.world_size)
+    timetable, schedule = setup.timetable, setup.timetable.rate
+    recomputed = setup.probe(ranks)
 
     plan = setup.data.plan_of_epoch(0)
     tokens = row_tokens(plan, setup.data.lengths, setup.batches.packed)
@@ -66,7 +68,8 @@ def rehearse(config: Config, progress: PrepareProgress | None = None) -> dict[st
         "evaluations": evaluations,
         "seconds": [seconds / (1 + cost.spread), seconds * (1 + cost.spread)],
         "gradient_checkpointing": recomputed,
-        "longest_row": int(longest.input_ids.size),
+        "longest_row": int(setup.longest.input_ids.size),
+        "max_tokens_per_row": asdict(setup.row_budget),
         "device": str(setup.machine.device),
         "dtype": str(setup.machine.dtype).removeprefix("torch."),
         "memory": _memory(setup, recomputed),
@@ -122,7 +125,9 @@ def _memory(setup: Setup, recomputed: bool) -> dict[str, Any]:
         shape = shape_of(setup.config.model_name_or_path)
         if shape is not None:
             itemsize = setup.machine.dtype.itemsize
-            method = Method.of(setup.config, int(longest.input_ids.size), len(longest.targets), itemsize)
+            # On a CPU the estimate is of the same run on a GPU.
+            kernels = report_of(setup.model).kernels if device.type == "cuda" else None
+            method = Method.of(setup.config, int(longest.input_ids.size), len(longest.targets), itemsize, kernels)
             estimated = estimate(shape, method if not recomputed else method.recomputing()).total
     except ConfigError:
         pass

@@ -80,6 +80,11 @@ class Forward:
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return str(path_for(self.device, self.dtype, int(width)))
 
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return int(self._causal.config.get_text_config().num_hidden_layers)
+
     @contextmanager
     def scoring(self) -> Iterator[None]:
         """Without dropout and without gradients; the model is afterwards as it was."""

@@ -34,6 +34,8 @@ Identity = dict[str, Any]
 """A flat mapping from names to plain JSON values."""
 EFFECTIVE_BATCH = "samples_per_update"
 """What batch, accumulation and processes come to. How they share it is free to change."""
+ROW_BUDGET = "max_tokens_per_row"
+"""As a number, whatever the config says: `auto` may come to another one elsewhere."""
 FILES = ("base_weights", "base_config", "generation_config", "data", "training_samples", "eval_data")
 """The parts of an identity that are hashes of files; run.json has them too."""
 _ADDED_LATER = {"base_weights", "base_config", "generation_config", "eval_data"}
@@ -55,6 +57,7 @@ def identity_of(config: Config, data: RunData, model_path: str, ranks: Ranks) ->
     settings = {name: getattr(config, name) for name in affecting("data", "learning", "arithmetic")}
     return {
         **settings,
+        ROW_BUDGET: data.plans.max_tokens_per_row,
         EFFECTIVE_BATCH: data.plans.samples_per_update,
         "data": data.train.fingerprint,
         "training_samples": _short_hash(data.train_ids),
@@ -74,10 +77,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     # Earlier versions stored the base as it was typed, and some keys that change nothing.
     if isinstance(base := earlier.get("model_name_or_path"), str):
         earlier["model_name_or_path"] = settled_base(base)
+    if earlier.get(ROW_BUDGET) is None:  # of a version that stored what the config said
+        earlier[ROW_BUDGET] = earlier.get("cutoff_len")
     known = set(plain) - {name for name in _ADDED_LATER if name not in earlier}
     if earlier.get("packing") == plain.get("packing") == "exact":
         # An exact update is its samples; into how many rows they are split changes memory and speed alone.
-        known.discard("max_tokens_per_row")
+        known.discard(ROW_BUDGET)
     names = sorted(known, key=lambda name: (name in FILES, name))  # settings first: they may be why a hash differs
     return [f"{n}: {_shown(earlier.get(n))} → {_shown(plain[n])}" for n in names if earlier.get(n) != plain[n]]
 

@@ -18,7 +18,7 @@ from qlora_fast.config import Config
 from qlora_fast.data.batch import Batches, Row, row_of
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.data.plan import EpochPlan, row_tokens
-from qlora_fast.errors import TrainingError
+from qlora_fast.errors import OutOfMemoryError
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.lora import recompute
 from qlora_fast.train import memory_usage
@@ -66,11 +66,12 @@ def probe(config: Config, forward: Forward, adapter: Adapter, dataset: PreparedD
         Whether activations are recomputed.
 
     Raises:
-        TrainingError: it does not fit.
+        OutOfMemoryError: it does not fit.
     """
     on = config.gradient_checkpointing == "true"
     if config.gradient_checkpointing == "auto":
-        need, there = _need(forward, dataset, row), memory_usage.available(forward.device)
+        need = need_of(forward, dataset, packed=row.cu_seqlens is not None)(row.input_ids.size)
+        there = memory_usage.available(forward.device)
         on = there is not None and need > there
         log.info(
             "gradient checkpointing: %s; the longest row (%s tokens) needs %s without it, %s are free",
@@ -96,7 +97,7 @@ def explained(config: Config, dataset: PreparedDataset, row: Row) -> Iterator[No
     """Inside, running out of memory is an error that says what to change.
 
     Raises:
-        TrainingError: in its place.
+        OutOfMemoryError: in its place.
     """
     try:
         yield
@@ -105,7 +106,7 @@ def explained(config: Config, dataset: PreparedDataset, row: Row) -> Iterator[No
             raise
         samples = "1 sample" if len(row.sample_ids) == 1 else f"{len(row.sample_ids)} samples"
         changes = advice(config, dataset, row)[:3]
-        raise TrainingError(
+        raise OutOfMemoryError(
             f"out of memory; the longest row has {row.input_ids.size:,} tokens ({samples})",
             hint="cheapest first: " + "; or ".join(changes),
         ) from error
@@ -122,7 +123,7 @@ def advice(config: Config, dataset: PreparedDataset, row: Row) -> list[str]:
     if row.cu_seqlens is not None and tokens > longest:
         fewer = max(longest, math.ceil(tokens / 2))
         if config.packing == "exact":
-            same.append(f"max_tokens_per_row={fewer} (shorter rows, the same result)")
+            same.append(f"max_tokens_per_row={fewer} (shorter rows, the same result; a resumed run accepts it)")
         else:  # here an update is a number of rows
             rows = -(-steps * tokens // fewer)
             other.append(f"max_tokens_per_row={fewer} gradient_accumulation_steps={rows} (about the same updates)")
@@ -163,13 +164,13 @@ def _fits(forward: Forward, adapter: Adapter, row: Row) -> bool:
     return True
 
 
-def _need(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
-    """Bytes that the longest row will take, estimated from a short one."""
+def need_of(forward: Forward, dataset: PreparedDataset, *, packed: bool) -> Callable[[int], float]:
+    """Bytes that a row of so many tokens will take, estimated from what autograd keeps of a short one."""
     long_enough = np.flatnonzero(dataset.lengths >= _SHORT)
     chosen = long_enough[dataset.lengths[long_enough].argmin()] if len(long_enough) else dataset.lengths.argmax()
-    short = row_of(dataset, [int(chosen)], packed=row.cu_seqlens is not None)
-    kept = memory_usage.activations(forward, short) * row.input_ids.size / short.input_ids.size
-    return _HEADROOM * kept + 2 * 4 * CHUNK_LOGITS
+    short = row_of(dataset, [int(chosen)], packed=packed)
+    kept = memory_usage.activations(forward, short) / short.input_ids.size
+    return lambda tokens: _HEADROOM * kept * tokens + 2 * 4 * CHUNK_LOGITS
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qlora_fast.config import Config
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.errors import ConfigError
+from qlora_fast.model import host
 from qlora_fast.model.memory_estimate import Shape
+from qlora_fast.train import row_budget
 from qlora_fast.train.advice import advice
+from qlora_fast.train.row_budget import RowBudget
 from qlora_fast.train.schedule import Timetable, updates_per_epoch
+
+if TYPE_CHECKING:
+    from qlora_fast.data.length_stats import Fill
+    from qlora_fast.data.selection import RunData
 
 Report = dict[str, Any]
 _RATES = 1000
@@ -25,11 +32,12 @@ def from_data(config: Config, progress: PrepareProgress | None = None) -> Report
     """
     from qlora_fast.data import selection
     from qlora_fast.data.findings import as_json, line
-    from qlora_fast.data.length_stats import padding
     from qlora_fast.data.plan import longest_row_tokens
     from qlora_fast.data.tokenizer import tokenizer_of
 
     data = selection.load(config, tokenizer_of(config), progress)
+    budget = _row_budget(config, data)
+    data = data.in_rows_of(budget.tokens)
     first = data.plan_of_epoch(0)
     tokens = first.tokens
     return {
@@ -40,7 +48,8 @@ def from_data(config: Config, progress: PrepareProgress | None = None) -> Report
         },
         "tokens_per_update": {"min": int(tokens.min()), "mean": float(tokens.mean()), "max": int(tokens.max())},
         "supervised_tokens": int(first.supervised.sum()),
-        "padding": [asdict(way) for way in padding(data.lengths, data.supervised, data.plans)],
+        "max_tokens_per_row": asdict(budget),
+        "padding": [asdict(way) for way in _ways(config, data)],
         "plan_digest": first.digest,
         "datasets": [asdict(share) for share in data.shares],
         **_memory(config, longest_row_tokens(first, data.lengths, data.plans.packed)),
@@ -60,6 +69,47 @@ def from_rows(config: Config, rows: int) -> Report:
     train_ids, eval_ids = split(rows, 0.0 if config.eval_dataset else config.val_size, config.seed)
     per_epoch = updates_per_epoch(len(train_ids), PlanOptions.of(config).samples_per_update)
     return {**_arithmetic(config, len(train_ids), len(eval_ids), per_epoch), **_memory(config, None)}
+
+
+def _row_budget(config: Config, data: RunData) -> RowBudget:
+    """What ``max_tokens_per_row`` will come to on this machine, as far as the model's shape tells; ``train`` measures."""
+    from qlora_fast.data.plan import longest_row_tokens
+
+    if not row_budget.is_open(config):
+        return row_budget.named(config)
+    whole_steps = data.in_whole_updates()
+    whole = longest_row_tokens(whole_steps.plan_of_epoch(0), data.lengths, packed=True)
+    longest, free = int(data.lengths.max()), host.gpu_free()
+    fits = None if free is None else _fitting(config, whole, longest, free)
+    return row_budget.chosen(whole, longest, fits, gpu=free is not None)
+
+
+def _fitting(config: Config, whole: int, longest: int, free: int) -> int | None:
+    """Tokens of the longest row that a GPU will hold; None where the model's shape is not known."""
+    from qlora_fast.model.memory_estimate import Method, estimate
+    from qlora_fast.model.shapes import known_shape
+
+    shape = known_shape(config.model_name_or_path)
+    if shape is None:
+        return None
+    method = Method.of(config, whole)
+    try:
+        fits = row_budget.largest(whole, lambda n: estimate(shape, method.over(n)).total, free)
+        if fits < row_budget.floor(whole, longest, gpu=True) and config.gradient_checkpointing == "auto":
+            fits = row_budget.largest(whole, lambda n: estimate(shape, method.recomputing().over(n)).total, free)
+    except ConfigError:
+        return None
+    return fits
+
+
+def _ways(config: Config, data: RunData) -> list[Fill]:
+    """Each way to batch this data: the run's own in the rows that it has, the others in those of the config."""
+    from qlora_fast.data.length_stats import padding
+    from qlora_fast.data.plan import PlanOptions
+
+    own = {way.packing: way for way in padding(data.lengths, data.supervised, data.plans)}
+    others = padding(data.lengths, data.supervised, PlanOptions.of(config))
+    return [own[way.packing] if way.packing == config.packing else way for way in others]
 
 
 def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int) -> Report:

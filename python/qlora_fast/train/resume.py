@@ -7,15 +7,17 @@ behind there.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
+from qlora_fast.config import Config
 from qlora_fast.errors import ArtifactError
 from qlora_fast.runs import layout
 from qlora_fast.train import checkpoint
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.distributed import Ranks
-from qlora_fast.train.identity import Identity
+from qlora_fast.train.identity import ROW_BUDGET, Identity
 from qlora_fast.train.progress import Progress
 from qlora_fast.train.run_log import RunLog
 from qlora_fast.train.setup import Setup
@@ -57,6 +59,24 @@ def resume(setup: Setup, identity: Identity, folder: AdapterFolder, ranks: Ranks
         if progress is not None:
             restore_best(output, progress, folder)
     return progress
+
+
+def kept_budget(config: Config, ranks: Ranks) -> int | None:
+    """Tokens of a row in the checkpoint that a run will probably resume from; None without one that says so.
+
+    Nothing is verified here: what is wrong with a checkpoint is said when it is loaded.
+    """
+    wanted, output = config.resume_from_checkpoint, Path(config.output_dir)
+
+    def read() -> str:
+        newest = reversed(checkpoint.checkpoints(output)) if wanted and output.is_dir() else ()
+        for path in [Path(wanted)] if isinstance(wanted, str) else newest:
+            with suppress(ArtifactError):
+                found = checkpoint.stored_identity(path).get(ROW_BUDGET)
+                return str(found) if type(found) is int and found > 0 else ""
+        return ""
+
+    return int(text) if (text := ranks.from_first(read)) else None
 
 
 def check_named(output: Path, wanted: bool | str) -> None:

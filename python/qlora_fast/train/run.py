@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.callbacks import RunCallbacks, Watch
 from qlora_fast.train.distributed import Ranks, joined
-from qlora_fast.train.identity import identity_of
+from qlora_fast.train.identity import ROW_BUDGET, identity_of
 from qlora_fast.train.memory_probe import explained
 from qlora_fast.train.output_folder import (
     check_output,
@@ -67,7 +68,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     with ranks.in_turn():
         if ranks.first:
             check_output(config)
-    setup = set_up(config, machine, ranks, watch.on_prepare)
+    setup = set_up(config, machine, ranks, watch.on_prepare, kept_budget=resume.kept_budget(config, ranks))
     identity = identity_of(config, setup.data, setup.model_path, ranks)
     folder = AdapterFolder(setup.model, setup.adapter, setup.tokenizer, config.model_name_or_path)
 
@@ -77,7 +78,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             resume.check_named(output, config.resume_from_checkpoint)  # refused before the folder is claimed
             claim_output(config)
     progress = resume.resume(setup, identity, folder, ranks, anyway=resume_anyway)
-    recomputed = setup.probe()
+    recomputed = setup.probe(ranks)
+    identity[ROW_BUDGET] = setup.row_budget.tokens
 
     # Callbacks and loop.
     trackers = Trackers.of(config) if ranks.first else Trackers()
@@ -88,6 +90,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
         {
             **environment(config, identity, machine.device),
             "attention": setup.forward.attention(),
+            "max_tokens_per_row": asdict(setup.row_budget),
             "kernels": report_of(setup.model).described(),
             "parent": setup.parent,
             "preparation": as_json(setup.data.prepared.report, setup.data.prepared.findings),

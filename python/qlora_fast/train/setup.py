@@ -18,7 +18,7 @@ from qlora_fast.data.findings import check, line
 from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.data.selection import RunData
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
-from qlora_fast.errors import TokenizerError
+from qlora_fast.errors import OutOfMemoryError, TokenizerError
 from qlora_fast.hub import resolve
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
@@ -33,6 +33,8 @@ from qlora_fast.train.health import check_base
 from qlora_fast.train.memory_probe import longest_row, probe
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.parent import start_from
+from qlora_fast.train.row_budget import RowBudget, is_open, named
+from qlora_fast.train.row_fit import any_rank, measured, shorter
 from qlora_fast.train.schedule import Timetable
 
 log = logging.getLogger(__name__)
@@ -77,23 +79,53 @@ class Setup:
     optimizer: AdamW
     longest: Row
     """The row that decides what memory is needed."""
+    row_budget: RowBudget
 
-    def probe(self) -> bool:
-        """Run the longest row; whether activations are recomputed.
+    def probe(self, ranks: Ranks) -> bool:
+        """Run the longest row; whether activations are recomputed. Where the machine decides, rows get shorter until one fits.
 
         Raises:
-            TrainingError: it does not fit into memory.
+            OutOfMemoryError: it does not fit into memory.
         """
-        return probe(self.config, self.forward, self.adapter, self.data.train, self.longest)
+        while True:
+            recomputed, failure = self._tried()
+            if not any_rank(ranks, failure is not None):
+                return recomputed
+            tokens = int(self.longest.input_ids.size)
+            fewer = shorter(self.row_budget, tokens, int(self.data.lengths.max())) if is_open(self.config) else None
+            if fewer is None:
+                raise failure or OutOfMemoryError(
+                    f"a row of {tokens:,} tokens does not fit into memory on another rank"
+                )
+            log.info("rows of %s tokens do not fit after all; the next try has %s", f"{tokens:,}", f"{fewer.tokens:,}")
+            self._cut(fewer)
+
+    def _tried(self) -> tuple[bool, OutOfMemoryError | None]:
+        # A function of its own: an error that is still held keeps everything that its frames do.
+        try:
+            return probe(self.config, self.forward, self.adapter, self.data.train, self.longest), None
+        except OutOfMemoryError as error:
+            return False, error.with_traceback(None)
+
+    def _cut(self, budget: RowBudget) -> None:
+        self.row_budget, self.data = budget, self.data.in_rows_of(budget.tokens)
+        self.longest = longest_row(self.batches, self.data.plan_of_epoch, self.timetable.epochs)
 
 
 def set_up(
-    config: Config, machine: Machine, ranks: Ranks, progress: PrepareProgress | None = None, world: int | None = None
+    config: Config,
+    machine: Machine,
+    ranks: Ranks,
+    progress: PrepareProgress | None = None,
+    *,
+    world: int | None = None,
+    kept_budget: int | None = None,
 ) -> Setup:
     """Prepare the data, load the model, put an adapter on it.
 
     Args:
         world: devices to plan for; default those of ``ranks``.
+        kept_budget: tokens of a row in the checkpoint that the run resumes from.
 
     Raises:
         QloraFastError: anything that a user can fix.
@@ -109,6 +141,9 @@ def set_up(
     # Dropout is all that draws from torch's global generator, and differs from rank to rank.
     torch.manual_seed(config.seed + ranks.rank)
     batches = Batches(data.train, data.train_ids, data.plans.packed)
+    forward = Forward(model, machine.device, noise=config.neftune_noise_alpha or 0.0)
+    budget = _row_budget(config, data, batches, timetable, forward, kept_budget, ranks)
+    data = data.in_rows_of(budget.tokens)
     return Setup(
         config=config,
         machine=machine,
@@ -120,10 +155,29 @@ def set_up(
         model=model,
         parent=parent,
         adapter=adapter,
-        forward=Forward(model, machine.device, noise=config.neftune_noise_alpha or 0.0),
+        forward=forward,
         optimizer=AdamW(adapter, _optimizer_options(config, machine), kernels=report_of(model).kernels),
         longest=longest_row(batches, data.plan_of_epoch, timetable.epochs),
+        row_budget=budget,
     )
+
+
+def _row_budget(
+    config: Config,
+    data: RunData,
+    batches: Batches,
+    timetable: Timetable,
+    forward: Forward,
+    kept: int | None,
+    ranks: Ranks,
+) -> RowBudget:
+    """What the config says, or what this machine decides."""
+    if not is_open(config):
+        return named(config)
+    whole = longest_row(batches, data.in_whole_updates().plan_of_epoch, timetable.epochs)
+    budget = measured(config, forward, data.train, int(whole.input_ids.size), int(data.lengths.max()), kept, ranks)
+    log.info("max_tokens_per_row: auto is %s here: %s", f"{budget.tokens:,}", budget.why)
+    return budget
 
 
 def _report(config: Config, data: RunData, timetable: Timetable) -> None:

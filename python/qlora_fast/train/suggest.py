@@ -24,14 +24,13 @@ from qlora_fast.hub import resolve, untrusted
 from qlora_fast.model import host
 from qlora_fast.model.memory_estimate import Memory, Method, Shape, estimate
 from qlora_fast.model.shapes import gb, shape_of
+from qlora_fast.train.row_budget import GPU_ROW
 from qlora_fast.train.schedule import total_updates, updates_per_epoch
 
 _SMALL = 500_000_000
 """Parameters of a model that learns well only at a higher rate."""
 _FIT = 0.85
 """Share of the free memory that a run may be estimated to take."""
-_ROW = 8192
-"""Tokens of a packed row beyond which a GPU gains little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +122,6 @@ def _choices(config: Config, data: Data, template: str, machine: Machine) -> Ite
     batch = 16 if data.samples < 1000 else 32 if data.samples < 10_000 else 64
     yield Choice("per_device_train_batch_size", 4, "packing decides the rows: it changes neither memory nor speed")
     yield Choice("gradient_accumulation_steps", batch // 4, f"{batch} samples per optimizer step, for this much data")
-    if machine.gpu is not None and cutoff < _ROW:
-        yield Choice("max_tokens_per_row", _ROW, "tokens of one forward pass; less, if memory does not suffice")
     yield from _optimization(data, shape, bits, held, batch)
     if held:
         yield Choice("eval_strategy", "steps", "the evaluation loss shows when more training only overfits")
@@ -177,13 +174,13 @@ def _quantization(config: Config, shape: Shape | None, cutoff: int, machine: Mac
 
     def needed(bits: int | None) -> Memory:
         changed = of(quantization_bit=bits, lora_rank=16, model_name_or_path=config.model_name_or_path)
-        return estimate(shape, Method.of(changed, max(cutoff, _ROW)).recomputing())
+        return estimate(shape, Method.of(changed, max(cutoff, GPU_ROW)).recomputing())
 
     wide = needed(None).total
     if wide <= _FIT * machine.free:
         return None, ""
     small = needed(4).total
-    fits = "" if small <= _FIT * machine.free else ", which may not suffice: lower max_tokens_per_row"
+    fits = "" if small <= _FIT * machine.free else ", which may not suffice: lower cutoff_len"
     return 4, f"QLoRA: 16 bits would take about {gb(wide)} GB of the {gb(machine.free)} free, 4 bits {gb(small)}{fits}"
 
 

@@ -156,9 +156,10 @@ class BatchKeys:
         affects="batch",
         compared_as="samples_per_update",
     )
-    max_tokens_per_row: Annotated[int, Meta(ge=8)] | None = key(
-        None,
-        "token budget of a packed row: higher is faster as long as memory suffices; unset: cutoff_len",
+    max_tokens_per_row: Annotated[int, Meta(ge=8)] | Literal["auto"] | None = key(
+        "auto",
+        "token budget of a packed row. auto: on a GPU the whole optimizer step in one row, or the longest row that fits into "
+        "its memory; on a CPU 1024; with packing: dense, cutoff_len. unset: cutoff_len",
         unit="tokens",
         theirs=None,
         affects="arithmetic",
