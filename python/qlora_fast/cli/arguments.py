@@ -13,12 +13,33 @@ from click.shell_completion import CompletionItem
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
+class Place(click.Path):
+    """A file or a folder, or the name of a model: ``~`` and environment variables are expanded.
+
+    Of every option and argument that can name a path. A word ``key=value`` stays as it is: the config expands it.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from qlora_fast.config.paths import expanded
+
+        if isinstance(value, str) and not _is_setting(value):
+            value, problem = expanded(value)
+            if problem:
+                self.fail(f"`{value}` {problem}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _is_setting(word: str) -> bool:
+    """Whether a word is ``key=value``. A file whose name looks like that is a file if it exists."""
+    return _SETTING.match(word) is not None and not Path(word).exists()
+
+
 def sort_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate files from settings. A file whose name looks like a setting is a file if it exists."""
+    """Separate files from settings."""
     files: list[str] = []
     settings: list[str] = []
     for word in words:
-        (settings if _SETTING.match(word) and not Path(word).exists() else files).append(word)
+        (settings if _is_setting(word) else files).append(word)
     return files, settings
 
 

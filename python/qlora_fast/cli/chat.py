@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import verify_option
+from qlora_fast.cli.arguments import Place, verify_option
 
 if TYPE_CHECKING:
     from qlora_fast.chat.commands import Chat
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("chat", short_help="Chat with an adapter.")
-@click.argument("names", metavar="RUN|CHECKPOINT|ADAPTER|MODEL...", nargs=-1, required=True)
+@click.argument("names", type=Place(), metavar="RUN|CHECKPOINT|ADAPTER|MODEL...", nargs=-1, required=True)
 @click.option(
     "--prompt",
     "prompts",
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--quantization-bit", "bits", type=click.Choice(["4", "8"]), help="Load the base model quantized, as QLoRA does."
 )
-@click.option("--base", help="Base model, if it is no longer where it was at training.")
+@click.option("--base", metavar="MODEL", type=Place(), help="Base model, if it is no longer where it was at training.")
 @verify_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print answers as JSON on stdout; needs --prompt or piped questions."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.arguments import Place
 
 if TYPE_CHECKING:
     from qlora_fast.runs.read import RunRecord
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 
 @click.command("compare", short_help="Runs side by side.")
-@click.argument("run_folders", metavar="RUN...", nargs=-1, required=True)
-@click.option("--baseline", metavar="RUN", help="Compare with this run instead of the first.")
+@click.argument("run_folders", type=Place(), metavar="RUN...", nargs=-1, required=True)
+@click.option("--baseline", type=Place(), metavar="RUN", help="Compare with this run instead of the first.")
 @click.option("--on", metavar="NAME", help="Use an evaluation that `evaluate RUN dataset=… --name NAME` made.")
 @click.option(
-    "--plot", metavar="FILE.png", type=click.Path(dir_okay=False), help="Draw all loss curves into one picture."
+    "--plot", metavar="FILE.png", type=Place(dir_okay=False), help="Draw all loss curves into one picture."
 )
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import complete_settings
+from qlora_fast.cli.arguments import Place, complete_settings
 
 
 @click.group("config", short_help="Settings: list, explain, check.")
@@ -45,7 +45,7 @@ def keys(name: str | None, as_json: bool) -> None:
 
 
 @command.command("explain")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=Place())
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
 def explain(file: str, settings: tuple[str, ...], as_json: bool) -> None:
@@ -70,7 +70,7 @@ def explain(file: str, settings: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=Place())
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 def show(file: str, settings: tuple[str, ...]) -> None:
     """Print FILE with all defaults: what the run will have as its config.yaml."""

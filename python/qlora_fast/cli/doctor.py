@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.arguments import Place
 
 if TYPE_CHECKING:
     from qlora_fast.doctor import Finding, State
@@ -19,7 +20,7 @@ _MARKS = {"ok": "ok", "note": "·", "warning": "!", "broken": "BROKEN"}
 
 
 @click.command("doctor", short_help="Check machine and packages, or a folder.")
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=Place(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
 def command(path: Path | None, as_json: bool) -> None:
     """Check Python, CPU, memory, disks, GPUs and packages, and run each fast path on a few numbers.

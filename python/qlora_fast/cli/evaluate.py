@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import complete_settings
+from qlora_fast.cli.arguments import Place, complete_settings
 from qlora_fast.cli.figures import figure
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate", short_help="Measure an adapter.")
-@click.argument("subject", metavar="RUN|ADAPTER|MODEL")
+@click.argument("subject", type=Place(), metavar="RUN|ADAPTER|MODEL")
 @click.argument("settings", nargs=-1, metavar="[dataset=FILE] [KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--base", is_flag=True, help="The base model without the adapter, to see what training gave.")
 @click.option("--name", help="Name of this evaluation for `compare --on NAME`; default: the data file's.")

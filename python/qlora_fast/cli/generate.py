@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import verify_option
+from qlora_fast.cli.arguments import Place, verify_option
 
 if TYPE_CHECKING:
     from qlora_fast.hub.manifest import Verify
 
 
 @click.command("generate", short_help="Answer every row of a data file.")
-@click.argument("subject", metavar="RUN|CHECKPOINT|ADAPTER|MODEL")
-@click.argument("files", metavar="[DATA...]", nargs=-1)
-@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The JSONL to write.")
+@click.argument("subject", type=Place(), metavar="RUN|CHECKPOINT|ADAPTER|MODEL")
+@click.argument("files", type=Place(), metavar="[DATA...]", nargs=-1)
+@click.option("-o", "--out", required=True, type=Place(dir_okay=False, path_type=Path), help="The JSONL to write.")
 @click.option(
     "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the most likely token."
 )
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Rows that share a pass.")
 @click.option("--max-samples", type=click.IntRange(min=1), help="Only the first N rows.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal answers.")
-@click.option("--base", help="Base model, if it is no longer where it was at training.")
+@click.option("--base", metavar="MODEL", type=Place(), help="Base model, if it is no longer where it was at training.")
 @click.option("--metrics", is_flag=True, help="Also BLEU-4 and ROUGE-L (pip install 'qlora-fast[metrics]').")
 @verify_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import complete_settings, sort_words
+from qlora_fast.cli.arguments import Place, complete_settings, sort_words
 from qlora_fast.cli.views import row as row_view
 from qlora_fast.cli.views import tokens as token_view
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect", short_help="Show samples as the model sees them.")
-@click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
-@click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
+@click.argument("words", type=Place(), nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
+@click.option("--config", "config_file", type=Place(), help="Take the settings from this config file.")
 @click.option("--sample", "samples", type=int, multiple=True, help="Which sample, from 0; may be repeated.")
 @click.option(
     "--row", "rows", metavar="[FILE:]N", multiple=True, help="Which row of the data, from 0; may be repeated."

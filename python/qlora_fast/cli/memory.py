@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import complete_settings
+from qlora_fast.cli.arguments import Place, complete_settings
 
 if TYPE_CHECKING:
     from qlora_fast.config import Config
@@ -30,7 +30,7 @@ PARTS = {
 
 
 @click.command("memory", short_help="Estimate the GPU memory of a run.")
-@click.argument("config_file", metavar="[CONFIG.yaml]", type=click.Path(), required=False)
+@click.argument("config_file", metavar="[CONFIG.yaml]", type=Place(), required=False)
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--tokens", type=click.IntRange(min=1), help="Tokens of the longest row; default: the config's budget.")
 @click.option("--devices", type=click.IntRange(min=1), help="GPUs that share the base; 1: the base in main memory.")

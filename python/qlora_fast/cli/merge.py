@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import verify_option
+from qlora_fast.cli.arguments import Place, verify_option
 
 if TYPE_CHECKING:
     from qlora_fast.hub.manifest import Verify
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 @click.command("merge", short_help="Merge an adapter into its base model.")
-@click.argument("run", metavar="RUN|CHECKPOINT|ADAPTER")
+@click.argument("run", type=Place(), metavar="RUN|CHECKPOINT|ADAPTER")
 @click.option(
-    "-o", "--out", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="The folder to write."
+    "-o", "--out", metavar="FOLDER", required=True, type=Place(path_type=Path), help="The folder to write."
 )
-@click.option("--base", metavar="MODEL", help="Base model, if it is no longer where it was at training.")
+@click.option("--base", metavar="MODEL", type=Place(), help="Base model, if it is no longer where it was at training.")
 @click.option("--dtype", type=click.Choice(["auto", "bf16", "fp16", "fp32"]), default="auto", show_default=True,
               help="Of the merged weights; auto: that of the base model.")  # fmt: skip
 @click.option("--check/--no-check", default=True, help="Compare the logits with those of base and adapter.")

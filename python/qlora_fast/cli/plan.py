@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import complete_settings
+from qlora_fast.cli.arguments import Place, complete_settings
 
 if TYPE_CHECKING:
     from qlora_fast.config import Config
 
 
 @click.command("plan", short_help="What a run will do.")
-@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
+@click.argument("config_file", metavar="CONFIG.yaml", type=Place())
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option("--rows", type=click.IntRange(min=1), help="Plan from a number of rows alone, without the data.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import complete_settings, sort_words
+from qlora_fast.cli.arguments import Place, complete_settings, sort_words
 
 
 @click.command("prep", short_help="Prepare data files.")
-@click.argument("words", nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
-@click.option("--config", "config_file", type=click.Path(), help="Take the settings from this config file.")
-@click.option("--out", type=click.Path(), help="Folder to write (default: prepared/NAME-FINGERPRINT).")
+@click.argument("words", type=Place(), nargs=-1, metavar="DATA... [KEY=VALUE...]", shell_complete=complete_settings)
+@click.option("--config", "config_file", type=Place(), help="Take the settings from this config file.")
+@click.option("--out", type=Place(), help="Folder to write (default: prepared/NAME-FINGERPRINT).")
 @click.option(
     "--shard", metavar="I/N", help="Prepare only share I of N, for --merge to join; shares can run on any machine."
 )

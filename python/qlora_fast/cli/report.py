@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import sort_words
+from qlora_fast.cli.arguments import Place, sort_words
 
 
 @click.command("report", short_help="Show and store the report of prepared data.")
-@click.argument("words", nargs=-1, metavar="PREPARED [KEY=VALUE...]")
-@click.option("--to", type=click.Path(), help="Folder for the files (default: PREPARED/report).")
+@click.argument("words", type=Place(), nargs=-1, metavar="PREPARED [KEY=VALUE...]")
+@click.option("--to", type=Place(), help="Folder for the files (default: PREPARED/report).")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(words: tuple[str, ...], to: str | None, as_json: bool) -> None:
     """Show the report of PREPARED, a folder that `prep` wrote, and store it: report.json and length_histogram.png.

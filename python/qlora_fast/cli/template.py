@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
+from qlora_fast.cli.arguments import Place
 
 if TYPE_CHECKING:
     from qlora_fast.data.template_check import Difference, Verdict
@@ -39,7 +40,7 @@ def list_(as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", type=Place())
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
 def show(name: str, as_json: bool) -> None:
     """Print a built-in template as YAML, the form in which you can write your own."""
@@ -53,8 +54,8 @@ def show(name: str, as_json: bool) -> None:
 
 
 @command.command("check")
-@click.argument("model", default="smollm2-135m-instruct")
-@click.option("--template", "name", default="auto", show_default=True, help="A built-in name, a YAML file, or jinja.")
+@click.argument("model", type=Place(), default="smollm2-135m-instruct")
+@click.option("--template", "name", metavar="TEMPLATE", type=Place(), default="auto", show_default=True, help="A built-in name, a YAML file, or jinja.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON on stdout.")
 @click.pass_context
 def check(ctx: click.Context, model: str, name: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qlora_fast.cli import console
-from qlora_fast.cli.arguments import complete_settings
+from qlora_fast.cli.arguments import Place, complete_settings
 from qlora_fast.cli.figures import figure
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("train", short_help="Train an adapter.")
-@click.argument("config_file", metavar="CONFIG.yaml", type=click.Path())
+@click.argument("config_file", metavar="CONFIG.yaml", type=Place())
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option(
     "--dry-run", is_flag=True, help="Load everything, time a few rows, say how long and how much; write no run."

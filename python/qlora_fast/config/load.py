@@ -181,7 +181,10 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, yaml.Entr
         return entries, problems
     if not isinstance(base.value, str):
         return entries, [*problems, f"{base.place}: `extends` must be the path of another config"]
-    below, more = _with_bases(path.parent / base.value, (*seen, path.resolve()))
+    named, problem = expanded(base.value)
+    if problem:
+        return entries, [*problems, f"{base.place}: `extends` {problem}"]
+    below, more = _with_bases(path.parent / named, (*seen, path.resolve()))
     return {**below, **entries}, [*more, *problems]
 
 

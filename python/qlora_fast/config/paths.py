@@ -13,7 +13,7 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 def expanded(value: Any) -> tuple[Any, str | None]:
     """A path, or a list of them, with ``~`` and ``$NAME`` replaced; or the problem with it. What is no text stays.
 
-    A variable that is not set is a problem: it would become a folder of that name.
+    A variable that is not set is a problem: it would become a folder of that name. A file that has the very name is meant.
     """
     if isinstance(value, list):
         pairs = [expanded(item) for item in value]
@@ -22,6 +22,8 @@ def expanded(value: Any) -> tuple[Any, str | None]:
         return value, None
     for braced, plain in _VARIABLE.findall(value):
         if (braced or plain) not in os.environ:
+            if os.path.lexists(value):
+                return value, None
             return value, f"names the environment variable `{braced or plain}`, which is not set"
     found = _VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], value)
     return os.path.expanduser(found), None
