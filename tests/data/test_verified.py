@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from qlora_fast import _core
 from qlora_fast.data.dataset import open_prepared
 from qlora_fast.errors import ArtifactError, QloraFastError
 from qlora_fast.hub.manifest import Verify
+from tiny_folder import trained
 
 Content = tuple[list[tuple[bytes, bytes, str]], bytes, bytes, str]
 
@@ -115,6 +117,74 @@ def test_a_damaged_shard_is_made_again_from_its_source(options: Any, tmp_path: P
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+HURT: dict[str, Callable[[Path], object]] = {
+    "flipped": lambda p: p.write_bytes(p.read_bytes()[:-9] + b"\xff" + p.read_bytes()[-8:]),
+    "cut": lambda p: p.write_bytes(p.read_bytes()[:-3]),
+    "empty": lambda p: p.write_bytes(b""),
+    "missing": Path.unlink,
+    "a pipe": lambda p: (p.unlink(), os.mkfifo(p)),
+}
+
+
+@pytest.mark.parametrize("how", HURT)
+def test_every_file_that_is_read_is_made_again_and_nothing_is_deleted(how: str, options: Any, tmp_path: Path) -> None:
+    _core.prepare(options)
+    folder = tmp_path / "out"
+    expected = files(folder)
+    for name in ("manifest.json", "checksums.json", "shard-00000-00001.safetensors"):
+        HURT[how](folder / name)
+        report = _core.prepare(options)
+        if (name, how) == ("checksums.json", "missing"):
+            assert report["reused"], "a folder of an older version"
+            continue
+        remade = name if name.startswith("shard") else "manifest.json"
+        assert report["remade"] == [remade]
+        aside = sorted(tmp_path.glob("out.damaged*"))
+        if remade == "manifest.json":
+            assert files(folder) == expected
+            assert len([path for path in aside if path.is_dir()]) == 1
+            for path in aside:
+                assert {p.name for p in path.iterdir()} >= expected.keys() - {name}
+                shutil.rmtree(path)
+        else:
+            assert not aside
+        assert (folder / name).read_bytes() == expected[name]
+
+
+def test_a_damaged_folder_with_anything_else_in_it_is_refused(options: Any, tmp_path: Path) -> None:
+    _core.prepare(options)
+    (tmp_path / "out" / "manifest.json").unlink()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    before = sorted(files(tmp_path / "out"))
+    with pytest.raises(ArtifactError, match="not a prepared dataset"):
+        _core.prepare(options)
+    assert sorted(files(tmp_path / "out")) == before
+    (tmp_path / "out" / "thesis.txt").unlink()
+    with pytest.raises(ArtifactError, match="manifest is damaged"):
+        _core.prepare_share(options, 1, 2)
+    with pytest.raises(ArtifactError, match="manifest is damaged"):
+        _core.merge(options)
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".") or "damaged" in p.name]
+
+
+def test_train_makes_damaged_data_again_and_says_so(
+    model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"max_steps": 1, "val_size": 0, "eval_strategy": "no"}
+    trained(tmp_path, model_dir, output_dir=tmp_path / "first", **settings)
+    (folder,) = (tmp_path / "prepared").iterdir()
+    expected = files(folder)
+    shard = folder / "shard-00000-00000.safetensors"
+    for number, name in enumerate((shard.name, "manifest.json")):
+        HURT["flipped"](folder / name)
+        caplog.clear()
+        run = trained(tmp_path, model_dir, output_dir=tmp_path / f"again-{number}", **settings)
+        assert f"{name}` was damaged and was made again" in caplog.text
+        assert files(folder) == expected
+        weights = "adapter_model.safetensors"
+        assert (run / weights).read_bytes() == (tmp_path / "first" / weights).read_bytes()
+
+
 def test_a_shard_whose_source_has_changed_is_named_and_nothing_is_touched(options: Any, tmp_path: Path) -> None:
     _core.prepare(options)
     folder = tmp_path / "out"
@@ -203,8 +273,11 @@ def test_ids_without_an_embedding_are_found_whatever_is_verified(tmp_path: Path)
     for verify in levels:
         dataset = open_prepared(folder, verify=verify)
         dataset.check_ids(100)
-        with pytest.raises(ArtifactError, match="no embedding"):
+        with pytest.raises(ArtifactError, match="token id 99 in the sample of") as caught:
             dataset.check_ids(99)
+        assert "shard-00000.safetensors" in str(caught.value)
+        assert str(dataset.origin(1)) in str(caught.value)
+        assert "prepare the data again" in str(caught.value.hint)
 
 
 def test_doctor_names_what_is_damaged(options: Any, tmp_path: Path) -> None:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 @click.argument("run_folders", type=Place(), metavar="RUN...", nargs=-1, required=True)
 @click.option("--baseline", type=Place(), metavar="RUN", help="Compare with this run instead of the first.")
 @click.option("--on", metavar="NAME", help="Use an evaluation that `evaluate RUN dataset=… --name NAME` made.")
-@click.option(
-    "--plot", metavar="FILE.png", type=Place(dir_okay=False), help="Draw all loss curves into one picture."
-)
+@click.option("--plot", metavar="FILE.png", type=Place(dir_okay=False), help="Draw all loss curves into one picture.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(

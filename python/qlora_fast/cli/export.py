@@ -12,7 +12,13 @@ from qlora_fast.cli.arguments import Place
 
 @click.command("export", short_help="Write prepared data for other trainers.")
 @click.argument("prepared", metavar="PREPARED", type=Place())
-@click.option("--to", type=Place(), required=True, metavar="OUT", help="OUT.parquet, OUT.arrow, OUT.jsonl, or a folder of Parquet.")
+@click.option(
+    "--to",
+    type=Place(),
+    required=True,
+    metavar="OUT",
+    help="OUT.parquet, OUT.arrow, OUT.jsonl, or a folder of Parquet.",
+)
 @click.option("--packed", type=click.IntRange(min=1), help="Pack whole samples into rows of at most this many tokens.")
 @click.option("--columns", metavar="A,B,…", help="Default: input_ids,labels,position_ids (packed: and seq_lengths).")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON on stdout.")

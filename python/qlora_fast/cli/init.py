@@ -12,9 +12,20 @@ from qlora_fast.cli.arguments import Place
 
 @click.command("init", short_help="Write a config for a data file.")
 @click.argument("data", type=Place(), nargs=-1, required=True, metavar="DATA...")
-@click.option("--model", metavar="MODEL", type=Place(), default="smollm2-135m-instruct", show_default=True, help="A folder, a .gguf file, a Hub name.")
 @click.option(
-    "-o", "--out", metavar="FILE", type=Place(allow_dash=True), help="Where to write it; `-` for stdout. Default: the data's name and .yaml."
+    "--model",
+    metavar="MODEL",
+    type=Place(),
+    default="smollm2-135m-instruct",
+    show_default=True,
+    help="A folder, a .gguf file, a Hub name.",
+)
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    type=Place(allow_dash=True),
+    help="Where to write it; `-` for stdout. Default: the data's name and .yaml.",
 )
 def command(data: tuple[str, ...], model: str, out: str | None) -> None:
     """Look at DATA, the model and this machine, and write a config in which every choice is explained.

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("merge", short_help="Merge an adapter into its base model.")
 @click.argument("run", type=Place(), metavar="RUN|CHECKPOINT|ADAPTER")
-@click.option(
-    "-o", "--out", metavar="FOLDER", required=True, type=Place(path_type=Path), help="The folder to write."
-)
+@click.option("-o", "--out", metavar="FOLDER", required=True, type=Place(path_type=Path), help="The folder to write.")
 @click.option("--base", metavar="MODEL", type=Place(), help="Base model, if it is no longer where it was at training.")
 @click.option("--dtype", type=click.Choice(["auto", "bf16", "fp16", "fp32"]), default="auto", show_default=True,
               help="Of the merged weights; auto: that of the base model.")  # fmt: skip

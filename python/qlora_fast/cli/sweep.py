@@ -17,9 +17,21 @@ if TYPE_CHECKING:
 
 @click.command("sweep", short_help="Train several configs and compare them.")
 @click.argument(
-    "words", type=Place(), metavar="CONFIG.yaml... [KEY=VALUE...]", nargs=-1, required=True, shell_complete=complete_settings
+    "words",
+    type=Place(),
+    metavar="CONFIG.yaml... [KEY=VALUE...]",
+    nargs=-1,
+    required=True,
+    shell_complete=complete_settings,
 )
-@click.option("--output-dir", metavar="FOLDER", type=Place(), default="runs/sweep", show_default=True, help="Each run gets a folder of its name in it.")
+@click.option(
+    "--output-dir",
+    metavar="FOLDER",
+    type=Place(),
+    default="runs/sweep",
+    show_default=True,
+    help="Each run gets a folder of its name in it.",
+)
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
 def command(words: tuple[str, ...], output_dir: str, as_markdown: bool, as_json: bool) -> None:

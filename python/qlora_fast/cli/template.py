@@ -55,7 +55,15 @@ def show(name: str, as_json: bool) -> None:
 
 @command.command("check")
 @click.argument("model", type=Place(), default="smollm2-135m-instruct")
-@click.option("--template", "name", metavar="TEMPLATE", type=Place(), default="auto", show_default=True, help="A built-in name, a YAML file, or jinja.")
+@click.option(
+    "--template",
+    "name",
+    metavar="TEMPLATE",
+    type=Place(),
+    default="auto",
+    show_default=True,
+    help="A built-in name, a YAML file, or jinja.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON on stdout.")
 @click.pass_context
 def check(ctx: click.Context, model: str, name: str, as_json: bool) -> None:

@@ -98,18 +98,21 @@ class PreparedDataset(Sequence[Sample]):
             vocabulary: how many token ids there are.
 
         Raises:
-            ArtifactError: an id is outside.
+            ArtifactError: an id is outside; the message names the shard and the row.
         """
-        largest = self._largest_id
-        if largest is None:  # verify: off
-            ids = [s.input_ids for s in self._shards if len(s.input_ids)]
-            largest = max((int(column.max()) for column in ids), default=0)
-            if any(int(column.min()) < 0 for column in ids):
-                largest = vocabulary
-        if largest >= vocabulary:
+        if self._largest_id is not None and self._largest_id < vocabulary:
+            return  # known since the shards were verified
+        for number, shard in enumerate(self._shards):
+            outside = (shard.input_ids < 0) | (shard.input_ids >= vocabulary)
+            if not outside.any():
+                continue
+            at = int(outside.argmax())
+            sample = self._starts[number] + bisect_right(shard.sample_offsets, at) - 1
+            file = self.manifest["shards"][number]["file"]
             raise ArtifactError(
-                f"`{self.path}` has token ids that the model has no embedding for: it has {vocabulary:,}",
-                hint="prepare the data again with the model's own tokenizer",
+                f"`{self.path / file}` has the token id {int(shard.input_ids[at]):,} in the sample of {self.origin(sample)}; the "
+                f"model has {vocabulary:,} embeddings",
+                hint="delete the folder and prepare the data again with the model's own tokenizer",
             )
 
     def by_dataset(self) -> dict[str, NDArray[np.int64]]:

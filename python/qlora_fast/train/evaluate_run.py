@@ -103,6 +103,7 @@ def score(
     dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare)
     device = pick_device()
     model = _model(subject, device)
+    dataset.check_ids(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     packed = config.packed
     options = EvalOptions(config.per_device_eval_batch_size, config.row_budget, packed, accuracy=True)
     scores: list[NDArray[np.float64]] = []

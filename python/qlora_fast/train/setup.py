@@ -137,6 +137,9 @@ def set_up(
     timetable = Timetable.of(config, len(data.plan_of_epoch(0).supervised))
     _report(config, data, timetable)
     model, parent = _model(config, model_path, tokenizer, machine)
+    for dataset in (data.train, data.evals):
+        if dataset is not None:
+            dataset.check_ids(_embeddings(model))
     adapter = Adapter(model)
     # Dropout is all that draws from torch's global generator, and differs from rank to rank.
     torch.manual_seed(config.seed + ranks.rank)
@@ -209,7 +212,7 @@ def _model(
         path, dtype=machine.dtype, device=machine.device, packing=config.packing, quantization=Quantization.of(config)
     )
     check_base(model, config.model_name_or_path)
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    rows = _embeddings(model)
     largest = resolve.largest_id(tokenizer.folder)
     if largest >= rows:
         raise TokenizerError(
@@ -230,6 +233,12 @@ def _model(
     adapted = add_lora(model, spec, seed=config.seed, checkpointing=checkpointing, kernels=config.kernels)
     parent = None if config.adapter_name_or_path is None else start_from(adapted, config, path)
     return adapted, parent
+
+
+def _embeddings(model: nn.Module) -> int:
+    """How many token ids a model has an embedding for."""
+    count: int = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    return count
 
 
 def _optimizer_options(config: Config, machine: Machine) -> AdamWOptions:

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// Opens a file for reading; `shown` is its name in messages.
@@ -21,4 +22,15 @@ pub(crate) fn open(path: &Path, shown: &Path) -> Result<File> {
     }
     let file = File::open(path).map_err(Error::io("read", shown))?;
     if file.metadata().map_err(Error::io("read", shown))?.is_file() { Ok(file) } else { Err(refuse()) }
+}
+
+/// The content of a regular file.
+///
+/// # Errors
+///
+/// As [`open`].
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    open(path, path)?.read_to_end(&mut content).map_err(Error::io("read", path))?;
+    Ok(content)
 }

@@ -1,9 +1,9 @@
 //! checksums.json: the hashes of the files of a prepared folder that are not shards, whose hashes the manifest has.
 
 use crate::error::{Error, Result};
+use crate::regular_file;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -63,9 +63,10 @@ impl Checksums {
     /// [`Error::Io`].
     pub fn problem(folder: &Path, name: &str) -> Result<Option<String>> {
         let path = folder.join(Self::FILE);
-        let json = match std::fs::read(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(Error::io("read", &path))?,
+        let json = match regular_file::read(&path) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(Error::File { .. }) => Vec::new(),
+            read => read?,
         };
         let Ok(stored) = serde_json::from_slice::<Self>(&json) else {
             return Ok(Some(format!("{} cannot be read", Self::FILE)));
@@ -78,10 +79,12 @@ impl Checksums {
 
 fn checksum(path: &Path) -> Result<Option<Checksum>> {
     let mut hasher = blake3::Hasher::new();
-    let read = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hasher));
-    match read {
-        Ok(bytes) => Ok(Some(Checksum { bytes, blake3: hasher.finalize().to_hex().to_string() })),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("read", path)(error)),
-    }
+    let mut file = match regular_file::open(path, path) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        // Something else under its name: it does not have the hash.
+        Err(Error::File { .. }) => return Ok(None),
+        file => file?,
+    };
+    let bytes = std::io::copy(&mut file, &mut hasher).map_err(Error::io("read", path))?;
+    Ok(Some(Checksum { bytes, blake3: hasher.finalize().to_hex().to_string() }))
 }

@@ -38,7 +38,7 @@ use build::Share;
 use parts::Parts;
 use progress::{Seconds, WAIT};
 use std::time::Instant;
-use stored::{existing, is_whole};
+use stored::{existing, is_damaged, is_whole};
 
 /// Prepares the data, or finds it prepared, or resumes where a process was killed.
 ///
@@ -64,7 +64,14 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
     let mut seconds = Seconds::new();
     let identity = identify(options, &mut seconds)?;
     let engine = |reason: &str| EngineReport { name: "none".to_owned(), reason: Some(reason.to_owned()) };
+    let mut remade = Vec::new();
     let folder = match claim(options, &identity.fingerprint, Claim::Alone, tick)? {
+        Claimed::Damaged(folder) if may_make => {
+            stored::set_aside(&options.out)?;
+            remade.push(stored::MANIFEST.to_owned());
+            folder
+        }
+        Claimed::Damaged(folder) => return folder.remove().and_then(|()| Err(refusal(options))),
         Claimed::Prepared(manifest) => {
             let remade = repair::make_whole(options, &identity, &manifest, may_make, &mut seconds, tick)?;
             seconds.insert("total", started.elapsed().as_secs_f64());
@@ -81,7 +88,7 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
     Parts::remove_reports(&folder)?;
     folder.commit()?;
     seconds.insert("total", started.elapsed().as_secs_f64());
-    let (path, remade) = (options.out.clone(), Vec::new());
+    let path = options.out.clone();
     Ok(Report { path, manifest, reused: false, remade, engine, seconds })
 }
 
@@ -148,7 +155,11 @@ pub fn prepare_share(options: &Options, number: u32, count: u32, tick: &mut Tick
     let mut seconds = Seconds::new();
     let Identity { sources, fingerprint } = identify(options, &mut seconds)?;
     let mut report = ShareReport { path: options.out.clone(), share: (number, count), ..ShareReport::default() };
-    if let Claimed::Folder(folder) = claim(options, &fingerprint, Claim::Share, tick)? {
+    let claimed = claim(options, &fingerprint, Claim::Share, tick)?;
+    if let Claimed::Damaged(_) = claimed {
+        return Err(refusal(options));
+    }
+    if let Claimed::Folder(folder) = claimed {
         report.path = folder.path().to_path_buf();
         let share = Share { index: number - 1, count };
         let parts = Parts::find(&folder, sources.len())?;
@@ -174,20 +185,27 @@ fn identify(options: &Options, seconds: &mut Seconds) -> Result<Identity> {
 enum Claimed {
     Prepared(Box<Manifest>),
     Folder(WorkingFolder),
+    /// The place is taken by prepared data whose manifest is damaged.
+    Damaged(WorkingFolder),
 }
 
 /// The prepared data, or the folder to make it in; waits while another process makes the same.
 fn claim(options: &Options, fingerprint: &str, claim: Claim, tick: &mut Tick<'_>) -> Result<Claimed> {
     loop {
-        if let Some(manifest) = existing(&options.out, fingerprint)? {
-            WorkingFolder::remove_stale(&options.out, fingerprint);
-            return Ok(Claimed::Prepared(Box::new(manifest)));
+        match existing(&options.out, fingerprint) {
+            Ok(Some(manifest)) => {
+                WorkingFolder::remove_stale(&options.out, fingerprint);
+                return Ok(Claimed::Prepared(Box::new(manifest)));
+            }
+            Err(error) if !is_damaged(&options.out) => return Err(error),
+            Ok(None) | Err(_) => {}
         }
         if let Some(folder) = WorkingFolder::claim(&options.out, fingerprint, claim)? {
             // Another process may have finished between the two questions.
             return match existing(&options.out, fingerprint) {
                 Ok(None) => Ok(Claimed::Folder(folder)),
                 Ok(Some(manifest)) => folder.remove().map(|()| Claimed::Prepared(Box::new(manifest))),
+                Err(_) if is_damaged(&options.out) => Ok(Claimed::Damaged(folder)),
                 Err(error) => folder.remove().and(Err(error)),
             };
         }
@@ -195,6 +213,15 @@ fn claim(options: &Options, fingerprint: &str, claim: Claim, tick: &mut Tick<'_>
             return Err(Error::Interrupted { kept: None });
         }
         std::thread::sleep(WAIT);
+    }
+}
+
+/// The error of a place that is taken by a damaged folder.
+fn refusal(options: &Options) -> Error {
+    Error::Artifact {
+        path: options.out.clone(),
+        problem: "is prepared data whose manifest is damaged".to_owned(),
+        hint: "run the same `qlora-fast prep` in one process, which makes it again from the data",
     }
 }
 
