@@ -17,11 +17,12 @@ __all__ = [
     "PreparedFolder",
     "Tokenizer",
     "__version__",
+    "batching_report",
     "compare_templates",
     "detect_template",
     "fingerprint",
+    "inspect_rows",
     "length_counts",
-    "look",
     "merge",
     "mix",
     "open_prepared",
@@ -34,7 +35,6 @@ __all__ = [
     "read_manifest",
     "render_jinja",
     "report_names",
-    "review",
     "split",
     "template_keys",
     "template_problems",
@@ -166,8 +166,10 @@ class Manifest(TypedDict):
 
 @type_check_only
 class EngineReport(TypedDict):
-    name: str
+    name: str | None
+    """None where nothing had to be tokenized."""
     reason: str | None
+    """Why it was not the fast one, or why none was needed."""
 
 @type_check_only
 class Report(Manifest):
@@ -249,7 +251,7 @@ class EffectiveBatch(TypedDict):
     tokens_mean: float
 
 @type_check_only
-class Review(TypedDict):
+class BatchingReport(TypedDict):
     suggested_cutoff: int
     cutoffs: list[Loss]
     padding: list[PackingStats]
@@ -311,7 +313,9 @@ def fingerprint(options: Options) -> str:
         OSError: a file cannot be read.
     """
 
-def look(options: Options, file: int, rows: Sequence[int], progress: _Progress | None = None) -> list[InspectedRow]:
+def inspect_rows(
+    options: Options, file: int, rows: Sequence[int], progress: _Progress | None = None
+) -> list[InspectedRow]:
     """What a preparation would make of some rows of one of its files.
 
     Args:
@@ -439,14 +443,34 @@ def templates() -> list[str]:
 def template_keys() -> list[str]:
     """The keys that a written template may have."""
 
-def written_template(name: str) -> str | None:
+@type_check_only
+class WrittenTemplate(TypedDict):
+    """The keys are explained in docs/templates.md; one that has its default is missing."""
+
+    name: str
+    about: NotRequired[str]
+    control: NotRequired[list[str]]
+    begin: NotRequired[str]
+    default_system: NotRequired[str]
+    system: str
+    system_in: NotRequired[str]
+    system_always: NotRequired[bool]
+    user: str
+    assistant: str
+    generation_prompt: NotRequired[str]
+    tool: NotRequired[str]
+    end: NotRequired[str]
+    thinking: NotRequired[str]
+    tools: NotRequired[str]
+
+def written_template(name: str) -> WrittenTemplate | None:
     """A built-in template as it is written.
 
     Args:
         name: one of :func:`templates`.
 
     Returns:
-        Its keys as a JSON object; None if there is no such template.
+        Its keys, without those that have their default; None if there is no such template.
     """
 
 def template_problems(template: str) -> list[tuple[str, str]]:
@@ -459,9 +483,28 @@ def template_problems(template: str) -> list[tuple[str, str]]:
         (key, problem) pairs, empty for a sound template; the key is empty where no single key is at fault.
     """
 
+@type_check_only
+class ProbeReport(TypedDict):
+    """A probe conversation, rendered by a template and by the model's own."""
+
+    probe: str
+    """What the conversation tests."""
+    agrees: bool
+    """Both print the same, or one of them refuses the conversation."""
+    refused: bool
+    """The model's own refuses it."""
+    ours: str | None
+    own: str | None
+    error: str | None
+    """Why one of the two printed nothing."""
+    thinking: bool | None
+    """For a generation prompt: whether thinking is enabled."""
+    conversation: str
+    """As JSON."""
+
 def compare_templates(
     template: str, chat_template: str, bos_token: str | None, eos_token: str | None, tokenizer: str
-) -> list[str]:
+) -> list[ProbeReport]:
     """Render every probe conversation by a template and by a model's own chat template.
 
     Args:
@@ -472,8 +515,7 @@ def compare_templates(
         tokenizer: path of a ``tokenizer.json``; its control tokens are looked for in what a Jinja template prints.
 
     Returns:
-        A JSON object for each probe: ``probe``, ``agrees``, ``refused``, ``ours``, ``own``, ``error``, ``thinking`` and
-        ``conversation``.
+        A report for each probe.
 
     Raises:
         TokenizerError: one of the templates cannot be used.
@@ -782,7 +824,7 @@ def padding(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options
         ConfigError: an option is out of its limits.
     """
 
-def review(folder: str | PathLike[str], options: PackingOptions) -> Review:
+def batching_report(folder: str | PathLike[str], options: PackingOptions) -> BatchingReport:
     """What a prepared folder means for a run: what other cutoffs would truncate, how much padding each way to batch needs.
 
     Args:

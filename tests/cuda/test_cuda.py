@@ -27,7 +27,8 @@ from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.varlen import path_for
 from qlora_fast.train import checkpoint, memory_probe
 from qlora_fast.train.forward import Forward
-from qlora_fast.train.trainer import Trainer, check_isolation
+from qlora_fast.train.isolation import check_isolation
+from qlora_fast.train.trainer import Trainer
 from tiny_run import losses, tiny_run
 
 pytestmark = [

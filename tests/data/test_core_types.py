@@ -117,7 +117,7 @@ def test_a_damaged_shard_is_reported(options: Any) -> None:
 
 
 def test_inspected_rows_have_the_keys_of_the_stub(options: Any) -> None:
-    rows = _core.look(options, 0, list(range(43)))
+    rows = _core.inspect_rows(options, 0, list(range(43)))
     assert [m for row in rows for m in wrong_keys(row, "InspectedRow")] == []
     assert {row["dropped"] is None for row in rows} == {True, False}
 
@@ -134,7 +134,7 @@ def test_what_is_said_of_batching_has_the_keys_of_the_stub(options: Any) -> None
         "seed": 1,
     }
     assert set(packing) == set(fields("PackingOptions"))
-    assert wrong_keys(_core.review(options["out"], packing), "Review") == []
+    assert wrong_keys(_core.batching_report(options["out"], packing), "BatchingReport") == []
     lengths = np.full(20, 30, np.uint32)
     fills = _core.padding(lengths, lengths, packing)
     assert [m for fill in fills for m in wrong_keys(fill, "PackingStats")] == []

@@ -10,7 +10,7 @@ import pytest
 
 from cli_run import DATA, cli
 from qlora_fast.config import Config
-from qlora_fast.data.inspect import look
+from qlora_fast.data.inspect import inspect_rows
 from qlora_fast.data.prepare import prepare_config
 from qlora_fast.data.tokenizer import tokenizer_of
 from qlora_fast.errors import ConfigError, DataError, QloraFastError
@@ -31,8 +31,8 @@ def settings(tmp_path: Path, model_dir: Path) -> dict[str, Any]:
     return {"model_name_or_path": str(model_dir), "prepared_dir": str(tmp_path / "prepared"), "cutoff_len": 128}
 
 
-def looks(config: Config, *places: str) -> list[dict[str, Any]]:
-    return look(config, None, places, tokenizer=tokenizer_of(config))
+def inspected(config: Config, *places: str) -> list[dict[str, Any]]:
+    return inspect_rows(config, None, places, tokenizer=tokenizer_of(config))
 
 
 def bad_file(folder: Path) -> Path:
@@ -46,7 +46,7 @@ def test_a_row_is_what_the_preparation_makes_of_it(name: str, settings: dict[str
     config = Config(**settings, dataset=[str(DATA / "demo" / name)])
     prepared = prepare_config(config)
     dataset, rows = prepared.open(), prepared.report["rows_read"]
-    found = looks(config, *map(str, range(rows)))
+    found = inspected(config, *map(str, range(rows)))
     kept = [row for row in found if row["dropped"] is None]
     assert len(kept) == len(dataset)
     assert sum(row["tokens_cut"] for row in found) == prepared.report["tokens_cut"]
@@ -61,7 +61,7 @@ def test_a_row_is_what_the_preparation_makes_of_it(name: str, settings: dict[str
 def test_a_row_that_would_be_dropped_says_why_and_how_to_mend_it(settings: dict[str, Any], tmp_path: Path) -> None:
     config = Config(**settings, dataset=[str(bad_file(tmp_path))], deduplicate="exact")
     report = prepare_config(config).report
-    found = looks(config, *map(str, range(len(BAD))))
+    found = inspected(config, *map(str, range(len(BAD))))
     dropped = [(row["row"], row["dropped"]["reason"]) for row in found if row["dropped"]]
     assert dropped == [
         (row["row"], row["reason"]) for row in sorted(report["dropped_examples"], key=lambda r: r["row"])
@@ -81,9 +81,9 @@ def test_only_what_stands_before_a_row_is_read(settings: dict[str, Any], tmp_pat
     path = tmp_path / "torn.json"
     path.write_text("[" + ",\n".join(rows))
     config = Config(**settings, dataset=[str(path)])
-    assert looks(config, "5", "0")[0]["conversation"]["messages"][0]["content"] == "q5"
+    assert inspected(config, "5", "0")[0]["conversation"]["messages"][0]["content"] == "q5"
     with pytest.raises(DataError, match="the array is not closed"):
-        looks(config, "8000")
+        inspected(config, "8000")
     assert not (tmp_path / "prepared").exists()
 
 
@@ -101,17 +101,17 @@ def test_only_what_stands_before_a_row_is_read(settings: dict[str, Any], tmp_pat
 def test_a_row_that_is_not_there(places: list[str], message: str, settings: dict[str, Any], tmp_path: Path) -> None:
     config = Config(**settings, dataset=[str(bad_file(tmp_path))])
     with pytest.raises(QloraFastError, match=message):
-        looks(config, *places)
+        inspected(config, *places)
 
 
 def test_a_row_of_several_files_names_its_file(settings: dict[str, Any], tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text('{"instruction": "other", "output": "x"}\n')
     config = Config(**settings, dataset=[str(bad_file(tmp_path)), str(other)])
-    found = looks(config, "other.jsonl:0", f"{tmp_path / 'bad.json'}:0", "other.jsonl:0")
+    found = inspected(config, "other.jsonl:0", f"{tmp_path / 'bad.json'}:0", "other.jsonl:0")
     assert [Path(row["file"]).name for row in found] == ["other.jsonl", "bad.json", "other.jsonl"]
     with pytest.raises(ConfigError, match="row 0 of which file"):
-        looks(config, "0")
+        inspected(config, "0")
 
 
 def test_the_command_shows_rows_to_people_and_to_scripts(model_dir: Path, tmp_path: Path) -> None:

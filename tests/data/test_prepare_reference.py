@@ -9,6 +9,7 @@ import pytest
 
 from oracle import DEMO, JINJA, TOKENIZER, Oracle
 from qlora_fast import _core
+from qlora_fast.data import templates
 from qlora_fast.data.dataset import open_prepared
 from reference_run import HOSTILE, LARGE, compare, prepare, shards
 
@@ -24,9 +25,7 @@ def test_ids_and_spans_are_those_of_transformers(tmp_path: Path, template: str, 
 
 
 FITTING = [
-    name
-    for name in _core.templates()
-    if {*json.loads(_core.written_template(name) or "").get("control", [])} <= {*Oracle("qwen3").controls}
+    name for name in _core.templates() if {*templates.written(name).get("control", [])} <= {*Oracle("qwen3").controls}
 ]
 
 

@@ -18,7 +18,7 @@ from oracle import TOKENIZER
 from qlora_fast import _core
 from qlora_fast.data.dataset import open_prepared
 from qlora_fast.data.drop_reasons import NOTICES, REASONS, REPAIRS, explain
-from qlora_fast.data.length_stats import padding, review
+from qlora_fast.data.length_stats import batching_report, padding
 from qlora_fast.data.plan import PlanOptions, epoch_plan
 
 CORE = ROOT / "rust" / "core" / "src"
@@ -50,12 +50,12 @@ def rows(n: int) -> list[dict[str, str]]:
 OPTIONS = PlanOptions("none", 16, 4, 64, 1, 0)
 
 
-def test_review_counts_what_counting_by_hand_counts(tmp_path: Path) -> None:
+def test_the_report_counts_what_counting_by_hand_counts(tmp_path: Path) -> None:
     prepare(tmp_path, rows(300))
     whole = prepare(tmp_path / "whole", rows(300), cutoff_len=100_000) if (tmp_path / "whole").mkdir() is None else {}
     dataset = open_prepared(tmp_path / "out")
     full = open_prepared(Path(whole["path"])).lengths.astype(int)
-    found = review(tmp_path / "out", OPTIONS)
+    found = batching_report(tmp_path / "out", OPTIONS)
     for loss in found["cutoffs"]:
         longer = full[full > loss["cutoff_len"]]
         assert (loss["rows"], loss["tokens"]) == (len(longer), int((longer - loss["cutoff_len"]).sum()))

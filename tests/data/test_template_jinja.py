@@ -27,22 +27,22 @@ def own(text: str) -> templates.Own:
 def test_it_renders_every_probe_as_in_training(name: str) -> None:
     text = to_jinja(name, BOS, EOS)
     probes = templates.compare(name, own(text))
-    assert [probe.name for probe in probes if not probe.agrees] == []
+    assert [probe["probe"] for probe in probes if not probe["agrees"]] == []
     jinja = _compile_jinja_template(text)
     for probe in probes:
-        conversation = json.loads(probe.conversation)
+        conversation = json.loads(probe["conversation"])
         for message in conversation["messages"]:
             # As OpenAI's messages have them.
             message["tool_calls"] = [{"function": json.loads(call)} for call in message.get("tool_calls", [])]
         rendered = jinja.render(
             messages=conversation["messages"],
             tools=json.loads(conversation.get("tools") or "[]"),
-            add_generation_prompt=probe.thinking is not None,
-            enable_thinking=bool(probe.thinking),
+            add_generation_prompt=probe["thinking"] is not None,
+            enable_thinking=bool(probe["thinking"]),
             bos_token=BOS,
             eos_token=EOS,
         )
-        assert rendered == probe.ours, probe.name
+        assert rendered == probe["ours"], probe["probe"]
 
 
 def test_a_default_system_prompt_is_written_into_it() -> None:

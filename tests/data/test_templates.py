@@ -194,7 +194,7 @@ def test_a_cut_question_keeps_the_frame_of_a_whole_one(template: str, tmp_path: 
 def test_segments_are_what_transformers_prints(template: str, tmp_path: Path) -> None:
     """Over all demo dialogues of plain turns, with the tokens that the template needs."""
     tokenizer = json.loads(TOKENIZER.read_text(encoding="utf-8"))
-    written = json.loads(_core.written_template(template) or "")
+    written = templates.written(template)
     known = {t["content"] for t in tokenizer["added_tokens"]}
     first = max(t["id"] for t in tokenizer["added_tokens"]) + 1
     for n, token in enumerate(t for t in [*written.get("control", []), BOS, EOS] if t not in known):
@@ -306,11 +306,11 @@ def test_the_example_is_a_template(tmp_path: Path) -> None:
 
 def test_a_shown_template_reads_back_as_itself(tmp_path: Path) -> None:
     for name in _core.templates():
-        written = _core.written_template(name) or ""
+        written = templates.written(name)
         path = tmp_path / f"{name}.yaml"
         path.write_text(templates.as_yaml(written).replace(f"name: {name}", "name: mine"), encoding="utf-8")
         assert json.loads(templates.read(str(path))) == {
-            k: str(v).lower() if isinstance(v, bool) else v for k, v in {**json.loads(written), "name": "mine"}.items()
+            k: str(v).lower() if isinstance(v, bool) else v for k, v in {**written, "name": "mine"}.items()
         }
 
 

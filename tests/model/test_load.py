@@ -23,7 +23,7 @@ from qlora_fast.model.load import Quantization, count, eval_as_trained, load_bas
 from qlora_fast.model.lora import LoraSpec, add_lora, lora_targets
 from qlora_fast.train import adapter_folder
 from qlora_fast.train.forward import Forward
-from qlora_fast.train.trainer import check_isolation
+from qlora_fast.train.isolation import check_isolation
 from tiny_run import CPU, losses, tiny_run
 
 ALL = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]

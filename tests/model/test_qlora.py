@@ -25,7 +25,7 @@ from qlora_fast.model.load import Quantization, load_base
 from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.train import memory_usage
 from qlora_fast.train.forward import Forward
-from qlora_fast.train.trainer import check_isolation
+from qlora_fast.train.isolation import check_isolation
 from tiny_folder import config_file
 from tiny_run import CPU, losses, tiny_run, weights_digest
 

@@ -24,8 +24,9 @@ from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.train import checkpoint
 from qlora_fast.train.evaluate import EvalOptions, evaluate, sample_scores
 from qlora_fast.train.forward import Forward
+from qlora_fast.train.isolation import check_isolation
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
-from qlora_fast.train.trainer import Interrupted, Trainer, check_isolation
+from qlora_fast.train.trainer import Interrupted, Trainer
 from tiny_run import CPU, losses, tiny_run, weights_digest
 
 

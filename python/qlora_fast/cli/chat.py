@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place, verify_option
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def command(
     elif as_json:
         raise click.UsageError("--json needs --prompt, or questions on stdin")
 
-    with console.progress(waiting=f"loading {', '.join(names)}"):
+    with progress.shown(waiting=f"loading {', '.join(names)}"):
         from qlora_fast.chat.commands import open_chat
         from qlora_fast.chat.session import Sampling
 

@@ -10,9 +10,7 @@ import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qlora_fast.cli import escape
@@ -20,13 +18,9 @@ from qlora_fast.cli import escape
 if TYPE_CHECKING:
     import click
     from rich.console import Console as RichConsole
-    from rich.progress import Progress
 
     from qlora_fast.errors import QloraFastError
 
-Tick = Callable[[str, int, int], None]
-_PLAIN_EVERY_S = 5.0
-_BAR_AFTER_S = 0.5
 MOST_INPUT = 16 * 2**20
 """Bytes that are read from stdin as questions: an endless pipe must not fill the memory."""
 
@@ -36,7 +30,8 @@ def on_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _rich(*, stderr: bool = True) -> RichConsole:
+def rich(*, stderr: bool = True) -> RichConsole:
+    """rich's console on stderr or stdout."""
     from rich.console import Console  # 60 ms to import: not for --help
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
@@ -64,12 +59,12 @@ def out_json(value: Any) -> None:
 
 def out_markup_line(text: str) -> None:
     """One line of the answer with rich markup."""
-    _rich(stderr=False).print(escape.line(text))
+    rich(stderr=False).print(escape.line(text))
 
 
 def out_markup(text: str) -> None:
     """An answer of several lines with rich markup: coloured on a terminal, plain elsewhere."""
-    _rich(stderr=False).print(escape.text(text))
+    rich(stderr=False).print(escape.text(text))
 
 
 def note(text: str) -> None:
@@ -115,16 +110,16 @@ def ask(prompt: str) -> str:
 
 def warn(text: str) -> None:
     """A warning, on stderr."""
-    _rich().print(f"[yellow]warning:[/yellow] {_escape(escape.line(text))}")
+    rich().print(f"[yellow]warning:[/yellow] {without_markup(escape.line(text))}")
 
 
 def fail(error: QloraFastError | OSError) -> None:
     """An error and its hint, without a traceback."""
-    console = _rich()
-    console.print(f"[bold red]error:[/bold red] {_escape(escape.message(str(error)))}")
+    console = rich()
+    console.print(f"[bold red]error:[/bold red] {without_markup(escape.message(str(error)))}")
     hint = getattr(error, "hint", None)
     if hint:
-        console.print(f"\n[cyan]hint:[/cyan] {_escape(escape.message(hint))}")
+        console.print(f"\n[cyan]hint:[/cyan] {without_markup(escape.message(hint))}")
 
 
 def fail_usage(error: click.ClickException) -> None:
@@ -153,10 +148,10 @@ def table_out(rows: Sequence[Sequence[str]]) -> None:
 
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
         for name, figures in zip(rows[0], right, strict=True):
-            table.add_column(_escape(name), justify="right" if figures else "left", no_wrap=True)
+            table.add_column(without_markup(name), justify="right" if figures else "left", no_wrap=True)
         for row in rows[1:]:
-            table.add_row(*map(_escape, row))
-        _rich(stderr=False).print(table)
+            table.add_row(*map(without_markup, row))
+        rich(stderr=False).print(table)
         return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -180,126 +175,8 @@ class _Notes(logging.Handler):
         note(self.format(record))
 
 
-@contextmanager
-def progress(unit: str = "bytes", waiting: str = "") -> Iterator[Tick]:
-    """A tick function ``(stage, done, total)``: a bar on a terminal, a line every few seconds elsewhere.
-
-    Nothing is shown for work that ends within half a second. ``waiting`` is what is done before the first tick, where
-    that alone takes seconds (torch is imported, a model loaded): a terminal shows it at once.
-    """
-    yield from _bar(unit, escape.line(waiting)) if on_terminal() else _lines(unit)
-
-
-def _bar(unit: str, waiting: str) -> Iterator[Tick]:
-    bar: Any = None
-    task: Any = None
-    started = time.monotonic()
-    status: Any = _rich().status(_escape(waiting)) if waiting else None
-    if status is not None:
-        status.start()
-
-    def tick(stage: str, done: int, total: int) -> None:
-        nonlocal bar, task
-        if status is not None:
-            status.stop()
-        if bar is None:
-            if time.monotonic() - started <= _BAR_AFTER_S:
-                return
-            bar = _progress_bar(unit)
-            task = bar.add_task(_shown(stage), completed=done, total=total or None)
-            bar.start()
-        bar.update(task, description=_shown(stage), completed=done, total=total or None)
-
-    try:
-        yield tick
-    finally:
-        for shown in (status, bar):
-            if shown is not None:
-                shown.stop()
-
-
-def _progress_bar(unit: str) -> Progress:
-    # Imported when there is something to show: quick work does not wait for it.
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    amount = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
-    return Progress(*columns, console=_rich(), transient=True)
-
-
-def _lines(unit: str) -> Iterator[Tick]:
-    last = time.monotonic()
-
-    def tick(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _PLAIN_EVERY_S:
-            last = now
-            note(f"{stage}: {_amount(done, total, unit)}")
-
-    yield tick
-
-
-def _amount(done: int, total: int, unit: str) -> str:
-    return f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if unit == "bytes" else f"{done:,} of {total:,} {unit}"
-
-
-def _escape(text: str) -> str:
+def without_markup(text: str) -> str:
+    """Text for rich, in which nothing is markup."""
     from rich.markup import escape as escape_markup
 
     return escape_markup(text)
-
-
-def _shown(stage: str) -> str:
-    """A stage's name as a bar shows it."""
-    return _escape(escape.line(stage))
-
-
-class UpdateBar:
-    """A bar of optimizer steps at the bottom of a terminal, with log lines above it."""
-
-    def __init__(self, progress: Any, task: Any) -> None:
-        self._progress, self._task = progress, task
-
-    def line(self, text: str) -> None:
-        self._progress.console.print(_escape(escape.line(text)))
-
-    def update(self, done: int, total: int) -> None:
-        self._progress.update(self._task, description="training", completed=done, total=total)
-
-    def stage(self, stage: str, done: int, total: int) -> None:
-        """What is done before the first optimizer step, on the same line: two bars at once would overwrite each other."""
-        share = f" {done / total:.0%}" if total else ""
-        self._progress.update(self._task, description=f"{_shown(stage)}{share}")
-
-
-@contextmanager
-def update_bar() -> Iterator[UpdateBar]:
-    """Show an :class:`UpdateBar` while the block runs."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    # An optimizer step may take a minute: rich's default window of half a minute is too short to estimate the rest.
-    with Progress(*columns, console=_rich(), transient=True, speed_estimate_period=1800) as progress:
-        yield UpdateBar(progress, progress.add_task("loading", total=None))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def command(path: Path | None, as_json: bool) -> None:
     from qlora_fast.doctor import examine, examine_artifact, findings
 
     if path is not None:
-        with console.progress() as tick:
+        with progress.shown() as tick:
             groups = examine_artifact(path, tick)
     elif as_json:
         groups = examine()

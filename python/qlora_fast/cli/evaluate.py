@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place, complete_settings
 from qlora_fast.cli.figures import figure
 
@@ -37,11 +37,11 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
 
     given = overrides(settings)
     data = given.pop("dataset", None)
-    with console.progress(waiting=f"loading {subject}"):
+    with progress.shown(waiting=f"loading {subject}"):
         from qlora_fast.train import evaluate_run
 
         who = evaluate_run.subject_of(subject, base_only=base, settings=given)
-    with console.progress() as prepared, console.progress("samples") as tick:
+    with progress.shown() as prepared, progress.shown("samples") as tick:
         done = evaluate_run.score(
             who, data=data or None, name=name,
             on_prepare=prepared, on_samples=lambda n, of: tick("evaluating", n, of),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place
 
 
@@ -42,9 +42,9 @@ def command(prepared: str, to: str, packed: int | None, columns: str | None, as_
     refuse_as_data(prepared)
 
     chosen = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
-    with console.progress() as tick:
+    with progress.shown() as tick:
         dataset = open_prepared(prepared, progress=tick)
-    with console.progress("rows") as tick:
+    with progress.shown("rows") as tick:
         done = export(dataset, to, columns=chosen, packed=packed, progress=tick)
     if as_json:
         console.out_json(asdict(done))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place, verify_option
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
     qlora-fast generate runs/base test.json -o answers.jsonl --metrics
     qlora-fast generate runs/base/checkpoint-40 test.json -o at40.jsonl
     """
-    with console.progress(waiting=f"loading {subject}"):
+    with progress.shown(waiting=f"loading {subject}"):
         from qlora_fast.chat.generate import Job, generate
         from qlora_fast.chat.session import Sampling
 
@@ -73,7 +73,7 @@ def command(
             base=base,
             verify=verify,
         )
-    with console.progress() as prepared, console.progress("rows") as tick:
+    with progress.shown() as prepared, progress.shown("rows") as tick:
         answers = generate(job, on_prepare=prepared, on_answer=lambda done, of: tick("answering", done, of))
     from qlora_fast.chat.scores import bleu_and_rouge, exact_match
 

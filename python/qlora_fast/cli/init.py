@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place
 
 
@@ -45,9 +45,9 @@ def command(data: tuple[str, ...], model: str, out: str | None) -> None:
     if out != "-" and path.exists():
         raise ConfigError(f"`{path}` already exists", hint="give another name: -o FILE")
     names = [name for word in data for name in overrides([f"dataset={word}"])["dataset"]]
-    with console.progress(waiting="looking at this machine"):
+    with progress.shown(waiting="looking at this machine"):
         machine = Machine.here()
-    with console.progress() as tick:
+    with progress.shown() as tick:
         written = suggest(names, model, machine, tick)
     if out == "-":
         console.out_piece(written)

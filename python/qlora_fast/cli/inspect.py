@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place, complete_settings, sort_words
 from qlora_fast.cli.views import row as row_view
 from qlora_fast.cli.views import tokens as token_view
@@ -68,7 +68,7 @@ def command(
         _show_rows(config, files, rows, as_json=as_json)
         return
     tokenizer = tokenizer_of(config)
-    with console.progress() as tick:
+    with progress.shown() as tick:
         prepared = prepare_config(config, files or None, tokenizer=tokenizer, progress=tick)
         evals = prepare_evals(config, tokenizer=tokenizer, progress=tick) if update is not None else []
     dataset = prepared.open()
@@ -116,18 +116,18 @@ def _show_sample(dataset: PreparedDataset, decoder: Tokenizer, sample: int) -> N
 def _show_rows(config: Config, files: list[str], places: tuple[str, ...], *, as_json: bool) -> None:
     from tokenizers import Tokenizer
 
-    from qlora_fast.data.inspect import look
+    from qlora_fast.data.inspect import inspect_rows
     from qlora_fast.data.tokenizer import tokenizer_of
 
     tokenizer = tokenizer_of(config)
-    with console.progress() as tick:
-        looks = look(config, files or None, places, tokenizer=tokenizer, progress=tick)
+    with progress.shown() as tick:
+        found = inspect_rows(config, files or None, places, tokenizer=tokenizer, progress=tick)
     decoder = Tokenizer.from_file(tokenizer.file)
     if as_json:
-        console.out_json([row_view.as_json(row, decoder) for row in looks])
+        console.out_json([row_view.as_json(row, decoder) for row in found])
         return
     console.out_markup(token_view.LEGEND)
-    for row in looks:
+    for row in found:
         row_view.show(row, decoder, config.cutoff_len)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place, verify_option
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command(
     adapter's change would be rounded away, nothing is written. The folder has the chat template and stop tokens of the
     training, a Modelfile, and a README with the commands to serve it.
     """
-    with console.progress(waiting=f"loading {run}") as tick:
+    with progress.shown(waiting=f"loading {run}") as tick:
         from qlora_fast.merge.merge import Options, merge_run
 
         options = Options(None if dtype == "auto" else dtype, check_dtype if check else None, base, verify)

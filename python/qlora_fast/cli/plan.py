@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place, complete_settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_js
     if rows is not None:
         report = plan_report.from_rows(config, rows)
     else:
-        with console.progress() as tick:
+        with progress.shown() as tick:
             report = plan_report.from_data(config, tick)
     if as_json:
         console.out_json(report)

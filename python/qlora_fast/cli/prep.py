@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place, complete_settings, sort_words
 
 
@@ -67,7 +67,7 @@ def command(
     config = loaded.config
     if shard is not None:
         number, count = _share(shard, merge)
-        with console.progress() as tick:
+        with progress.shown() as tick:
             share = prepare_share(config, files or None, number=number, count=count, out=out, progress=tick)
         if as_json:
             console.out_json(share)
@@ -75,7 +75,7 @@ def command(
             console.rows_out([("share", shard), ("parts", f"{share['parts']:,} complete, in {share['path']}")])
             console.note("\nnext: the other shares, then the same command with --merge in place of --shard")
         return
-    with console.progress() as tick:
+    with progress.shown() as tick:
         prepared = (merge_shares if merge else prepare_config)(config, files or None, out=out, progress=tick)
     document = report.build(prepared.report, PlanOptions.of(config))
     document["model_name_or_path"] = config.model_name_or_path

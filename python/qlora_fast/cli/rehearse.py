@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 
 if TYPE_CHECKING:
     from qlora_fast.config import Config
@@ -19,7 +19,7 @@ def show(config: Config, as_json: bool) -> None:
         raise ConfigError(
             "a rehearsal takes one process", hint="start it without the launcher; world_size=N plans for N GPUs"
         )
-    with console.progress(waiting="rehearsing: a few rows are timed") as tick:
+    with progress.shown(waiting="rehearsing: a few rows are timed") as tick:
         from qlora_fast.train.dry_run import rehearse
 
         report = rehearse(config, tick)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,11 +30,11 @@ def list_(as_json: bool) -> None:
     """List the built-in templates."""
     from qlora_fast.data import templates
 
-    written = [json.loads(text) for text in templates.built_in().values()]
+    written = templates.built_in()
     if as_json:
         console.out_json(written)
         return
-    console.rows_out([(t["name"], t["about"]) for t in written])
+    console.rows_out([(t["name"], t.get("about", "")) for t in written])
     console.note("\nor: auto (the one that equals the model's own), jinja (the model's own), or your own YAML file")
 
 
@@ -46,9 +45,9 @@ def show(name: str, as_json: bool) -> None:
     """Print a built-in template as YAML, the form in which you can write your own."""
     from qlora_fast.data import templates
 
-    written = templates.built_in().get(name) or templates.read(name)
+    written = templates.written(templates.read(name))
     if as_json:
-        console.out_json(json.loads(written))
+        console.out_json(written)
     else:
         console.out_piece(templates.as_yaml(written))
 

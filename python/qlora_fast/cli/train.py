@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qlora_fast.cli import console
+from qlora_fast.cli import console, progress
 from qlora_fast.cli.arguments import Place, complete_settings
 from qlora_fast.cli.figures import figure
 
@@ -93,13 +93,13 @@ def _say_how_to_go_on(config: Config, config_file: str, settings: tuple[str, ...
 
 
 @contextmanager
-def _watching() -> Iterator[tuple[Callable[[dict[str, float]], None], Callable[[int, int], None], console.Tick]]:
+def _watching() -> Iterator[tuple[Callable[[dict[str, float]], None], Callable[[int, int], None], progress.Tick]]:
     """Log lines, and on a terminal a bar below them."""
     if not console.on_terminal() or os.environ.get("RANK", "0") != "0":
-        with console.progress() as tick:
+        with progress.shown() as tick:
             yield _log_line, lambda update, total: None, tick
         return
-    with console.update_bar() as bar:
+    with progress.update_bar() as bar:
 
         def on_log(entry: dict[str, float]) -> None:
             bar.line(_line(entry))

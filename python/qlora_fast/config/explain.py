@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from qlora_fast import _core
+from qlora_fast.config.judge import Reading
 from qlora_fast.config.keys import KEYS, about, default
-from qlora_fast.config.load import Reading
 
 FATES = ("used", "translated", "ignored", "refused", "unknown")
 _MARKS = {"stage", "do_train", "finetuning_type"}

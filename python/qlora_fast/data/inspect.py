@@ -17,7 +17,7 @@ _MOST_DIGITS = 18
 """Of a row that the core can count."""
 
 
-def look(
+def inspect_rows(
     config: Config,
     data: Sequence[str] | None,
     places: Sequence[str],
@@ -40,8 +40,8 @@ def look(
     found: dict[tuple[int, int], dict[str, Any]] = {}
     for file in dict.fromkeys(file for file, _ in wanted):
         rows = list(dict.fromkeys(row for other, row in wanted if other == file))
-        looks = _core.look(options, file, rows, progress)
-        found |= {(file, row): {**look} for row, look in zip(rows, looks, strict=True)}
+        inspected = _core.inspect_rows(options, file, rows, progress)
+        found |= {(file, row): {**report} for row, report in zip(rows, inspected, strict=True)}
     return [_explained(found[place]) for place in wanted]
 
 
@@ -63,9 +63,9 @@ def _place(place: str, files: Sequence[str]) -> tuple[int, int]:
     return alike[0], int(row)
 
 
-def _explained(look: dict[str, Any]) -> dict[str, Any]:
+def _explained(row: dict[str, Any]) -> dict[str, Any]:
     """With the reason, if there is one, in words."""
-    if look["dropped"] is not None:
-        found = drop_reasons.explain(look["dropped"]["reason"])
-        look["dropped"] |= {"what": found.what if found else "", "mend": found.mend if found else ""}
-    return look
+    if row["dropped"] is not None:
+        found = drop_reasons.explain(row["dropped"]["reason"])
+        row["dropped"] |= {"what": found.what if found else "", "mend": found.mend if found else ""}
+    return row

@@ -1,6 +1,6 @@
 """What prepared data means for a run: worked out by the core, from the lengths alone. No NumPy unless lengths are given.
 
-``review`` is what ``prep`` and ``report`` show; ``padding`` is the part of it that ``plan`` needs for its own samples.
+``batching_report`` is what ``prep`` and ``report`` show; ``padding`` is the part of it that ``plan`` needs for its own samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from qlora_fast._core import LengthCounts, PackingOptions, Review
+    from qlora_fast._core import BatchingReport, LengthCounts, PackingOptions
     from qlora_fast.data.plan import PlanOptions
 
 
@@ -35,14 +35,14 @@ def padding(lengths: NDArray[np.uint32], supervised: NDArray[np.uint32], options
     return [Fill(**fill) for fill in _core.padding(lengths, supervised, _options(options))]
 
 
-def review(folder: Path, options: PlanOptions) -> Review:
+def batching_report(folder: Path, options: PlanOptions) -> BatchingReport:
     """What other cutoffs would take (``cutoffs``, ``suggested_cutoff``), what each way to batch costs (``padding``)
     and what comes of common effective batches (``effective_batches``).
 
     Raises:
         ArtifactError: the folder is not a whole prepared dataset.
     """
-    return _core.review(folder, _options(options))
+    return _core.batching_report(folder, _options(options))
 
 
 def counts(full_lengths: str) -> LengthCounts:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qlora_fast import _core
 from qlora_fast.data.drop_reasons import explain
-from qlora_fast.data.length_stats import review
+from qlora_fast.data.length_stats import batching_report
 
 if TYPE_CHECKING:
     from qlora_fast.data.plan import PlanOptions
@@ -30,7 +30,7 @@ def build(prepared: dict[str, Any], options: PlanOptions) -> dict[str, Any]:
     rejected = folder / _REJECTED
     return {
         **prepared,
-        **review(folder, options),
+        **batching_report(folder, options),
         "explanations": {name: str(explain(name) or name) for name in names},
         "rejected_file": str(rejected) if rejected.is_file() else None,
     }

@@ -10,6 +10,7 @@ from typing import Any
 from qlora_fast.data import templates
 from qlora_fast.data.template_jinja import Trained, trained_template
 from qlora_fast.data.tokenizer import Tokenizer
+from qlora_fast.hub import untrusted
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 REPLACED = "chat_template.base.jinja"
@@ -34,7 +35,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> list[str]:
     if trained.own is not None:
         (folder / REPLACED).write_text(trained.own, encoding="utf-8")
     (folder / "chat_template.jinja").write_text(trained.text, encoding="utf-8")
-    _change(folder / "tokenizer_config.json", {"chat_template": trained.text})
+    _change(folder / untrusted.TOKENIZER_CONFIG, {"chat_template": trained.text})
     return [_note(name, trained)]
 
 
@@ -53,10 +54,10 @@ def save_stop_tokens(tokenizer: Tokenizer, folder: Path) -> list[str]:
     stops = sorted(
         map(int, tokenizer.encoder().stop_ids()), key=lambda i: decoder.id_to_token(i) == tokenizer.eos_token
     )
-    path = folder / "generation_config.json"
-    settings = _read(path) or {
+    path = folder / untrusted.GENERATION_CONFIG
+    settings = untrusted.read_optional(path, untrusted.GenerationConfig) or {
         key: value
-        for key, value in (_read(folder / "config.json") or {}).items()
+        for key, value in untrusted.read_optional(folder / untrusted.MODEL_CONFIG, untrusted.ModelConfig).items()
         if key in ("bos_token_id", "eos_token_id", "pad_token_id") and value is not None
     }
     own = settings.get("eos_token_id")
@@ -69,7 +70,7 @@ def save_stop_tokens(tokenizer: Tokenizer, folder: Path) -> list[str]:
     )
     text = decoder.id_to_token(stops[0])
     if stops[0] not in before:
-        _change(folder / "tokenizer_config.json", {"eos_token": text})
+        _change(folder / untrusted.TOKENIZER_CONFIG, {"eos_token": text})
     return [f"generation stops at `{text}`, which ends the answers of the training (generation_config.json)"]
 
 
@@ -80,11 +81,5 @@ def _note(name: str, trained: Trained) -> str:
 
 
 def _change(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps({**(_read(path) or {}), **values}, indent=2, ensure_ascii=False), encoding="utf-8")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else None
+    settings = untrusted.read_optional(path, untrusted.TokenizerConfig) | values
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")

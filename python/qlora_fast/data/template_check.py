@@ -53,28 +53,28 @@ def check_template(own: templates.Own, tokenizer: Tokenizer) -> list[Verdict]:
     full = FullTokenizer.from_file(tokenizer.file)
     verdicts = []
     for probe in templates.compare(tokenizer.template, own):
-        if probe.refused:
-            verdicts.append(Verdict(probe.name, 0, refused=probe.error))
-        elif probe.ours is None:
-            verdicts.append(Verdict(probe.name, 0, note=f"rows like this are dropped: {probe.error}"))
-        elif probe.own is None:
-            what = f"the model's own cannot be rendered: {probe.error}"
-            verdicts.append(Verdict(probe.name, 0, difference=Difference(what, 0, [], [], [])))
+        if probe["refused"]:
+            verdicts.append(Verdict(probe["probe"], 0, refused=probe["error"]))
+        elif probe["ours"] is None:
+            verdicts.append(Verdict(probe["probe"], 0, note=f"rows like this are dropped: {probe['error']}"))
+        elif probe["own"] is None:
+            what = f"the model's own cannot be rendered: {probe['error']}"
+            verdicts.append(Verdict(probe["probe"], 0, difference=Difference(what, 0, [], [], [])))
         else:
             ids, _ = encoder.encode(
-                probe.conversation,
-                add_generation_prompt=probe.thinking is not None,
-                enable_thinking=bool(probe.thinking),
+                probe["conversation"],
+                add_generation_prompt=probe["thinking"] is not None,
+                enable_thinking=bool(probe["thinking"]),
             )
-            theirs = full.encode(probe.own, add_special_tokens=False).ids
+            theirs = full.encode(probe["own"], add_special_tokens=False).ids
             difference, note = _first(full, ids.tolist(), theirs), None
-            if difference and probe.ours == probe.own and ids.tolist()[:-1] == theirs:
+            if difference and probe["ours"] == probe["own"] and ids.tolist()[:-1] == theirs:
                 difference, note = None, "the same text; a token that ends the answer is added, the template has none"
-            typed = [t.content for t in full.get_added_tokens_decoder().values() if t.content in probe.conversation]
-            if difference and typed and probe.ours == probe.own:
+            typed = [t.content for t in full.get_added_tokens_decoder().values() if t.content in probe["conversation"]]
+            if difference and typed and probe["ours"] == probe["own"]:
                 # What a conversation spells is text here; in the complete text it is a token.
                 difference, note = None, f"the same text; {', '.join(typed)} in a content stays text"
-            verdicts.append(Verdict(probe.name, len(ids), difference=difference, note=note))
+            verdicts.append(Verdict(probe["probe"], len(ids), difference=difference, note=note))
     return verdicts
 
 

@@ -7,11 +7,9 @@ conversations before it is used: see :func:`trained_template`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qlora_fast import _core
 from qlora_fast.data import templates
 from qlora_fast.data.tokenizer import Tokenizer, own_template
 
@@ -47,13 +45,13 @@ def trained_template(tokenizer: Tokenizer) -> Trained:
     if own.chat_template is not None and tokenizer.default_system is None:
         if tokenizer.template == templates.jinja(own.chat_template):
             return Trained(None, own.chat_template)
-        if all(probe.agrees or probe.refused for probe in templates.compare(tokenizer.template, own)):
+        if all(probe["agrees"] or probe["refused"] for probe in templates.compare(tokenizer.template, own)):
             return Trained(None, own.chat_template)
     text = to_jinja(tokenizer.template, tokenizer.bos_token, tokenizer.eos_token, tokenizer.default_system)
     if tokenizer.default_system is not None:
         return Trained(text, own.chat_template)
     probes = templates.compare(tokenizer.template, replace(own, chat_template=text))
-    wrong = [probe.name for probe in probes if not probe.agrees]
+    wrong = [probe["probe"] for probe in probes if not probe["agrees"]]
     if any(probe not in _SPECIAL for probe in wrong):
         return Trained(
             None, own.chat_template, problem=f"`{name}` cannot be written as Jinja: {', '.join(wrong)} differ"
@@ -69,7 +67,7 @@ def to_jinja(source: str, bos: str | None, eos: str | None, default_system: str 
         bos, eos: the tokenizer's tokens, written out: they may be replaced in the tokenizer's settings.
         default_system: instead of the template's own.
     """
-    written: dict[str, Any] = json.loads(source if source.startswith("{") else _core.written_template(source) or "{}")
+    written = templates.written(source)
     if "jinja" in written:
         return str(written["jinja"])
 

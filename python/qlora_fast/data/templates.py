@@ -7,16 +7,19 @@ in options, in the card beside an adapter. Nothing here imports torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qlora_fast import _core
 from qlora_fast.config import yaml
 from qlora_fast.errors import ConfigError, TokenizerError
 from qlora_fast.hub import untrusted
+
+if TYPE_CHECKING:
+    from qlora_fast._core import ProbeReport, WrittenTemplate
 
 YAML_SUFFIXES = (".yaml", ".yml")
 JINJA_SUFFIX = ".jinja"
@@ -46,20 +49,6 @@ class Chosen:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A conversation rendered by a template and by the model's own."""
-
-    name: str
-    agrees: bool
-    refused: bool
-    ours: str | None
-    own: str | None
-    error: str | None
-    thinking: bool | None
-    conversation: str
-
-
 def choose(template: str, own: Own) -> Chosen:
     """The template that ``template`` (a config's value) means for this model.
 
@@ -75,7 +64,7 @@ def choose(template: str, own: Own) -> Chosen:
         return Chosen(jinja(own.chat_template, stop_tokens(own)))
     source = _with_stops(read(template), own)
     probes = [] if own.chat_template is None else compare(source, own)
-    differing = [p.name for p in probes if not p.agrees]
+    differing = [p["probe"] for p in probes if not p["agrees"]]
     if not differing:
         return Chosen(source)
     return Chosen(
@@ -94,13 +83,13 @@ def _automatic(own: Own) -> Chosen:
     # The model's own renders as itself; what has to be proved is that its answers can be found in what it prints.
     source = jinja(own.chat_template, stop_tokens(own))
     try:
-        probes = [p for p in compare(source, own) if not p.refused]
+        probes = [p for p in compare(source, own) if not p["refused"]]
     except TokenizerError as error:
         problem = f"no template for `{own.model}`: its own cannot be used: {error}"
         raise TokenizerError(problem, hint=_name_one()) from None
     # Tools may go wrong: rows with them are dropped by name then.
-    proved = all(p.agrees and (p.ours is not None or p.name == "tools") for p in probes)
-    if not proved or not any(p.name == "one turn" for p in probes):
+    proved = all(p["agrees"] and (p["ours"] is not None or p["probe"] == "tools") for p in probes)
+    if not proved or not any(p["probe"] == "one turn" for p in probes):
         raise TokenizerError(
             f"no template for `{own.model}`: none of the built-in templates renders as its own does, and the answers "
             "cannot be distinguished from the rest in what its own template prints",
@@ -122,9 +111,8 @@ def jinja(text: str, stops: Sequence[str] = ()) -> str:
 
 def _with_stops(source: str, own: Own) -> str:
     """The same, with the model's stops if it is a Jinja template."""
-    if not source.startswith("{") or "jinja" not in (written := json.loads(source)):
-        return source
-    return jinja(written["jinja"], stop_tokens(own))
+    keys = written(source)
+    return jinja(keys["jinja"], stop_tokens(own)) if "jinja" in keys else source
 
 
 def stop_tokens(own: Own) -> tuple[str, ...]:
@@ -139,17 +127,19 @@ def stop_tokens(own: Own) -> tuple[str, ...]:
     ids = untrusted.read_optional(path, untrusted.GenerationConfig, error=TokenizerError).get("eos_token_id")
     if ids is None or not own.tokenizer.is_file():
         return ()
-    added = json.loads(own.tokenizer.read_text(encoding="utf-8")).get("added_tokens") or []
+    added = untrusted.read_json(own.tokenizer, untrusted.TokenizerFile, error=TokenizerError).get("added_tokens") or []
     wanted = ids if isinstance(ids, list) else [ids]
-    return tuple(str(token["content"]) for token in added if token["id"] in wanted)
+    return tuple(token["content"] for token in added if token["id"] in wanted)
 
 
 def name_of(source: str) -> str:
     """What reports call a template."""
     if not source.startswith("{"):
         return source
-    written: dict[str, Any] = json.loads(source)
-    return "jinja" if "jinja" in written else str(written["name"])
+    if not source.startswith("{"):
+        return source
+    keys = written(source)
+    return "jinja" if "jinja" in keys else str(keys["name"])
 
 
 def read(template: str) -> str:
@@ -182,7 +172,7 @@ def read_yaml(path: Path) -> str:
     """
     entries, problems = yaml.read(path)
     known = _core.template_keys()
-    written: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     for key, entry in entries.items():
         if key not in known:
             near = get_close_matches(key, known, n=1)
@@ -191,15 +181,15 @@ def read_yaml(path: Path) -> str:
             kind = "a list of tokens" if key == "control" else "text"
             problems.append(f"{entry.place}: `{key}` must be {kind}")
         elif entry.value is not None:
-            written[key] = entry.value
-    written.setdefault("name", path.stem)
-    source = json.dumps(written, ensure_ascii=False)
+            keys[key] = entry.value
+    keys.setdefault("name", path.stem)
+    source = json.dumps(keys, ensure_ascii=False)
     for key, problem in _core.template_problems(source) if not problems else ():
         place = entries[key].place if key in entries else str(path)
         problems.append(f"{place}: `{key}` {problem}" if key else f"{place}: {problem}")
-    if written["name"] in (*_core.templates(), "auto", "jinja"):
+    if keys["name"] in (*_core.templates(), "auto", "jinja"):
         place = entries["name"].place if "name" in entries else str(path)
-        problems.append(f"{place}: `{written['name']}` is the name of another template; give it a `name` of its own")
+        problems.append(f"{place}: `{keys['name']}` is the name of another template; give it a `name` of its own")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(
@@ -209,21 +199,27 @@ def read_yaml(path: Path) -> str:
     return source
 
 
-def built_in() -> dict[str, str]:
-    """The built-in templates by name, each as the JSON of its description."""
-    return {name: _core.written_template(name) or "{}" for name in _core.templates()}
+def built_in() -> list[WrittenTemplate]:
+    """The built-in templates, as they are written."""
+    return [written for name in _core.templates() if (written := _core.written_template(name)) is not None]
 
 
-def as_yaml(written: str) -> str:
+def written(source: str) -> Mapping[str, Any]:
+    """A template's keys, whether it is a built-in one's name or a JSON object."""
+    keys: Mapping[str, Any] | None = json.loads(source) if source.startswith("{") else _core.written_template(source)
+    return keys or {}
+
+
+def as_yaml(keys: Mapping[str, Any]) -> str:
     """A written template as YAML, its line breaks spelled out."""
     lines = []
-    for key, value in json.loads(written).items():
+    for key, value in keys.items():
         text = value if isinstance(value, str) and value.isidentifier() else json.dumps(value, ensure_ascii=False)
         lines.append(f"{key}: {text}\n")
     return "".join(lines)
 
 
-def compare(source: str, own: Own) -> Sequence[Probe]:
+def compare(source: str, own: Own) -> list[ProbeReport]:
     """Every probe rendered by the template and by the model's own.
 
     Raises:
@@ -231,10 +227,4 @@ def compare(source: str, own: Own) -> Sequence[Probe]:
     """
     if own.chat_template is None:
         raise TokenizerError(f"`{own.model}` has no chat template of its own to compare with")
-    probes = _core.compare_templates(source, own.chat_template, own.bos_token, own.eos_token, str(own.tokenizer))
-    made = []
-    for text in probes:
-        fields: dict[str, Any] = json.loads(text)
-        fields["name"] = fields.pop("probe")
-        made.append(Probe(**fields))
-    return made
+    return _core.compare_templates(source, own.chat_template, own.bos_token, own.eos_token, str(own.tokenizer))

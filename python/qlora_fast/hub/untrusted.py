@@ -69,6 +69,19 @@ class TokenizerConfig(Struct):
     unk_token: str | dict[str, Any] | None = None
 
 
+class AddedToken(Struct):
+    """A token beside the vocabulary of a tokenizer.json."""
+
+    id: int
+    content: str
+
+
+class TokenizerFile(Struct):
+    """The fields of a tokenizer.json that Python reads; the core reads the rest."""
+
+    added_tokens: list[AddedToken] | None = None
+
+
 class AdapterConfig(Struct):
     """The fields of PEFT's adapter_config.json that decide what an adapter does to a model."""
 

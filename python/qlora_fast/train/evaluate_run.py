@@ -6,7 +6,6 @@ side by side with theirs.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from qlora_fast.data.prepare import Progress as PrepareProgress
 from qlora_fast.data.prepare import prepare_config
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError, ConfigError
-from qlora_fast.hub import resolve
+from qlora_fast.hub import resolve, untrusted
 from qlora_fast.model.adapter_files import load_adapter
 from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
 from qlora_fast.model.patch import speed_up
@@ -172,7 +171,7 @@ def _rows(
 
 
 def _check_unchanged(run: Path, fingerprint: str) -> None:
-    before = json.loads((run / layout.RUN).read_text(encoding="utf-8")).get("data")
+    before = untrusted.read_json(run / layout.RUN, untrusted.RunRecord).get("data")
     if before != fingerprint:
         raise ArtifactError(
             f"the data of `{run}` has changed since it was trained: its held-out rows are others now",

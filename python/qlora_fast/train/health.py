@@ -1,4 +1,4 @@
-"""Whether a run is still sound: numbers that are not finite, found on the device, and a loss that diverges."""
+"""Whether a run is still sound: numbers that are not finite, found on the device, a loss that diverges, and the errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qlora_fast.errors import ArtifactError
+from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.errors import ArtifactError, TrainingError
 from qlora_fast.train.progress import Log
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,41 @@ class DivergenceWatch:
             f"the run is diverging: its loss is {last[-1]['loss']:.2f} at update {int(last[-1]['step'])}, it started at "
             f"{start:.2f} (guessing among all tokens would give {self._guessing:.2f}); stop it and lower learning_rate"
         )
+
+
+_NAMED = 8
+"""Samples of an update that an error names."""
+
+
+def step_not_finite(update: int, dataset: PreparedDataset, samples: Sequence[int]) -> TrainingError:
+    """The error of an update whose loss or gradient is not finite: which samples it had."""
+    where = ", ".join(str(dataset.origin(i)) for i in samples[:_NAMED]) + (", …" if len(samples) > _NAMED else "")
+    hint = f"lower learning_rate, or look at its data: {where}"
+    if update == 1:
+        hint = f"nothing was trained before it: try dtype: fp32, or look at its data: {where}"
+    return TrainingError(
+        f"the loss or its gradient is not finite in update {update} (samples {list(samples[:_NAMED])}); it was not applied",
+        hint=hint,
+    )
+
+
+def weights_not_finite(update: int, rate: float, *, checkpoints_before: bool) -> TrainingError:
+    """The error of an update after which the adapter is not finite."""
+    saved = "; checkpoints before it are sound" if checkpoints_before else ""
+    return TrainingError(
+        f"the adapter's weights are not finite after update {update}: the step at learning rate {rate:g} overflowed{saved}",
+        hint="lower learning_rate, and keep max_grad_norm above 0",
+    )
+
+
+def overflowed(left_out: int, update: int, scale: float) -> TrainingError:
+    """The error of a run in fp16 in which no smaller loss scale helps."""
+    return TrainingError(
+        f"the gradient overflowed fp16 in {left_out} updates in a row, up to update {update}; none of "
+        f"them was applied, and a smaller loss scale (now {scale:g}) no longer helps",
+        hint="set bf16: true, or dtype: fp32 on a GPU without bf16; if it began in the middle of the run, lower "
+        "learning_rate: the weights have grown too large",
+    )
 
 
 def check_base(model: nn.Module, where: str) -> None:

@@ -1,10 +1,15 @@
-"""How far a run is: all its state beside weights, optimizer and random generators."""
+"""How far a run is: all its state beside weights, optimizer and random generators; and what happened since the last log step."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from qlora_fast.data.plan import EpochPlan, update_samples
 
 Log = dict[str, float]
 """One entry of the training log. A loss that is not finite is NaN here and null in every file."""
@@ -49,6 +54,25 @@ class Progress:
             raise ValueError("the best evaluation is not a number")
         made.log_history = [_entry(entry) for entry in made.log_history]
         return made
+
+
+@dataclass(slots=True)
+class Window:
+    """What happened since the last log step. The loss stays on the device."""
+
+    loss: Tensor
+    tokens: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: Tensor, plan: EpochPlan, k: int) -> None:
+        """Count update ``k`` of a plan."""
+        self.loss += loss
+        self.tokens += int(plan.tokens[k])
+        self.samples += len(update_samples(plan, k))
+
+    def clear(self) -> None:
+        self.loss, self.tokens, self.samples, self.seconds = torch.zeros_like(self.loss), 0, 0, 0.0
 
 
 def _entry(stored: Any) -> Log:

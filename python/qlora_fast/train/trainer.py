@@ -18,33 +18,26 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from qlora_fast.data.batch import Batches, Row, packed_row
-from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.data.batch import Batches, Row
 from qlora_fast.data.plan import EpochPlan, update_samples
-from qlora_fast.errors import Interrupted, StorageError, TrainingError
+from qlora_fast.errors import Interrupted, StorageError
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
-from qlora_fast.train.health import DivergenceWatch, FiniteWatch
+from qlora_fast.train.health import DivergenceWatch, FiniteWatch, overflowed, step_not_finite, weights_not_finite
+from qlora_fast.train.isolation import check_isolation
 from qlora_fast.train.loss_scale import HOPELESS
 from qlora_fast.train.optimizer import AdamW
-from qlora_fast.train.progress import Log, Progress
+from qlora_fast.train.progress import Log, Progress, Window
 from qlora_fast.train.schedule import Schedule
 from qlora_fast.train.signals import StopRequest
 
 log = logging.getLogger(__name__)
-
-_ISOLATION_BOUND_32, _ISOLATION_BOUND_16 = 1e-4, 5e-2
-"""How far the losses of packed tokens may be from those of the samples alone, by dtype; see :func:`check_isolation`."""
-ISOLATION_SAMPLES = 8
-"""Samples of a row that are run alone; a full row has a hundred, which would take a GPU seconds of launches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +82,6 @@ class Hooks:
     evaluate: Callable[[Trainer], Log | None]
     save: Callable[[Trainer], None]
     on_update: Callable[[Trainer], None] = lambda _: None
-
-
-@dataclass(slots=True)
-class _Window:
-    """What happened since the last log step. The loss stays on the device."""
-
-    loss: Tensor
-    tokens: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-
-    def add(self, loss: Tensor, plan: EpochPlan, k: int) -> None:
-        self.loss += loss
-        self.tokens += int(plan.tokens[k])
-        self.samples += len(update_samples(plan, k))
-
-    def clear(self) -> None:
-        self.loss, self.tokens, self.samples, self.seconds = torch.zeros_like(self.loss), 0, 0, 0.0
 
 
 class Trainer:
@@ -156,7 +131,7 @@ class Trainer:
         if self.progress.update == 0 and self.batches.packed:
             self._check_first_row()
         carried = self.progress.window_loss if self.ranks.first else 0.0
-        window = _Window(torch.tensor(carried, dtype=torch.float64, device=self.forward.device))
+        window = Window(torch.tensor(carried, dtype=torch.float64, device=self.forward.device))
         with StopRequest(tell=self.ranks.first) as stop:
             while self.progress.update < self.schedule.updates and not self.out_of_patience:
                 self._update(window, stop)
@@ -168,7 +143,7 @@ class Trainer:
         patience = self.options.patience
         return patience is not None and self.progress.evaluations_since_best >= patience
 
-    def _update(self, window: _Window, stop: StopRequest) -> None:
+    def _update(self, window: Window, stop: StopRequest) -> None:
         """One optimizer step, and what is due after it: log, evaluate, save, stop."""
         progress, options = self.progress, self.options
         started = time.perf_counter()
@@ -234,7 +209,7 @@ class Trainer:
             self._plan, self._planned_epoch = self._plan_of_epoch(epoch), epoch
         return self._plan, k
 
-    def _log(self, loss_sum: float, norm: float, window: _Window) -> None:
+    def _log(self, loss_sum: float, norm: float, window: Window) -> None:
         """Add an entry to the log, and begin a new window."""
         progress = self.progress
         loss = loss_sum / max(progress.window_tokens, 1)
@@ -272,7 +247,7 @@ class Trainer:
         self.progress.log_history.append(entry)
         self.callbacks.on_log(self, entry)
 
-    def _save(self, window: _Window) -> None:
+    def _save(self, window: Window) -> None:
         """Write a checkpoint. A full disk costs this one checkpoint, not the run; but a run that stops here needs it.
 
         Raises:
@@ -309,87 +284,24 @@ class Trainer:
     def _raise_if_failed(self) -> None:
         gradient, weights = self._finite.read()
         if weights and (not gradient or weights < gradient):
-            self._fail_weights(weights)
+            sound = weights - 1 > self._started_at
+            raise weights_not_finite(weights, self.schedule.lr(weights), checkpoints_before=sound)
         if gradient:
             self._fail(gradient)
         scale = self.optimizer.scale
         # A run that is shorter than the patience must not end as if it had trained anything.
         if scale is not None and (left_out := int(scale.left_out)) >= min(HOPELESS, self.schedule.updates):
-            raise TrainingError(
-                f"the gradient overflowed fp16 in {left_out} updates in a row, up to update {self.progress.update}; none of "
-                f"them was applied, and a smaller loss scale (now {float(scale.value):g}) no longer helps",
-                hint="set bf16: true, or dtype: fp32 on a GPU without bf16; if it began in the middle of the run, lower "
-                "learning_rate: the weights have grown too large",
-            )
+            raise overflowed(left_out, self.progress.update, float(scale.value))
 
-    def _fail(self, update: int) -> None:
+    def _fail(self, update: int) -> NoReturn:
         plan, k = self._update_of(update)
-        dataset, ids = self.batches.dataset, self.batches.indices[update_samples(plan, k)].tolist()
-        where = ", ".join(str(dataset.origin(i)) for i in ids[:8]) + (", …" if len(ids) > 8 else "")
-        hint = f"lower learning_rate, or look at its data: {where}"
-        if update == 1:
-            hint = f"nothing was trained before it: try dtype: fp32, or look at its data: {where}"
-        raise TrainingError(
-            f"the loss or its gradient is not finite in update {update} (samples {ids[:8]}); it was not applied",
-            hint=hint,
-        )
-
-    def _fail_weights(self, update: int) -> None:
-        saved = "" if update - 1 <= self._started_at else "; checkpoints before it are sound"
-        raise TrainingError(
-            f"the adapter's weights are not finite after update {update}: the step at learning rate "
-            f"{self.schedule.lr(update):g} overflowed{saved}",
-            hint="lower learning_rate, and keep max_grad_norm above 0",
-        )
+        raise step_not_finite(update, self.batches.dataset, self.batches.indices[update_samples(plan, k)].tolist())
 
     def _check_first_row(self) -> None:
         plan, k = self._update_of(1)
         row = max(self.rows(plan, k), key=lambda r: len(r.sample_ids), default=None)
         if row is not None:
             check_isolation(self.forward, self.batches.dataset, row)
-
-
-def check_isolation(forward: Forward, dataset: PreparedDataset, row: Row) -> float:
-    """Compare a packed row with its samples run alone through the model's own code.
-
-    Packing is safe, and the loss is the model's, exactly when they agree; a model that mixes samples in an unforeseen way
-    is found here. Of a row of many samples, the first, the last and some between are compared: a model that mixes them does
-    so with all but the first.
-
-    Returns:
-        mean |difference| ÷ mean loss, over the supervised tokens.
-
-    Raises:
-        TrainingError: the two differ by more than rounding, or the model's own loss is not finite.
-    """
-    with forward.scoring():
-        sizes = [int(dataset.supervised[i]) for i in row.sample_ids.tolist()]
-        pieces = torch.split(forward.token_losses(row)[0], sizes)
-        chosen = _spread(np.flatnonzero(sizes), ISOLATION_SAMPLES)
-        if not chosen:
-            return 0.0
-        together = torch.cat([pieces[i] for i in chosen])
-        alone = torch.cat([forward.reference_losses(packed_row(dataset, [int(row.sample_ids[i])])) for i in chosen])
-    error = float((together - alone).abs().mean() / alone.abs().mean().clamp_min(1e-6))
-    bound = _ISOLATION_BOUND_32 if forward.dtype == torch.float32 else _ISOLATION_BOUND_16
-    if bool((~alone.isfinite()).any()):
-        raise TrainingError(
-            "the base model's loss is not finite on the first row of the data, before any training",
-            hint="its weights overflow in this precision: set dtype: fp32 or bf16: true, and check the model with "
-            "`qlora-fast evaluate MODEL dataset=FILE`",
-        )
-    if not error <= bound:
-        raise TrainingError(
-            f"packed samples influence each other in this model: their losses differ by {error:.1e} (bound {bound:.0e})",
-            hint="set `packing: none` or `packing: bucketed`, and please report the model",
-        )
-    return error
-
-
-def _spread(places: NDArray[np.int64], most: int) -> list[int]:
-    """At most ``most`` of ``places``, evenly, with both ends."""
-    evenly = np.linspace(0, max(len(places) - 1, 0), min(len(places), most)).round().astype(int)
-    return [int(place) for place in places[np.unique(evenly)]]
 
 
 def _due(update: int, every: int | None) -> bool:

@@ -22,7 +22,7 @@ const MOST_SAMPLES: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Review {
+pub struct BatchingReport {
     /// Slightly above the 95th percentile of the lengths before truncation.
     pub suggested_cutoff: u64,
     /// What cutoffs take from the lengths before truncation, ascending.
@@ -40,16 +40,17 @@ fn samples_of(manifest: &Manifest) -> u64 {
     manifest.shards.iter().map(|shard| shard.rows).sum()
 }
 
-/// Reviews a prepared folder; `options.mode` does not matter.
+/// The report on a prepared folder; `options.mode` does not matter.
 ///
 /// # Errors
 ///
 /// [`Error::Artifact`] for a damaged folder, [`Error::Option`] for options that do not fit.
-pub fn review(folder: &Path, manifest: &Manifest, options: &PlanOptions) -> Result<Review> {
-    look(folder, manifest, options, MOST_SAMPLES)
+pub fn batching_report(folder: &Path, manifest: &Manifest, options: &PlanOptions) -> Result<BatchingReport> {
+    with_samples(folder, manifest, options, MOST_SAMPLES)
 }
 
-fn look(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) -> Result<Review> {
+/// The report worked out with at most `most` samples.
+fn with_samples(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) -> Result<BatchingReport> {
     let step = samples_of(manifest).div_ceil(most).max(1);
     let (mut lengths, mut supervised) = (Vec::new(), Vec::new());
     let mut before = 0_u64;
@@ -84,7 +85,7 @@ fn look(folder: &Path, manifest: &Manifest, options: &PlanOptions, most: u64) ->
     cutoffs.extend(CUTOFFS);
     cutoffs.sort_unstable();
     cutoffs.dedup();
-    Ok(Review {
+    Ok(BatchingReport {
         suggested_cutoff,
         cutoffs: cutoffs.into_iter().map(|cutoff| manifest.full_lengths.loss_at(cutoff)).collect(),
         padding,
@@ -125,8 +126,8 @@ mod tests {
             world_size: 1,
             seed: 0,
         };
-        let all = look(&report.path, &report.manifest, &options, 1000).unwrap();
-        let some = look(&report.path, &report.manifest, &options, 400).unwrap();
+        let all = with_samples(&report.path, &report.manifest, &options, 1000).unwrap();
+        let some = with_samples(&report.path, &report.manifest, &options, 400).unwrap();
         assert_eq!((all.samples_planned, some.samples_planned), (1000, 334));
         assert_eq!((&all.cutoffs, all.suggested_cutoff), (&some.cutoffs, some.suggested_cutoff));
         let near = |a: f64, b: f64| (a / b - 1.0).abs() < 0.06;
@@ -142,7 +143,7 @@ mod tests {
         let bytes = std::fs::read(&shard).unwrap();
         for damage in [&bytes[..40], &[0xff; 16][..]] {
             std::fs::write(&shard, damage).unwrap();
-            assert!(review(&report.path, &report.manifest, &options).is_err());
+            assert!(batching_report(&report.path, &report.manifest, &options).is_err());
         }
     }
 }

@@ -393,7 +393,7 @@ fn the_bytes_depend_neither_on_threads_nor_on_shares() {
             prepare_share(&options, number, count, &mut |_, _, _| true).unwrap();
         }
         let report = merge(&options, &mut |_, _, _| true).unwrap();
-        assert_eq!(report.engine.name, "none");
+        assert_eq!(report.engine.name, None);
         check(&report);
     }
     assert!(prepare_share(&options(json!({})), 3, 2, &mut |_, _, _| true).is_err());

@@ -1,4 +1,4 @@
-//! `review` and `padding`: options in, a report out, both as Python objects.
+//! `batching_report` and `padding`: options in, a report out, both as Python objects.
 
 use crate::error;
 use numpy::PyReadonlyArray1;
@@ -20,14 +20,14 @@ use std::path::PathBuf;
 ///     ConfigError: an option is out of its limits.
 ///     OSError: a file cannot be read.
 #[pyfunction]
-pub(crate) fn review<'py>(
+pub(crate) fn batching_report<'py>(
     py: Python<'py>,
     folder: PathBuf,
     options: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let options: PlanOptions = depythonize(options).map_err(error::option)?;
-    let reviewed = py.detach(|| core::review(&folder, &prepare::manifest(&folder)?, &options));
-    Ok(pythonize(py, &reviewed.map_err(error::core)?)?)
+    let report = py.detach(|| core::batching_report(&folder, &prepare::manifest(&folder)?, &options));
+    Ok(pythonize(py, &report.map_err(error::core)?)?)
 }
 
 /// How full the rows of the first epoch are under each packing.

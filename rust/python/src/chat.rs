@@ -3,11 +3,13 @@
 use crate::error::{self, DataError, TokenizerError};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
+use pythonize::pythonize;
 use qlora_fast_core::conversation::Conversation;
 use qlora_fast_core::encode::Encoder;
 use qlora_fast_core::jinja::{Fault, Program, TEMPLATE, Variable};
 use qlora_fast_core::template::{self, Controls, Kind, Learn, Source, Spec, Template, Turn};
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
+use serde::Serialize;
 use std::path::PathBuf;
 
 type Arrays<'py> = (Bound<'py, PyArray1<i32>>, Bound<'py, PyArray2<i32>>);
@@ -30,10 +32,10 @@ pub(crate) fn template_keys() -> Vec<&'static str> {
 ///     name: one of :func:`templates`.
 ///
 /// Returns:
-///     Its keys as a JSON object; None if there is no such template.
+///     Its keys, without those that have their default; None if there is no such template.
 #[pyfunction]
-pub(crate) fn written_template(name: &str) -> PyResult<Option<String>> {
-    template::written(name).map(serde_json::to_string).transpose().map_err(error::option)
+pub(crate) fn written_template<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    template::written(name).map(|spec| pythonize(py, spec)).transpose().map_err(PyErr::from)
 }
 
 /// What is wrong with a written template.
@@ -80,22 +82,21 @@ pub(crate) fn detect_template(
 ///     tokenizer: path of a ``tokenizer.json``; its control tokens are looked for in what a Jinja template prints.
 ///
 /// Returns:
-///     A JSON object for each probe: ``probe``, ``agrees``, ``refused``, ``ours``, ``own``, ``error``, ``thinking`` and
-///     ``conversation``.
+///     A report for each probe.
 ///
 /// Raises:
 ///     TokenizerError: one of the templates cannot be used.
 ///     OSError: the tokenizer cannot be read.
 #[pyfunction]
 #[pyo3(signature = (template, chat_template, bos_token, eos_token, tokenizer))]
-pub(crate) fn compare_templates(
-    py: Python<'_>,
+pub(crate) fn compare_templates<'py>(
+    py: Python<'py>,
     template: String,
     chat_template: &str,
     bos_token: Option<&str>,
     eos_token: Option<&str>,
     tokenizer: PathBuf,
-) -> PyResult<Vec<String>> {
+) -> PyResult<Bound<'py, PyAny>> {
     let template = Template::new(&source(template)?, bos_token, eos_token).map_err(error::core)?;
     let controls = match template {
         Template::Frames(_) => Controls::default(),
@@ -106,22 +107,33 @@ pub(crate) fn compare_templates(
     };
     let compared = template::check(&template, chat_template, bos_token, eos_token, &controls);
     let compared = compared.map_err(TokenizerError::new_err)?;
-    Ok(compared
+    let probes: Vec<_> = compared
         .iter()
-        .map(|c| {
-            serde_json::json!({
-                "probe": c.name,
-                "agrees": c.agrees(),
-                "refused": c.refused,
-                "ours": c.ours.as_ref().ok(),
-                "own": c.own.as_ref().ok(),
-                "error": c.ours.as_ref().err().or(c.own.as_ref().err()),
-                "thinking": c.thinking,
-                "conversation": c.conversation,
-            })
-            .to_string()
+        .map(|c| ProbeReport {
+            probe: c.name,
+            agrees: c.agrees(),
+            refused: c.refused,
+            ours: c.ours.as_deref().ok(),
+            own: c.own.as_deref().ok(),
+            error: c.ours.as_ref().err().or(c.own.as_ref().err()).map(String::as_str),
+            thinking: c.thinking,
+            conversation: &c.conversation,
         })
-        .collect())
+        .collect();
+    Ok(pythonize(py, &probes)?)
+}
+
+/// A probe conversation, rendered both ways; the stub explains the keys.
+#[derive(Serialize)]
+struct ProbeReport<'a> {
+    probe: &'static str,
+    agrees: bool,
+    refused: bool,
+    ours: Option<&'a str>,
+    own: Option<&'a str>,
+    error: Option<&'a str>,
+    thinking: Option<bool>,
+    conversation: &'a str,
 }
 
 /// A Jinja template rendered with variables (a JSON object), as transformers would: `(kind, text)`, where the kind is

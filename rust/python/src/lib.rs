@@ -19,7 +19,7 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use crate::batching::{padding, report_names, review};
+    use crate::batching::{batching_report, padding, report_names};
     #[pymodule_export]
     use crate::chat::{
         ChatEncoder, compare_templates, detect_template, render_jinja, template_keys, template_problems, templates,
@@ -30,7 +30,7 @@ mod _core {
     #[pymodule_export]
     use crate::plan::{EpochPlan, mix, pack, packing_lower_bound, plan_epoch, split};
     #[pymodule_export]
-    use crate::prepare::{fingerprint, look, merge, prepare, prepare_share};
+    use crate::prepare::{fingerprint, inspect_rows, merge, prepare, prepare_share};
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
 

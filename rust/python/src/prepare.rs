@@ -78,7 +78,7 @@ pub(crate) fn prepare_share<'py>(
 ///     DataError, TokenizerError, OSError: as for :func:`prepare`.
 #[pyfunction]
 #[pyo3(signature = (options, file, rows, progress=None))]
-pub(crate) fn look<'py>(
+pub(crate) fn inspect_rows<'py>(
     py: Python<'py>,
     options: &Object<'py>,
     file: usize,

@@ -49,8 +49,9 @@ def _facts(report: dict[str, Any], model: str | None) -> list[tuple[str, str]]:
     ]
     if "engine" in report:
         engine = report["engine"]
-        name = engine["name"] + (f" ({engine['reason']})" if engine.get("reason") else "")
-        lines.append(("time", f"{report['seconds']['total']:.2f} s with {name}"))
+        used = f" with {engine['name']}" if engine["name"] else ""
+        why = f" ({engine['reason']})" if engine["reason"] else ""
+        lines.append(("time", f"{report['seconds']['total']:.2f} s{used}{why}"))
     return lines
 
 

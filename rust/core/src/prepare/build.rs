@@ -62,7 +62,7 @@ pub(super) fn build_missing(
         !parts.has_all(file) && (share == Share::WHOLE || share.has_any(file, most()))
     };
     if !(0..sources.len()).any(to_make) {
-        return Ok(EngineReport { name: "none".to_owned(), reason: Some("all parts were there".to_owned()) });
+        return Ok(EngineReport::not_needed("all parts were there"));
     }
     let part = |file, part| share.has(file, part) && !parts.has(file, part);
     build(options, sources, folder, &Selection { file: &to_make, part: &part }, seconds, tick)
@@ -95,7 +95,7 @@ pub(super) fn build(
     writing.storing.end()?;
     ran?;
     seconds.insert("rows", working.elapsed().as_secs_f64());
-    Ok(EngineReport { name: tokenizer.engine().name().to_owned(), reason: tokenizer.reason().map(str::to_owned) })
+    Ok(EngineReport { name: Some(tokenizer.engine().name()), reason: tokenizer.reason().map(str::to_owned) })
 }
 
 /// How many parts a file can have at most. Of a packed file that is not known before it is unpacked.

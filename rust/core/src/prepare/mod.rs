@@ -63,7 +63,6 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
     let started = Instant::now();
     let mut seconds = Seconds::new();
     let identity = identify(options, &mut seconds)?;
-    let engine = |reason: &str| EngineReport { name: "none".to_owned(), reason: Some(reason.to_owned()) };
     let mut remade = Vec::new();
     let folder = match claim(options, &identity.fingerprint, Claim::Alone, tick)? {
         Claimed::Damaged(folder) if may_make => {
@@ -75,7 +74,7 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
         Claimed::Prepared(manifest) => {
             let remade = repair::make_whole(options, &identity, &manifest, may_make, &mut seconds, tick)?;
             seconds.insert("total", started.elapsed().as_secs_f64());
-            let (path, engine) = (options.out.clone(), engine("prepared before"));
+            let (path, engine) = (options.out.clone(), EngineReport::not_needed("prepared before"));
             return Ok(Report { path, manifest: *manifest, reused: true, remade, engine, seconds });
         }
         Claimed::Folder(folder) => folder,
@@ -101,13 +100,12 @@ fn make_and_join(
     tick: &mut Tick<'_>,
 ) -> Result<(Manifest, EngineReport)> {
     let Identity { mut sources, fingerprint } = identity;
-    let engine = |reason: &str| EngineReport { name: "none".to_owned(), reason: Some(reason.to_owned()) };
     if let Some(manifest) = manifest(folder.path()).ok().filter(|m| is_whole(folder.path(), m)) {
         // A process was killed between the last file and the rename.
-        return Ok((manifest, engine("all was there")));
+        return Ok((manifest, EngineReport::not_needed("all was there")));
     }
     let mut parts = Parts::find(folder, sources.len())?;
-    let mut engine = engine("parts were joined");
+    let mut engine = EngineReport::not_needed("parts were joined");
     if may_make {
         engine = build::build_missing(options, &sources, folder, &parts, Share::WHOLE, seconds, tick)?;
         parts = Parts::find(folder, sources.len())?;

@@ -59,12 +59,20 @@ pub struct Manifest {
     pub shards: Vec<ShardEntry>,
 }
 
-/// The engine that ran, and why if it was not the fast one.
+/// The engine that tokenized, if any did.
 #[derive(Debug, Clone, Default, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct EngineReport {
-    pub name: String,
+    /// Its name; `None` where nothing had to be tokenized.
+    pub name: Option<&'static str>,
+    /// Why it was not the fast one, or why none was needed.
     pub reason: Option<String>,
+}
+
+impl EngineReport {
+    /// Of work that needed no tokenizer.
+    pub(super) fn not_needed(reason: &str) -> Self {
+        EngineReport { name: None, reason: Some(reason.to_owned()) }
+    }
 }
 
 /// The answer to one call of prepare.
