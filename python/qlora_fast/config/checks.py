@@ -38,7 +38,7 @@ EXCLUSIVE = (
     Pair("pissa_init", "quantization_bit", "a quantized base cannot hold exactly what PiSSA leaves of the weights"),
     Pair("pissa_init", "use_dora", "together they cannot be saved as a plain adapter"),
     Pair("eval_dataset", "val_size"),
-    Pair("resume_from_checkpoint", "overwrite_output_dir"),
+    Pair("resume_from_checkpoint", "overwrite_output_dir", agree=lambda resume, _: resume == "auto"),
     Pair("mask_history", "train_on_prompt"),
 )
 """Within one file they contradict each other; of a file and the command line, the command line wins."""

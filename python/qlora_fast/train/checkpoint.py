@@ -146,6 +146,14 @@ def load_checkpoint(
     return progress
 
 
+def changed_since(path: Path, identity: Identity) -> list[str]:
+    """What of a run's identity differs from that of a checkpoint; of one without state, that it has none."""
+    if not (path / layout.PROGRESS).is_file():
+        return [f"{layout.PROGRESS} is missing"]
+    stored, _ = _read_progress(path)
+    return differences(stored["identity"], identity)
+
+
 def set_aside(path: Path, why: str) -> Path:
     """Rename a folder to ``NAME.why``, under which nothing takes it for what it was; nothing is deleted."""
     return path.rename(_unused(path.with_name(f"{path.name}.{why}")))

@@ -29,6 +29,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError, first_line
+from qlora_fast.train.lateness import LATE_S, Lateness, named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +54,8 @@ class Ranks:
     world: int = 1
     local_rank: int = 0
     store: Any = field(default=None, repr=False)
+    sums: int = field(default=0, repr=False, compare=False)
+    """Collectives that this process has come to: the same number on all ranks that are at the same point."""
     _turns: int = field(default=0, repr=False, compare=False)
 
     @property
@@ -62,14 +65,22 @@ class Ranks:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Rank 0 runs the block, then all others do: what the first has made, the others find."""
+        """Rank 0 runs the block, then the first rank of each other machine, then all others.
+
+        What the first has made, the others find: the first of another machine on storage that they share, or it makes the
+        same for its own machine.
+        """
         self._turns += 1
         key = f"turn/{self._turns}"
         if not self.first:
             self._wait(lambda: self.store.check([key]))
+        if self.local_rank:
+            self._wait(lambda: self.store.check([f"{key}/{self.rank - self.local_rank}"]))
         yield
-        if self.first and self.store is not None:
-            self.store.set(key, "")
+        if self.store is not None and not self.local_rank:
+            self.store.set(f"{key}/{self.rank}", "")
+            if self.first:
+                self.store.set(key, "")
 
     def from_first(self, make: Callable[[], str]) -> str:
         """What ``make`` gives on rank 0, on all ranks."""
@@ -94,10 +105,8 @@ class Ranks:
             return
         import torch.distributed as dist
 
-        try:
+        with self._together():
             dist.all_reduce(tensor)
-        except RuntimeError as error:
-            raise PeerGone(str(error)) from error
 
     def all_gather(self, tensor: Tensor) -> list[Tensor]:
         """Each rank's tensor, by rank.
@@ -113,11 +122,45 @@ class Ranks:
         # NCCL moves only what lies on a GPU.
         own = tensor.cuda() if dist.get_backend() == "nccl" else tensor
         parts = [torch.empty_like(own) for _ in range(self.world)]
-        try:
+        with self._together():
             dist.all_gather(parts, own)
-        except RuntimeError as error:
-            raise PeerGone(str(error)) from error
         return [part.to(tensor.device) for part in parts]
+
+    def from_rank_0(self, tensor: Tensor) -> None:
+        """Overwrite a tensor by rank 0's.
+
+        Raises:
+            PeerGone: another rank has ended.
+        """
+        if self.world == 1:
+            return
+        import torch.distributed as dist
+
+        # NCCL moves only what lies on a GPU.
+        moved = tensor.cuda() if dist.get_backend() == "nccl" else tensor
+        with self._together():
+            dist.broadcast(moved, 0)
+        if moved is not tensor:
+            tensor.copy_(moved)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Inside, a collective is called.
+
+        Raises:
+            PeerGone: another rank has ended. TrainingError: another one has not come to it before the time-out.
+        """
+        self.sums += 1
+        started = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            if time.monotonic() - started < _COLLECTIVE.total_seconds():
+                raise PeerGone(str(error)) from error
+            raise TrainingError(
+                f"rank {self.rank} waited {_COLLECTIVE.total_seconds() / 60:.0f} minutes for the others",
+                hint="the log names the ranks that were behind; resume_from_checkpoint=true resumes from the last checkpoint",
+            ) from error
 
     def failed_rank(self) -> int | None:
         """The rank that has said that it failed."""
@@ -308,6 +351,7 @@ class _Watch(threading.Thread):
         self._ended = threading.Event()
         # Of its own: a store's connection serves one thread at a time.
         self._store = me.store.clone()
+        self._lateness = Lateness()
 
     def end(self) -> None:
         """The main thread has come to its own end. A thread that is inside the store when Python ends would abort it."""
@@ -340,7 +384,7 @@ class _Watch(threading.Thread):
     def _look(self, beat: int, heard: dict[int, tuple[bytes, float]]) -> str | None:
         """Which process is missing: None if none is, "" for one that has reported its error, else what to report."""
         store, me = self._store, self._me
-        store.set(f"alive/{me.rank}", str(beat))
+        store.set(f"alive/{me.rank}", f"{beat} {me.sums}")
         if store.check(["failed"]):
             return ""
         now = time.monotonic()
@@ -351,4 +395,13 @@ class _Watch(threading.Thread):
             elif now - when > SILENT_S:
                 first = int(store.compare_set("failed", "", str(me.rank))) == me.rank
                 return f"rank {rank}" if first else ""
+        if me.first:
+            self._report_late({rank: int(sign.split()[1]) for rank, (sign, _) in heard.items() if sign}, now)
         return None
+
+    def _report_late(self, counts: dict[int, int], now: float) -> None:
+        if late := self._lateness.late(counts, now):
+            log.warning(
+                "the other processes have waited %.0f seconds for %s; they end after %.0f minutes",
+                LATE_S, named(late), _COLLECTIVE.total_seconds() / 60,
+            )  # fmt: skip

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlora_fast.config import Config
-from qlora_fast.config.keys import affecting
+from qlora_fast.config.keys import KEYS, about, affecting
 from qlora_fast.config.paths import settled_base
 from qlora_fast.data.selection import RunData
-from qlora_fast.errors import ArtifactError
+from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub.cache import remembered_sha256
 from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.train.distributed import Ranks
@@ -51,19 +51,21 @@ def identity_of(config: Config, data: RunData, model_path: str, ranks: Ranks) ->
         model_path: where the base model was loaded from: a local folder, or a name on the Hub.
 
     Raises:
-        ArtifactError: two processes have different base models.
+        ArtifactError: two processes have different data or base models. ConfigError: or different settings.
     """
     # The data is compared by its fingerprint, the batch by its size; nothing else changes what is trained.
     settings = {name: getattr(config, name) for name in affecting("data", "learning", "arithmetic")}
-    return {
+    own = {
         **settings,
         ROW_BUDGET: data.plans.max_tokens_per_row,
         EFFECTIVE_BATCH: data.plans.samples_per_update,
         "data": data.train.fingerprint,
         "training_samples": _short_hash(data.train_ids),
         "eval_data": None if data.evals is None else f"{data.evals.fingerprint[:16]}-{_short_hash(data.eval_ids)}",
-        **_same_everywhere(ranks, base_identity(model_path)),
+        **base_identity(model_path),
     }
+    _check_same_everywhere(config, ranks, own)
+    return own
 
 
 def library_versions() -> dict[str, str]:
@@ -103,15 +105,36 @@ def base_identity(model_path: str) -> Identity:
     }
 
 
-def _same_everywhere(ranks: Ranks, own: Identity) -> Identity:
+def _check_same_everywhere(config: Config, ranks: Ranks, identity: Identity) -> None:
+    """Compare with rank 0 everything on which the ranks must agree to make one run.
+
+    Raises:
+        ArtifactError: this rank has other data, or another base model. ConfigError: or other settings.
+    """
+    # Where things lie may differ from machine to machine; what they are must not.
+    alike = {name: getattr(config, name) for name in affecting("batch", "result")}
+    own: Identity = json.loads(json.dumps({**alike, **identity}))
+    own = {name: value for name, value in own.items() if name not in KEYS or not about(name).path}
     first: Identity = json.loads(ranks.from_first(lambda: json.dumps(own)))
-    if first != own:
-        different = ", ".join(name for name in own if own[name] != first[name])
-        raise ArtifactError(
-            f"rank {ranks.rank} loaded another base model than rank 0 ({different})",
-            hint="give every machine the same files under model_name_or_path",
+    different = [name for name in own if own[name] != first.get(name)]
+    if not different:
+        return
+    listed = ", ".join(f"{n}: {_shown(first.get(n))} → {_shown(own[n])}" for n in different)
+    if settings := [name for name in different if name in KEYS]:
+        raise ConfigError(
+            f"rank {ranks.rank} has other settings than rank 0 ({listed})",
+            hint=f"start every process with the same config and the same {settings[0]}",
         )
-    return own
+    if set(different) & {"data", "training_samples", "eval_data"}:
+        raise ArtifactError(
+            f"rank {ranks.rank} prepared other data than rank 0 ({listed})",
+            hint="give every machine the same files under `dataset` and `eval_dataset`, and the same tokenizer, or share the "
+            "folder of prepared_dir",
+        )
+    raise ArtifactError(
+        f"rank {ranks.rank} loaded another base model than rank 0 ({listed})",
+        hint="give every machine the same files under model_name_or_path",
+    )
 
 
 def _folder(model_path: str) -> Path:

@@ -50,8 +50,11 @@ def check_output(config: Config) -> None:
         )
 
 
-def claim_output(config: Config) -> None:
+def claim_output(config: Config, *, own: bool = False) -> None:
     """Create the run's folder, or take it over as the config says; what is not ours is never touched.
+
+    Args:
+        own: whether what is in it is this very run, to be resumed: it is not moved aside.
 
     Its first file is run.json, so that a process that is killed at any moment leaves a folder that the next one takes. To be
     called when data and model are there: a run that cannot begin moves no earlier one aside.
@@ -62,7 +65,7 @@ def claim_output(config: Config) -> None:
     """
     check_output(config)
     output = Path(config.output_dir)
-    if config.overwrite_output_dir and layout.is_run(output):
+    if config.overwrite_output_dir and layout.is_run(output) and not own:
         aside = output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
         output.rename(aside)
         log.info("the earlier run was moved to `%s`", aside)

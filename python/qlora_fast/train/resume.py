@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeGuard
 
 from qlora_fast.config import Config
 from qlora_fast.errors import ArtifactError
@@ -18,11 +19,28 @@ from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.identity import ROW_BUDGET, Identity
+from qlora_fast.train.on_every_machine import on_every_machine
 from qlora_fast.train.progress import Progress
 from qlora_fast.train.run_log import RunLog
 from qlora_fast.train.setup import Setup
 
 log = logging.getLogger(__name__)
+
+AUTO = "auto"
+"""For a command that is started again unchanged: by a launcher after a failure, by a scheduler after a preemption."""
+
+
+def is_named(wanted: bool | str) -> TypeGuard[str]:
+    """Whether ``resume_from_checkpoint`` names a checkpoint."""
+    return isinstance(wanted, str) and wanted != AUTO
+
+
+def is_own(output: Path, identity: Identity) -> bool:
+    """Whether the newest checkpoint of a folder is of the run with this identity; False where there is none."""
+    if not output.is_dir():
+        return False
+    newest = checkpoint.newest_whole(output)
+    return newest is not None and not checkpoint.changed_since(newest, identity)
 
 
 def resume(setup: Setup, identity: Identity, folder: AdapterFolder, ranks: Ranks, *, anyway: bool) -> Progress | None:
@@ -45,14 +63,15 @@ def resume(setup: Setup, identity: Identity, folder: AdapterFolder, ranks: Ranks
     start = ranks.from_first(lambda: str(starting_point(output, wanted) or ""))
     progress = None
     if start:
-        progress = checkpoint.load_checkpoint(
-            Path(start), setup.adapter, setup.optimizer, identity, ranks=ranks, anyway=anyway
-        )
+        with on_every_machine(Path(start), ranks) as found:
+            progress = checkpoint.load_checkpoint(
+                found, setup.adapter, setup.optimizer, identity, ranks=ranks, anyway=anyway
+            )
         log.info("resuming from `%s`, update %d of %d", start, progress.update, updates)
     else:
         log.info("no checkpoint in `%s` yet: starting from the beginning", output)
     if ranks.first:
-        if isinstance(wanted, str):
+        if is_named(wanted):
             set_aside_behind(Path(start))
         # The killed run may have logged updates that are made again now.
         RunLog(output, updates).start(progress.log_history if progress else [])
@@ -85,7 +104,7 @@ def check_named(output: Path, wanted: bool | str) -> None:
     Raises:
         ArtifactError: see :func:`starting_point`.
     """
-    if isinstance(wanted, str):
+    if is_named(wanted):
         starting_point(output, wanted)
 
 
@@ -100,7 +119,7 @@ def starting_point(output: Path, wanted: bool | str) -> Path | None:
     """
     if not wanted:
         return None
-    if isinstance(wanted, bool):
+    if not is_named(wanted):
         return checkpoint.newest_whole(output)
     named = Path(wanted)
     if not named.is_dir():

@@ -76,7 +76,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     with ranks.in_turn():
         if ranks.first:
             resume.check_named(output, config.resume_from_checkpoint)  # refused before the folder is claimed
-            claim_output(config)
+            own = config.resume_from_checkpoint == resume.AUTO and resume.is_own(output, identity)
+            claim_output(config, own=own)
     progress = resume.resume(setup, identity, folder, ranks, anyway=resume_anyway)
     recomputed = setup.probe(ranks)
     identity[ROW_BUDGET] = setup.row_budget.tokens
@@ -93,6 +94,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             "max_tokens_per_row": asdict(setup.row_budget),
             "kernels": report_of(setup.model).described(),
             "parent": setup.parent,
+            "waiting": trainer.waits.about,
             "preparation": as_json(setup.data.prepared.report, setup.data.prepared.findings),
         },
     )

@@ -36,6 +36,7 @@ from qlora_fast.train.optimizer import AdamW
 from qlora_fast.train.progress import Log, Progress, Window
 from qlora_fast.train.schedule import Schedule
 from qlora_fast.train.signals import StopRequest
+from qlora_fast.train.waiting import Waits
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class Trainer:
         self.updates_per_epoch = len(self._plan.supervised)
         self._on_host = forward.device.type == "cpu"
         self._started_at = self.progress.update
+        self.waits = Waits(self.ranks, forward.device)
         self._finite = FiniteWatch(forward.device)
         self._divergence = DivergenceWatch(forward.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
         self.stopping = False
@@ -190,7 +192,8 @@ class Trainer:
             self.adapter.collect()
             total += loss.detach()
         # A sum, not a mean: each rank's loss is divided by the tokens of all ranks already.
-        self.ranks.all_reduce(self.adapter.gradient)
+        with self.waits.measured():
+            self.ranks.all_reduce(self.adapter.gradient)
         norm = self.optimizer.step(self.schedule.lr(update))
         self._finite.note(update, total, norm, self.adapter.weights)
         return total, norm
@@ -227,6 +230,7 @@ class Trainer:
             "supervised_tokens_per_second": progress.window_tokens / seconds,
         }
         progress.log_history.append(entry)
+        self.waits.share(window.seconds)
         window.clear()
         progress.window_tokens = 0
         if self.ranks.first and (warning := self._divergence.look(progress.log_history)):

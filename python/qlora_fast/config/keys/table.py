@@ -28,8 +28,8 @@ Interval = Annotated[
 ]
 """Optimizer steps between two events."""
 SwitchOrCheckpoint = Annotated[
-    bool | Annotated[str, Meta(pattern=r"(^|[/\\])checkpoint-\d+[/\\]?$")],
-    Meta(description="true, false or the path of a checkpoint-N"),
+    bool | Annotated[str, Meta(pattern=r"^auto$|(^|[/\\])checkpoint-\d+[/\\]?$")],
+    Meta(description="true, false, auto or the path of a checkpoint-N"),
 ]
 
 Affects = Literal["data", "preparation", "source", "learning", "batch", "arithmetic", "result", "nothing"]
