@@ -70,9 +70,11 @@ def launch(world: int, *words: str | Path, limit_s: float = LIMIT_S, expected: i
 def train(prepared: Path, output: Path) -> None:
     from safetensors.torch import save_file
 
+    from qlora_fast.atomic_io import sha256_of
     from qlora_fast.data.dataset import open_prepared
     from qlora_fast.errors import Interrupted
     from qlora_fast.train.distributed import joined
+    from qlora_fast.train.on_every_machine import on_every_machine
     from tiny_run import tiny_run
 
     data = open_prepared(prepared)
@@ -88,6 +90,12 @@ def train(prepared: Path, output: Path) -> None:
         save_file({"weights": from_one.adapter.weights}, output / f"from-one-{me.rank}.safetensors")
         with suppress(Stopped):
             tiny_run(data, output / "by-two", save_every=5, on_update=stop_at_7, **SETTINGS, ranks=me).run()
+        # A checkpoint that only rank 0 sees.
+        lies = (output if me.first else output / "elsewhere") / "by-two" / "checkpoint-5"
+        with on_every_machine(lies, me) as found:
+            seen = {path.name: sha256_of(path) for path in sorted(found.iterdir())}
+            (output / f"seen-{me.rank}.json").write_text(json.dumps({"name": found.name, "files": seen}))
+        (output / f"waits-{me.rank}.json").write_text(json.dumps({**from_one.waits.about, "there": found.exists()}))
         # Two resume where two stopped, each with its own dropout.
         for name, on_update in (("whole", nothing), ("cut", stop_at_7), ("cut", nothing)):
             run = tiny_run(data, output / name, dropout=0.1, save_every=5, on_update=on_update, **SETTINGS, ranks=me)

@@ -116,6 +116,18 @@ def test_two_ranks_go_on_where_two_stopped_to_the_same_bits(two: Path) -> None:
         assert both[0] == both[1], name
 
 
+def test_a_machine_that_does_not_see_a_checkpoint_is_sent_it(two: Path) -> None:
+    first, second = (json.loads((two / f"seen-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first["name"] == "checkpoint-5"
+    assert {*checkpoint.PARTS, "MANIFEST.json"} <= set(first["files"])
+    assert not (two / "elsewhere").exists()
+    waits = [json.loads((two / f"waits-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [wait.pop("there") for wait in waits] == [True, False], "a copy is removed"
+    assert all(len(wait["waited_s"]) == 2 and wait["seconds"] > 0 for wait in waits)
+    assert waits[0]["waited_s"] == waits[1]["waited_s"]
+
+
 def test_a_signal_to_one_rank_stops_all_behind_the_same_update(two: Path) -> None:
     found = checkpoint.newest_whole(two / "signal")
     assert found is not None

@@ -7,15 +7,19 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 import tiny
 from qlora_fast.config import load
-from qlora_fast.errors import ArtifactError
+from qlora_fast.data import selection
+from qlora_fast.data.tokenizer import tokenizer_of
+from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.train import identity
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.run import train
 from tiny_folder import ALPACA, config_file
 
@@ -121,3 +125,32 @@ def test_every_file_of_the_index_counts(tmp_path: Path) -> None:
     content[-1] ^= 1
     files[-1].write_bytes(content)
     assert identity.base_identity(str(tmp_path))["base_weights"] != before["base_weights"]
+
+
+class Second(Ranks):
+    """The second rank of two, whose first one has something else."""
+
+    def __init__(self, changed: dict[str, Any]) -> None:
+        super().__init__(rank=1, world=2)
+        self._changed = changed
+
+    def from_first(self, make: Callable[[], str]) -> str:
+        return json.dumps({**json.loads(make()), **self._changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"data": "0" * 64}, ArtifactError, "rank 1 prepared other data than rank 0 .data: '000000000000…'"),
+        ({"training_samples": "ab"}, ArtifactError, "prepared other data"),
+        ({"base_weights": "ab"}, ArtifactError, "rank 1 loaded another base model than rank 0"),
+        ({"learning_rate": 1.0}, ConfigError, "rank 1 has other settings than rank 0 .learning_rate: 1.0 →"),
+        ({"save_steps": 3}, ConfigError, "rank 1 has other settings than rank 0 .save_steps: 3 → 2"),
+    ],
+)
+def test_ranks_that_differ_are_named(made: Path, changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    config = load(made).config
+    data = selection.load(config, tokenizer_of(config))
+    identity.identity_of(config, data, config.model_name_or_path, Second({}))
+    with pytest.raises(error, match=message):
+        identity.identity_of(config, data, config.model_name_or_path, Second(changed))

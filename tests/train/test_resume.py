@@ -113,3 +113,34 @@ def test_a_dense_run_does_not_for_its_updates_are_counted_in_rows(run: Make) -> 
     made = run(packing="dense", save_strategy="steps", save_steps=2, max_steps=4)
     with pytest.raises(ArtifactError, match="is of another run: max_tokens_per_row"):
         go_on(made, made.folder / "checkpoint-2", "max_tokens_per_row=128")
+
+
+def test_auto_starts_goes_on_and_ends_as_one_command(made: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """What a launcher or a scheduler starts again unchanged, also with overwrite_output_dir."""
+    config, before = made.folder.parent / "tiny.yaml", (made.folder / "adapter_model.safetensors").read_bytes()
+    words = ["resume_from_checkpoint=auto", "overwrite_output_dir=true"]
+    shutil.rmtree(made.folder)
+    for there, expected in (
+        ("", "starting from the beginning"),
+        ("checkpoint-4", "update 4 of 8"),
+        ("8", "update 8 of 8"),
+    ):
+        if there == "checkpoint-4":
+            for name in ("checkpoint-6", "checkpoint-8"):
+                shutil.rmtree(made.folder / name)
+        with caplog.at_level("INFO", logger="qlora_fast"):
+            train(load(config, words).config)
+        assert expected in caplog.text
+        caplog.clear()
+        assert (made.folder / "adapter_model.safetensors").read_bytes() == before
+        assert not list(made.folder.parent.glob("run.old-*")), "its own run is not moved aside"
+
+
+def test_auto_moves_another_run_aside_only_where_it_may(made: Run) -> None:
+    config = made.folder.parent / "tiny.yaml"
+    with pytest.raises(ArtifactError, match="is of another run: learning_rate"):
+        train(load(config, ["resume_from_checkpoint=auto", "learning_rate=1e-3"]).config)
+    words = ["resume_from_checkpoint=auto", "overwrite_output_dir=true", "learning_rate=1e-3"]
+    train(load(config, words).config)
+    assert len(list(made.folder.parent.glob("run.old-*"))) == 1
+    assert names(made.folder) == ["checkpoint-2", "checkpoint-4", "checkpoint-6", "checkpoint-8"]

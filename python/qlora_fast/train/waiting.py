@@ -46,7 +46,7 @@ class Waits:
         if self._ranks.world == 1:
             yield
         elif self._on_gpu:
-            before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             before.record()
             yield
             after.record()
