@@ -89,7 +89,7 @@ def kept_budget(config: Config, ranks: Ranks) -> int | None:
 
     def read() -> str:
         newest = reversed(checkpoint.checkpoints(output)) if wanted and output.is_dir() else ()
-        for path in [Path(wanted)] if isinstance(wanted, str) else newest:
+        for path in [Path(wanted)] if is_named(wanted) else newest:
             with suppress(ArtifactError):
                 found = checkpoint.stored_identity(path).get(ROW_BUDGET)
                 return str(found) if type(found) is int and found > 0 else ""
