@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo build test test-slow wheel-test coverage snapshots lint fix bench bench-short golden docs gpu clean
+.PHONY: help demo build test test-slow wheel-test coverage snapshots fuzz lint fix bench bench-short golden docs gpu clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,20 @@ coverage: $(STAMPS)/package $(STAMPS)/model ## Which lines of the package the de
 
 snapshots: $(STAMPS)/package ## Write the snapshots of screens and messages again, to be reviewed in the diff
 	QLORA_FAST_SNAPSHOTS=write $(BIN)/python -m pytest -q tests/cli/test_screens.py tests/data/test_bad_input.py
+
+SECONDS := 120
+FUZZ := $(notdir $(basename $(wildcard rust/core/fuzz/fuzz_targets/*.rs)))
+fuzz: $(STAMPS)/package ## Fuzz every reader of data for SECONDS=… in all: with cargo-fuzz if there is one, else by mutation alone
+	@if cargo +nightly fuzz --version > /dev/null 2>&1; then cd rust/core; for target in $(FUZZ); do \
+		echo "── $$target"; mkdir -p fuzz/corpus/$$target; \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -timeout=20 -rss_limit_mb=4096 \
+			-print_final_stats=1 -max_total_time=$$(($(SECONDS) / $(words $(FUZZ)))); \
+	done; else \
+		echo "── no cargo-fuzz (cargo install cargo-fuzz) or no nightly compiler (rustup toolchain install nightly):"; \
+		echo "   the seeds are mutated at random, without coverage"; \
+		QLORA_FAST_FUZZ_SECONDS=$(SECONDS) cargo test --quiet --release -p qlora-fast-core --test fuzz -- --ignored --nocapture; \
+	fi
+	QLORA_FAST_FUZZ_SECONDS=$$(($(SECONDS) / 10 + 1)) $(BIN)/python -m pytest -q -s tests/config/test_yaml_fuzz.py
 
 lint: $(STAMPS)/package ## rustfmt, clippy, ruff, mypy --strict, stubtest, wording
 	cargo fmt --all --check

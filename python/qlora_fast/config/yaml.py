@@ -50,6 +50,10 @@ def parse(text: str, name: str, layer: int = 0) -> tuple[dict[str, Entry], list[
         return {}, [f"{place}: is not valid YAML: {error.problem or error.context}"]
     except yaml.YAMLError as error:
         return {}, [f"{name}: is not valid YAML: {error}"]
+    except RecursionError:
+        return {}, [f"{name}: is nested too deeply"]
+    except (ValueError, OverflowError) as error:  # an escape of no character
+        return {}, [f"{name}: is not valid YAML: {error}"]
     if root is None:
         return {}, []
     if not isinstance(root, yaml.MappingNode):

@@ -3,6 +3,7 @@
 mod chunk;
 mod container;
 mod format;
+mod guarded;
 mod layout;
 mod nesting;
 mod parquet;

@@ -4,6 +4,7 @@
 
 use super::chunk::{Chunk, Span};
 use super::container::refuse;
+use super::guarded::guarded;
 use super::parquet_pages;
 use super::split::LARGEST_RECORD;
 use crate::error::{Error, Result};
@@ -40,6 +41,10 @@ pub(super) struct ParquetRows {
 
 impl ParquetRows {
     pub(super) fn open(file: File, shown: &Path) -> Result<Self> {
+        guarded(|| Self::open_unguarded(file, shown)).unwrap_or_else(|| Err(contradicts(shown)))
+    }
+
+    fn open_unguarded(file: File, shown: &Path) -> Result<Self> {
         let bytes = file.metadata().map_err(Error::io("read", shown))?.len();
         let reader = file.try_clone().map_err(Error::io("read", shown))?;
         let options = ReadOptionsBuilder::new().build();
@@ -60,7 +65,12 @@ impl ParquetRows {
         Ok(Self { path: shown.to_path_buf(), file, bytes, metadata, group: (0, 0), iter, rows, row: 0, digest: None })
     }
 
+    /// The next rows; after an error there are none.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Chunk>> {
+        guarded(|| self.next_unguarded()).unwrap_or_else(|| Err(contradicts(&self.path)))
+    }
+
+    fn next_unguarded(&mut self) -> Result<Option<Chunk>> {
         let mut chunk = Chunk { bytes: Vec::with_capacity(CHUNK_BYTES), records: Vec::new() };
         while chunk.bytes.len() < CHUNK_BYTES {
             while self.row >= self.group.1 && self.group.0 < self.metadata.num_row_groups() {
@@ -243,6 +253,11 @@ impl Writer<'_> {
     fn json(&mut self, value: &(impl Serialize + ?Sized)) {
         let _ = serde_json::to_writer(&mut *self.out, value);
     }
+}
+
+/// The library panics where one part of a file contradicts another.
+fn contradicts(path: &Path) -> Error {
+    damage(path, "its parts contradict each other")
 }
 
 fn damage(path: &Path, error: &str) -> Error {

@@ -1,0 +1,33 @@
+//! The native tokenizer and the reference, side by side: equal ids for any text.
+//!
+//! The first byte selects the tokenizer, the rest is the text.
+
+use crate::tokenizers::synthetic;
+use qlora_fast_core::tokenizer::{Choice, Tokenizer};
+use std::sync::LazyLock;
+
+/// Both engines for each of the synthetic tokenizers.
+static ENGINES: LazyLock<Vec<(Tokenizer, Tokenizer)>> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |path: &std::path::Path, choice| Tokenizer::load(path, choice, None).unwrap();
+    let files = synthetic(folder.path());
+    files.iter().map(|(_, path)| (load(path, Choice::Native), load(path, Choice::Tokenizers))).collect()
+});
+
+/// How many tokenizers there are.
+#[allow(dead_code, reason = "of the test that replays each seed with all of them")]
+pub(crate) fn count() -> usize {
+    ENGINES.len()
+}
+
+pub(crate) fn check(input: &[u8]) {
+    let Some((&first, text)) = input.split_first() else { return };
+    let (own, reference) = &ENGINES[usize::from(first) % ENGINES.len()];
+    let text = String::from_utf8_lossy(text);
+    let ids = |tokenizer: &Tokenizer| {
+        let mut ids = Vec::new();
+        tokenizer.engine().encode(&text, &mut ids).unwrap();
+        ids
+    };
+    assert_eq!(ids(own), ids(reference), "tokenizer {first}: {text:?}");
+}
