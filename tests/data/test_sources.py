@@ -464,3 +464,43 @@ def test_llamafactorys_own_folder_is_read_as_it_is(settings: dict[str, Any]) -> 
 def test_the_data_in_the_package_is_where_the_code_looks_for_it(name: str) -> None:
     (file,) = sources.resolve([name], "data")[0].files
     assert json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("how", ["dots", "absolute", "link", "folder of links", "linked folder"])
+def test_a_listed_file_outside_its_folder_is_read_only_if_that_is_asked_for(how: str, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "ds", tmp_path / "private"
+    folder.mkdir()
+    outside.mkdir()
+    (outside / "x.json").write_text("[]")
+    named = {"dots": "../private/x.json", "absolute": str(outside / "x.json")}.get(how, "mine")
+    if how == "link":
+        (folder / "mine").symlink_to(outside / "x.json")
+    elif how == "folder of links":
+        (folder / "mine").mkdir()
+        (folder / "mine" / "a.json").symlink_to(outside / "x.json")
+    elif how == "linked folder":
+        (folder / "mine").symlink_to(outside)
+    (folder / dataset_info.FILE).write_text(json.dumps({"d": {"file_name": named}}))
+    with pytest.raises(DataError, match="names a file outside") as caught:
+        sources.resolve(["d"], str(folder))
+    assert "dataset_outside=true" in str(caught.value.hint)
+    (found,) = sources.resolve(["d"], str(folder), outside=True)
+    assert Path(found.files[0]).resolve() == (outside / "x.json").resolve()
+    # What a person names is what that person wants.
+    assert sources.resolve(["../private/x.json"], str(folder))[0].files
+
+
+def test_a_listed_file_inside_its_folder_needs_no_setting(tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "real" / "sub" / "x.json").write_text("[]")
+    (tmp_path / "ds").symlink_to(tmp_path / "real")
+    for name in ("sub/x.json", "sub/../sub/x.json", str(tmp_path / "ds" / "sub" / "x.json")):
+        (tmp_path / "real" / dataset_info.FILE).write_text(json.dumps({"d": {"file_name": name}}))
+        assert sources.resolve(["d"], str(tmp_path / "ds"))[0].files
+
+
+def test_a_pipe_or_a_device_is_named_as_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in ("pipe.json", "/dev/zero"):
+        with pytest.raises(DataError, match="is a pipe or a device, not a file"):
+            sources.resolve([name], str(tmp_path))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import dying
+from dying import Crash
 from qlora_fast import atomic_io
 from qlora_fast.config import load
 from qlora_fast.errors import ArtifactError
@@ -29,35 +31,11 @@ SETTINGS = {
 TIMES = re.compile(r"_(second|runtime)$|^train_steps_per_second$")
 
 
-class Crash(BaseException):
-    """Stands for the power going off: nothing catches it."""
-
-
-class Dying:
-    """Every fsync, rename, unlink, mkdir and chmod is a place to die; dead is dead, nothing happens after it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls, self.at = 0, 10**9
-        monkeypatch.setattr(os, "fsync", self._counted(os.fsync))
-        for name in ("rename", "replace", "unlink", "mkdir", "chmod"):
-            monkeypatch.setattr(Path, name, self._counted(getattr(Path, name)))
-        monkeypatch.setattr(atomic_io.shutil, "rmtree", self._counted(shutil.rmtree))
-
-    def _counted(self, real: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **more: object) -> object:
-            self.calls += 1
-            if self.calls >= self.at:
-                raise Crash
-            return real(*args, **more)
-
-        return call
+class Dying(dying.Dying):
+    """A run that dies."""
 
     def run(self, config: Path, *words: str, at: int = 10**9) -> None:
-        self.calls, self.at = 0, at
-        try:
-            train(load(config, words).config)
-        finally:
-            self.at = 10**9
+        self.call(lambda: train(load(config, words).config), at)
 
 
 def results(run: Path) -> dict[str, bytes]:

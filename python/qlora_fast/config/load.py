@@ -127,6 +127,8 @@ def dump(config: Config) -> str:
 
 
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, yaml.Entry], list[str]]:
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"`{path}` is not a file", hint="a config is a YAML file")
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = (

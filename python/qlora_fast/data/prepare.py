@@ -169,7 +169,7 @@ def core_options(
 
 
 def _datasets(config: Config, data: Sequence[str] | None) -> list[Dataset]:
-    return sources.resolve(config.dataset if data is None else data, config.dataset_dir)
+    return sources.resolve(config.dataset if data is None else data, config.dataset_dir, outside=config.dataset_outside)
 
 
 def _options(

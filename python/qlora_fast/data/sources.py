@@ -53,8 +53,12 @@ class Dataset:
         return [{"path": f, "dataset": self.name, "layout": self.layout, **named, **whole} for f in self.files]
 
 
-def resolve(names: Sequence[str], folder: str = ".") -> list[Dataset]:
+def resolve(names: Sequence[str], folder: str = ".", *, outside: bool = False) -> list[Dataset]:
     """The datasets that these names stand for, in their order; a name that is given twice gets the suffix #2.
+
+    Args:
+        outside: read files outside the folder if its dataset_info.json names them. A dataset folder comes from anywhere;
+            what it names may be anything that the user can read.
 
     Raises:
         DataError: a name stands for nothing, or for something that is not read.
@@ -63,7 +67,7 @@ def resolve(names: Sequence[str], folder: str = ".") -> list[Dataset]:
     seen: dict[str, int] = {}
     files: set[Path] = set()
     for name in names:
-        dataset = _resolve_one(name, Path(folder))
+        dataset = _resolve_one(name, Path(folder), outside)
         count = seen[name] = seen.get(name, 0) + 1
         if count > 1:
             dataset = Dataset(f"{name}#{count}", dataset.files, dataset.layout, dataset.shown, dataset.num_samples)
@@ -83,11 +87,13 @@ def _check_name(file: Path) -> None:
         raise DataError(f"the name of `{shown}` is not UTF-8", hint="rename the file")
 
 
-def _resolve_one(name: str, folder: Path) -> Dataset:
+def _resolve_one(name: str, folder: Path, outside: bool) -> Dataset:
     if name == "-":
         return Dataset("-", (_standard_input(),), shown="-")
     entry = dataset_info.find(name, folder)
     if entry is not None:
+        if not outside:
+            _refuse_outside(name, entry.path, folder)
         if not entry.path.exists():
             raise DataError(
                 f"dataset `{name}` of `{folder / dataset_info.FILE}` has no file `{entry.path}`",
@@ -95,6 +101,11 @@ def _resolve_one(name: str, folder: Path) -> Dataset:
             )
         return Dataset(name, _files(entry.path), entry.layout, num_samples=entry.num_samples)
     path = folder / name
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(
+            f"`{path}` is a pipe or a device, not a file",
+            hint="give - and pipe the data into standard input, or a file",
+        )
     if path.is_file() or path.is_dir():
         return Dataset(name, _files(path))
     if glob.has_magic(name):
@@ -106,6 +117,21 @@ def _resolve_one(name: str, folder: Path) -> Dataset:
     if name in EMBEDDED:
         return Dataset(name, (str(Path(__file__).parents[1] / "assets" / f"{name}.json"),))
     raise _nothing(name, folder)
+
+
+def _refuse_outside(name: str, path: Path, folder: Path) -> None:
+    """Refuse a file that dataset_info.json names outside its folder; where links lead counts.
+
+    Raises:
+        DataError: it, or a file of the folder that is named, lies outside.
+    """
+    inside = folder.resolve()
+    for file in (path, *(path.iterdir() if path.is_dir() else ())):
+        if not file.resolve().is_relative_to(inside):
+            raise DataError(
+                f"dataset `{name}` of `{folder / dataset_info.FILE}` names a file outside `{folder}`: `{file.resolve()}`",
+                hint="if you know that file and want it read, set dataset_outside=true",
+            )
 
 
 def _files(path: Path) -> tuple[str, ...]:

@@ -39,6 +39,13 @@ class DataKeys:
         compared_as="dataset",
         path=True,
     )
+    dataset_outside: bool = key(
+        False,
+        "read files that dataset_info.json names outside its folder, as absolute paths, by `..` or through links",
+        theirs=None,
+        affects="source",
+        compared_as="dataset",
+    )
     eval_dataset: list[str] = key(
         [], "data to evaluate on, instead of val_size; named as dataset", affects="result", path=True
     )

@@ -2,25 +2,18 @@
 //!
 //! The first byte selects the template, the second one the longest sample; the rest is a record.
 
+use crate::tokenizers::repo;
 use qlora_fast_core::encode::{Encoded, Encoder};
 use qlora_fast_core::record::{self, Variables};
 use qlora_fast_core::template::{self, Kind, Learn, Rendered, Source, Template};
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
 use qlora_fast_core::truncate::{self, Rule};
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
-fn tests_data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .find(|p| p.join("Cargo.lock").exists() && p.join("tests/data").exists())
-        .unwrap()
-        .join("tests/data")
-}
-
 static TOKENIZER: LazyLock<Tokenizer> =
-    LazyLock::new(|| Tokenizer::load(&tests_data().join("tokenizer/tokenizer.json"), Choice::Native, None).unwrap());
+    LazyLock::new(|| Tokenizer::load(&repo("tests/data/tokenizer/tokenizer.json"), Choice::Native, None).unwrap());
 
 fn encoders(templates: Vec<Template>) -> Vec<Encoder<'static>> {
     let leaked: &'static [Template] = Vec::leak(templates);
@@ -34,7 +27,7 @@ static FRAMES: LazyLock<Vec<Encoder<'static>>> = LazyLock::new(|| {
 
 static VENDOR: LazyLock<Vec<Encoder<'static>>> = LazyLock::new(|| {
     let mut files: Vec<PathBuf> =
-        std::fs::read_dir(tests_data().join("chat_templates")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        std::fs::read_dir(repo("tests/data/chat_templates")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jinja"));
     files.sort();
     let read = |path: &PathBuf| {

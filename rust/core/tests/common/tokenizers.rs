@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-fn repo(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+/// A file of the repository; the fuzzer's crate lies deeper in it than this one.
+pub(crate) fn repo(path: &str) -> PathBuf {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    above.map(|folder| folder.join(path)).find(|file| file.exists()).unwrap()
 }
 
 /// The small byte-level tokenizer of the tests, with another split pattern each: `(name, file)`.
