@@ -377,6 +377,25 @@ mod tests {
         assert!(cut.encoded.ids.windows(2).any(|w| w == [318, 319]));
     }
 
+    #[test]
+    fn llamafactorys_rule_cuts_prompt_and_answer_at_their_ends() {
+        // 38 tokens up to the answer's content, 42 from there: 24 and 26 of them for a room of 50.
+        let exchange = || vec![turn(false, 30, 100), turn(true, 40, 200)];
+        let shortened = cut(exchange(), 50, Rule::Llamafactory);
+        let expected: Vec<u32> = [1, 2, 3].into_iter().chain(100..121).chain(200..226).collect();
+        assert_eq!(shortened.encoded.ids, expected);
+        assert_eq!(shortened.encoded.spans, [(24, 50)]);
+        // What has no answer is removed, and counted.
+        let mut dialogue = exchange();
+        dialogue.push(turn(false, 5, 300));
+        assert_eq!(cut(dialogue, 1000, Rule::Llamafactory).turns_cut, 1);
+        let both = |last_first| {
+            let kept = proportional(exchanges([exchange(), exchange()].concat()), 80, last_first);
+            (size(&kept[..2]), size(&kept[2..]))
+        };
+        assert_eq!((both(false), both(true)), ((80, 0), (0, 80)));
+    }
+
     proptest! {
         #[test]
         fn the_promises_hold(sizes in proptest::collection::vec((0_usize..300, 1_usize..300), 1..8), cutoff in 1_usize..600, lf: bool) {

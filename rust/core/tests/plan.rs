@@ -245,3 +245,20 @@ fn nonsense_is_refused() {
     assert!(matches!("exakt".parse::<Mode>(), Err(PackError::UnknownMode { .. })));
     assert!(plan(&[], &[], &|_| ()).unwrap().sample_ids.is_empty());
 }
+
+#[test]
+fn bucketed_batches_are_no_more_than_every_device_needs() {
+    let sizes = |n: usize, world_size| {
+        let lengths: Vec<u32> = (1..=n as u32).collect();
+        let options =
+            PlanOptions { samples_per_update: n as u32, micro_batch_size: 2, world_size, ..options(Mode::Bucketed) };
+        let plan = plan_epoch(&lengths, &lengths, &options, 0).unwrap();
+        let mut sizes: Vec<_> = plan.row_offsets.windows(2).map(|row| row[1] - row[0]).collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    assert_eq!(sizes(5, 1), [1, 2, 2]);
+    assert_eq!(sizes(6, 2), [1, 1, 2, 2]);
+    assert_eq!(sizes(4, 4), [1, 1, 1, 1]);
+    assert_eq!(sizes(3, 4), [0, 0, 1, 2]);
+}

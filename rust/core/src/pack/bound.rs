@@ -75,6 +75,30 @@ pub(super) fn l2(classes: &[(u32, u32)], capacity: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::lower_bound;
+    use proptest::prelude::*;
+
+    /// L2 as it is defined: the largest bound over every threshold.
+    fn by_definition(lengths: &[u32], capacity: u32) -> u64 {
+        let row = u64::from(capacity);
+        let (large, small): (Vec<u64>, Vec<u64>) =
+            lengths.iter().map(|&length| u64::from(length.min(capacity))).partition(|length| length * 2 > row);
+        let bound = |threshold: u64| {
+            let room: u64 = large.iter().map(|length| row - length).filter(|&free| free >= threshold).sum();
+            let tokens: u64 = small.iter().filter(|&&length| length >= threshold).sum();
+            large.len() as u64 + tokens.saturating_sub(room).div_ceil(row)
+        };
+        (1..=row).map(bound).max().unwrap_or(0)
+    }
+
+    proptest! {
+        #[test]
+        fn is_what_its_definition_gives(lengths in proptest::collection::vec(1_u32..90, 0..30), capacity in 1_u32..80) {
+            prop_assert_eq!(lower_bound(&lengths, capacity).unwrap(), by_definition(&lengths, capacity));
+            // In units so small that the samples are sorted instead of counted in a table.
+            let scaled: Vec<u32> = lengths.iter().map(|length| length << 24).collect();
+            prop_assert_eq!(lower_bound(&scaled, capacity << 24).unwrap(), by_definition(&lengths, capacity));
+        }
+    }
 
     #[test]
     fn is_the_token_count_where_that_is_tight() {

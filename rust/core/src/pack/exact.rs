@@ -284,6 +284,16 @@ mod tests {
     }
 
     #[test]
+    fn the_fullest_row_of_several_samples_is_split() {
+        let mut row_of = vec![0, 0, 1, 1, 1, 1];
+        split_rows(&[10, 9, 8, 1, 1, 1], 2, 3, &mut row_of);
+        assert_eq!(row_of, [0, 2, 1, 1, 1, 1]);
+        let mut row_of = vec![0, 1, 1];
+        split_rows(&[30, 5, 5], 2, 3, &mut row_of);
+        assert_eq!(row_of, [0, 1, 2]);
+    }
+
+    #[test]
     fn a_sample_longer_than_the_budget_is_alone() {
         assert_eq!(rows(&[30, 4, 5], 10, 1), [vec![0], vec![2, 1]]);
     }

@@ -126,6 +126,9 @@ mod tests {
         let over = counts(&[1000, 1000], &[4.0, 1.0], MixStrategy::Over);
         assert_eq!(over[1], 1000);
         assert!((3700..4300).contains(&over[0]), "{over:?}");
+        let three = counts(&[1000, 1000, 1000], &[0.5, 0.3, 0.2], MixStrategy::Under);
+        assert_eq!(three[0], 1000);
+        assert!((520..680).contains(&three[1]) && (330..470).contains(&three[2]), "{three:?}");
         assert_eq!(
             mix(&[1000, 50], &[1.0, 1.0], MixStrategy::Under, 3),
             mix(&[1000, 50], &[1.0, 1.0], MixStrategy::Under, 3)
