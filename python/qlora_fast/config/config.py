@@ -47,6 +47,15 @@ class Config(OutputKeys, EvalKeys, OptimKeys, BatchKeys, DataKeys, LoraKeys, Mod
 
     Raises:
         ConfigError: with every problem.
+
+    Example:
+        >>> config = qlora_fast.Config(dataset=["data.json"], lora_rank=16, gradient_accumulation_steps=4)
+        >>> config.alpha, config.samples_per_update
+        (32.0, 16)
+        >>> qlora_fast.Config(lora_rank=0)
+        Traceback (most recent call last):
+        qlora_fast.config.config.InvalidConfigError: 1 problem in the config
+          `lora_rank` must be a whole number of at least 1, not `0`
     """
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""What becomes of every argument of LLaMA-Factory and of Hugging Face's trainer that is no setting here.
+"""The arguments of LLaMA-Factory and of Hugging Face's trainer that are not settings here: refused or ignored, and why.
 
-A rule is a group of names with one reason. A *harmless* value asks for nothing that this program does not do anyway, so
-it never stops a run; of the others, those that would change what is trained are refused, the rest are named and ignored.
+A rule is a group of names with one reason. A *harmless* value asks for what this program does anyway, so it never stops a
+run. Of the other values, those that would change the result of training are refused; the rest are reported and ignored.
 Facts: LLaMA-Factory's src/llamafactory/hparams (2026-08) and transformers' TrainingArguments (4.40 to 5.24).
 """
 
@@ -20,7 +20,7 @@ class Rule:
     names: tuple[str, ...]
     refused: bool = False
     harmless: tuple[str, ...] = _OFF
-    """Values (in lower case) that ask for nothing here."""
+    """Values (in lower case) that ask for what is done anyway."""
 
 
 def _ignored(reason: str, names: str) -> Rule:
@@ -35,12 +35,12 @@ _METHOD = [
     _refused("this program does supervised fine-tuning", "stage", ("sft",)),
     _refused("this program trains LoRA adapters", "finetuning_type", ("lora",)),
     _refused("`train` trains; `evaluate` evaluates a finished run", "do_train", ("true",)),
-    _refused("answers are not generated while training; `evaluate` and `chat` look at a finished run",
+    _refused("answers are not generated during training; `evaluate` and `chat` do it for a finished run",
              "do_predict predict_with_generate"),
-    _refused("another way of training than LoRA",
+    _refused("a training method other than LoRA",
              "use_galore use_apollo use_badam use_adam_mini use_muon use_llama_pro use_mca use_megatron_bridge "
              "use_hyper_parallel use_kt train_from_scratch mixture_of_depths shift_attn fp8"),
-    _refused("another loss than cross-entropy would be learned",
+    _refused("a loss other than cross-entropy is not supported",
              "use_dft_loss use_asft_loss use_eaft_loss label_smoothing_factor moe_aux_loss_coef"),
     _refused("Unsloth replaces the model's code; the fast paths here are exact and built in", "use_unsloth"),
     _refused("the vocabulary stays the model's own",
@@ -48,20 +48,20 @@ _METHOD = [
     _refused("the model's own position encoding is kept", "rope_scaling"),
     _refused("adapter_name_or_path is the adapter's own folder, and its weights are trained further",
              "adapter_folder create_new_adapter"),
-    _refused("the base is placed on one device a process", "quantization_device_map"),
+    _refused("the base is placed on one device per process", "quantization_device_map"),
     _refused("images, video and audio are not supported", "media_dir"),
     _refused("the template decides how tools are written", "tool_format"),
     _refused("thinking of earlier turns is dropped, as the models' own templates do", "preserve_thinking"),
     _refused("the order is always shuffled", "disable_shuffling"),
     _refused("other samplers change which samples form an update", "train_sampling_strategy", ("random",)),
     _refused("no sample is ever left out of an epoch", "dataloader_drop_last"),
-    _refused("the adapter is small; run one process a GPU instead: "
+    _refused("the adapter is small; run one process per GPU instead: "
              "`torchrun --standalone --nproc-per-node N -m qlora_fast train …`",
              "deepspeed fsdp fsdp_config parallelism_config"),
-    _refused("run one process a GPU instead: `torchrun --standalone --nproc-per-node N -m qlora_fast train …`",
+    _refused("run one process per GPU instead: `torchrun --standalone --nproc-per-node N -m qlora_fast train …`",
              "ray_num_workers", ("1", *_OFF)),
     _refused("the optimizer's settings have keys of their own", "optim_args optim_target_modules"),
-    _refused("nothing is ever uploaded; the adapter is in output_dir", "push_to_hub"),
+    _refused("nothing is uploaded; the adapter is in output_dir", "push_to_hub"),
     _refused("bits are reproduced on a CPU; on a GPU the kernels decide", "full_determinism"),
     _refused("hide the GPUs instead: CUDA_VISIBLE_DEVICES= qlora-fast train …", "use_cpu no_cuda use_mps_device"),
     _refused("log lines come every logging_steps updates", "logging_strategy", ("steps",)),
@@ -77,18 +77,18 @@ _METHOD = [
 _IGNORED = [
     _ignored("no remote code is ever run", "trust_remote_code"),
     _ignored("preparation uses all cores (threads)", "preprocessing_num_workers"),
-    _ignored("preparation streams whatever the size", "preprocessing_batch_size streaming buffer_size"),
-    _ignored("prepared data is named by its fingerprint: it is found again, and never stale (prepared_dir)",
+    _ignored("preparation streams data of any size", "preprocessing_batch_size streaming buffer_size"),
+    _ignored("prepared data is named by its fingerprint, so it is reused and never stale (prepared_dir)",
              "overwrite_cache tokenized_path data_shared_file_system"),
-    _ignored("rows are cut from the mapped data; no workers are needed",
+    _ignored("rows are read from mapped files; no workers are needed",
              "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
              "dataloader_multiprocessing_context dataloader_in_order remove_unused_columns label_names "
              "length_column_name accelerator_config"),
-    _ignored("one all-reduce of the adapter's gradient an update; there is no DDP wrapper",
+    _ignored("one all-reduce of the adapter's gradient per update; there is no DDP wrapper",
              "ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph "
              "ddp_backend local_rank average_tokens_across_devices"),
-    _ignored("the fastest exact attention is chosen by itself", "flash_attn"),
-    _ignored("own kernels and a head that runs only where something is learned",
+    _ignored("the fastest exact attention is chosen automatically", "flash_attn"),
+    _ignored("the project's kernels are used, and the head runs only at supervised positions",
              "enable_liger_kernel use_liger_kernel liger_kernel_config use_v1_kernels torch_compile "
              "torch_compile_backend torch_compile_mode use_cache low_cpu_mem_usage"),
     _ignored("gradient_checkpointing decides, and never through the reentrant form",
@@ -110,20 +110,20 @@ _IGNORED = [
              "include_effective_tokens_per_second"),
     _ignored("`seed` decides the order too", "data_seed"),
     _ignored("the adapter is always saved as a plain LoRA adapter", "pissa_convert"),
-    _ignored("the empty think block stands in the prompt and is not learned; LLaMA-Factory learns it by default",
+    _ignored("the empty think block is part of the prompt and not supervised; LLaMA-Factory trains on it by default",
              "enable_thinking"),
-    _ignored("a loss that is not finite stops the run; a row too long for the memory shows in the first seconds",
+    _ignored("a loss that is not finite stops the run; a row that is too long for the memory is found in the first seconds",
              "logging_nan_inf_filter auto_find_batch_size skip_memory_metrics debug"),
     _ignored("a bar on a terminal, plain lines elsewhere; `qlora-fast -q` for less",
              "disable_tqdm log_level log_level_replica log_on_each_node logging_first_step print_param_status"),
     _ignored("TensorBoard's files are in output_dir/tensorboard", "logging_dir"),
     _ignored("trackio keeps its runs on this machine", "trackio_space_id trackio_bucket_id trackio_static_space_id"),
-    _ignored("rank 0 writes, whole or not at all; SIGTERM saves first",
+    _ignored("rank 0 writes each file completely or not at all; SIGTERM saves first",
              "save_on_each_node enable_jit_checkpoint restore_callback_states_from_checkpoint ignore_data_skip"),
     _ignored("the Hugging Face cache is where HF_HOME says", "cache_dir"),
     _ignored("a token does not belong in a file; log in with the hub's own program",
              "hf_hub_token ms_hub_token om_hub_token hub_token"),
-    _ignored("nothing is ever uploaded",
+    _ignored("nothing is uploaded",
              "hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision push_to_hub_model_id "
              "push_to_hub_organization push_to_hub_token"),
     _ignored("Ray does not start runs here (qlora_fast.ray prepares data over a cluster)",
@@ -134,7 +134,7 @@ _IGNORED = [
              "simpo_gamma ppo_buffer_size ppo_epochs ppo_score_norm ppo_target ppo_whiten_rewards ref_model "
              "ref_model_adapters ref_model_quantization_bit reward_model reward_model_adapters "
              "reward_model_quantization_bit reward_model_type ld_alpha"),
-    _ignored("only the training method of that name reads it, and that one is off",
+    _ignored("only the training method of that name reads it, and it is not enabled",
              "freeze_trainable_layers freeze_trainable_modules freeze_extra_modules module_dropout oft_rank "
              "oft_block_size oft_target galore_target galore_rank galore_update_interval galore_scale "
              "galore_proj_type galore_layerwise apollo_target apollo_rank apollo_update_interval apollo_scale "
@@ -154,7 +154,7 @@ _IGNORED = [
              "cross_entropy_loss_fusion moe_grouped_gemm moe_token_dispatcher_type calculate_per_token_loss "
              "use_distributed_optimizer overlap_param_gather overlap_grad_reduce use_packed_sequences "
              "mixed_precision megatron_pretrained_checkpoint export_hf_on_finish extra_config"),
-    _ignored("images, video and audio are not supported; text is not touched by it",
+    _ignored("images, video and audio are not supported; it does not affect text",
              "image_max_pixels image_min_pixels image_do_pan_and_scan crop_to_patches video_max_pixels "
              "video_min_pixels video_fps video_maxlen use_audio_in_video audio_sampling_rate freeze_vision_tower "
              "freeze_multi_modal_projector freeze_language_model"),
@@ -164,14 +164,14 @@ _IGNORED = [
              "sortish_sampler infer_backend offload_folder use_kv_cache infer_dtype vllm_maxlen vllm_gpu_util "
              "vllm_enforce_eager vllm_max_lora_rank vllm_config sglang_maxlen sglang_mem_fraction sglang_tp_size "
              "sglang_config sglang_lora_backend"),
-    _ignored("`qlora-fast merge` writes a whole model",
+    _ignored("`qlora-fast merge` writes a complete model",
              "export_dir export_size export_device export_quantization_bit export_quantization_dataset "
              "export_quantization_nsamples export_quantization_maxlen export_legacy_format export_hub_model_id"),
     _ignored("torch's profiler is not built in",
              "enable_torch_profiler profiler_output_dir profiler_wait_steps profiler_warmup_steps "
              "profiler_active_steps profiler_repeat profiler_record_shapes profiler_profile_memory "
              "profiler_with_stack profile_modules"),
-    _ignored("LLaMA-Factory sets it by itself", "compute_dtype device_map model_max_length block_diag_attn"),
+    _ignored("LLaMA-Factory sets it internally", "compute_dtype device_map model_max_length block_diag_attn"),
     _ignored("only LLaMA-Factory's benchmarks read it", "batch_size"),
 ]  # fmt: skip
 

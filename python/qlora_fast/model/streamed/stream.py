@@ -115,7 +115,7 @@ class Stream:
                 self.leave_backward(place)
 
     def _drop_leftovers(self) -> None:
-        """Forget a pass that was not finished: it failed, or nobody asked for its gradient."""
+        """Forget a pass that was not finished: it failed, or its gradient was never computed."""
         self._in_backward.clear()
         self._uses = [0] * len(self.units)
         staying = set(self.places[:2])
