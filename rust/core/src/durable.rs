@@ -236,15 +236,15 @@ fn is_still(file: &File, path: &Path) -> bool {
 /// [`Error::Io`].
 pub fn write_whole(path: &Path, flush: bool, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let temporary = unfinished(path);
-    let all = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
+    let written = File::create(&temporary).and_then(|mut file| {
         write(&mut file)?;
-        if flush {
-            file.sync_all()?;
-        }
-        fs::rename(&temporary, path)
-    };
-    all().map_err(Error::io("write", path))
+        if flush { file.sync_all() } else { Ok(()) }
+    });
+    written.and_then(|()| fs::rename(&temporary, path)).map_err(|error| {
+        // What a full disk holds of it is of no use.
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path)(error)
+    })
 }
 
 /// The name of a file while it is written. Shares of one job may write the same file, so it is the process's own.

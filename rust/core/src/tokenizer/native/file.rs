@@ -12,10 +12,12 @@
 //! nothing worse.
 
 use super::tables::{Head, Tables};
+use crate::durable::write_whole;
+use crate::error::{Error, Result};
 use bytemuck::{cast_slice, cast_slice_mut};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// Raised whenever the layout or what compiling gives changes.
@@ -74,8 +76,8 @@ pub(super) fn read(path: &Path, source: &str) -> Option<(Head, Tables)> {
 ///
 /// # Errors
 ///
-/// The operating system's answer; the caller can do without the file.
-pub(super) fn write(path: &Path, source: &str, head: &Head, tables: &Tables) -> io::Result<()> {
+/// [`Error::Io`]; the caller can do without the file.
+pub(super) fn write(path: &Path, source: &str, head: &Head, tables: &Tables) -> Result<()> {
     let t = tables;
     let lengths = [
         t.byte_ids.len(),
@@ -89,7 +91,7 @@ pub(super) fn write(path: &Path, source: &str, head: &Head, tables: &Tables) -> 
         t.borders.len(),
     ];
     let contents = Contents { version: VERSION, source: source.to_owned(), head: head.clone(), lengths };
-    let head = serde_json::to_vec(&contents)?;
+    let head = serde_json::to_vec(&contents).map_err(|e| Error::Option { problem: e.to_string() })?;
     let length = (head.len() as u64).to_le_bytes();
     let parts: [&[u8]; 11] = [
         &length,
@@ -109,16 +111,12 @@ pub(super) fn write(path: &Path, source: &str, head: &Head, tables: &Tables) -> 
         hasher.update(part);
     });
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     }
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let written = File::create(&temporary).and_then(|mut file| {
+    // No fsync: after a power failure the checksum tells, and the file is made again.
+    write_whole(path, false, |file| {
         file.write_all(hasher.finalize().as_bytes())?;
         parts.iter().try_for_each(|part| file.write_all(part))
-    });
-    // No fsync: after a power failure the checksum tells, and the file is made again.
-    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
     })
 }
 
