@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+# Tests run in as many processes as there are cores, at most four: each imports torch (1 GB).
+PYTEST := -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .PHONY: help demo build test test-slow wheel-test coverage snapshots fuzz lint fix bench bench-short golden docs gpu clean
@@ -48,10 +50,10 @@ demo: $(STAMPS)/package $(STAMPS)/model ## Train a real chat model on a new name
 
 test: $(STAMPS)/package $(STAMPS)/model ## Rust and Python tests (CPU, no network)
 	cargo test --quiet
-	$(BIN)/python -m pytest -q
+	$(BIN)/python $(PYTEST)
 
 test-slow: $(STAMPS)/package $(STAMPS)/model ## The slow tests: the embedded model, kill sweeps, large inputs
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python $(PYTEST) -m slow
 
 wheel-test: $(STAMPS)/package ## Build sdist and wheel, install them into an empty environment, use them from another folder
 	$(BIN)/python tests/installed.py
@@ -98,7 +100,7 @@ bench: $(STAMPS)/package $(STAMPS)/model ## All benchmarks (minutes); the figure
 	$(BIN)/python -m pytest benches -q -m 'slow or not slow' --benchmark-enable --benchmark-only
 
 bench-short: $(STAMPS)/package ## Every benchmark once, to check that all of them run
-	cargo bench -p qlora-fast-bench -- --test
+	cargo test --quiet -p qlora-fast-bench --benches
 	$(BIN)/python -m pytest benches -q --benchmark-disable
 
 golden: $(STAMPS)/package ## Regenerate the golden vectors with transformers and tokenizers

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-# Two threads at most: the suite shares two cores with whatever else runs there.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One thread each where the tests run in several processes (make test), two where they run in one.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -89,12 +89,22 @@ def test_a_docstring_gives_arguments_results_errors_and_an_example(name: str) ->
     assert set(inspect.signature(target(name)).parameters) <= documented
 
 
-@pytest.mark.parametrize(
-    "first", ["qlora_fast.train", "from qlora_fast.train.trainer import Trainer", "import qlora_fast.train.run as r"]
-)
-def test_a_room_and_its_function_share_a_name_in_any_order(first: str) -> None:
-    code = f"import qlora_fast\n{first}\nfrom qlora_fast.train import api\nimport qlora_fast.merge.weights as w\n"
-    code += "assert callable(qlora_fast.train) and callable(qlora_fast.merge) and qlora_fast.train.api is api"
+ORDERS = ("qlora_fast.train", "from qlora_fast.train.trainer import Trainer", "import qlora_fast.train.run as r")
+"""What is imported first."""
+
+
+def test_a_room_and_its_function_share_a_name_in_any_order() -> None:
+    check = "from qlora_fast.train import api\nimport qlora_fast.merge.weights as w\n"
+    check += "assert callable(qlora_fast.train) and callable(qlora_fast.merge) and qlora_fast.train.api is api"
+    orders = [f"import qlora_fast\n{first}\n{check}" for first in ORDERS]
+    # One process imports torch; its copies import this package, each in another order.
+    code = f"""if True:
+        import os, peft, torch, transformers
+        for order in {orders!r}:
+            if os.fork() == 0:
+                exec(order)
+                os._exit(0)
+            assert os.wait()[1] == 0, order"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -105,7 +115,7 @@ def test_only_what_needs_torch_imports_it() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-EXAMPLES = ["qlora_fast", "errors", *FUNCTIONS, "PreparedDataset", "Chat.ask"]
+EXAMPLES = ["qlora_fast", "errors", *FUNCTIONS, "Config", "PreparedDataset", "Chat.ask"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from cli_run import DATA, ROOT, arguments, cli, environment
+from cli_run import DATA, ROOT, arguments, cli, cli_process, environment
 
 ALPACA = DATA / "demo" / "alpaca_en.json"
 
 
 @pytest.fixture
 def config(model_dir: Path, tmp_path: Path) -> Path:
+    return written(model_dir, tmp_path)
+
+
+def written(model_dir: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(
         f"model_name_or_path: {model_dir}\ndataset: {ALPACA}\ncutoff_len: 512\nval_size: 0.2\nlora_rank: 4\n"
@@ -194,9 +198,17 @@ def finished(config: Path, output: Path, *settings: str) -> str:
     return sha256((output / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.fixture(scope="module")
+def whole(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The adapter of the run that nothing stops."""
+    folder = tmp_path_factory.mktemp("whole")
+    return finished(written(model_dir, folder), folder / "run")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-def test_a_stopped_run_resumes_to_the_same_bits(config: Path, tmp_path: Path, number: signal.Signals) -> None:
-    whole = finished(config, tmp_path / "whole")
+def test_a_stopped_run_resumes_to_the_same_bits(
+    config: Path, tmp_path: Path, whole: str, number: signal.Signals
+) -> None:
     output = tmp_path / "stopped"
     words = arguments("train", config, f"output_dir={output}")
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment())
@@ -223,7 +235,7 @@ def test_help_is_instant_and_teaches() -> None:
     for _ in range(5):
         # Processor time of the child: a busy machine must not decide this.
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ran = cli("--help")
+        ran = cli_process("--help")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.15, seconds

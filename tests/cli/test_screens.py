@@ -1,15 +1,9 @@
-"""Every screen of the command line on fixed small data, as a file in tests/snapshots; `make snapshots` writes them.
-
-All commands run in this process: starting one takes longer than what most of them do.
-"""
+"""Every screen of the command line on fixed small data, as a file in tests/snapshots; `make snapshots` writes them."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +12,7 @@ import click
 import pytest
 
 import snapshot
+from cli_run import cli
 from paths import FIXTURES, ROOT, TESTS
 from qlora_fast import cli as program
 from tiny_folder import written
@@ -32,19 +27,10 @@ class Place:
 
     def screen(self, *words: str | Path) -> str:
         """What a command prints: the words, stdout, then stderr and the exit status."""
-        out, err, status = io.StringIO(), io.StringIO(), 0
-        argv = sys.argv
-        sys.argv = ["qlora-fast", *map(str, words)]
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                program.main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        finally:
-            sys.argv = argv
+        ran = cli(*words, cwd=self.folder, columns=120)
         shown = " ".join(map(str, words))
-        notes = f"\n--- stderr\n{err.getvalue()}" if err.getvalue() else ""
-        return f"$ qlora-fast {shown}\n{out.getvalue()}{notes}" + (f"\n--- exit status {status}\n" if status else "")
+        notes = f"\n--- stderr\n{ran.err}" if ran.err else ""
+        return f"$ qlora-fast {shown}\n{ran.out}{notes}" + (f"\n--- exit status {ran.status}\n" if ran.status else "")
 
     def check(self, name: str, *words: str | Path) -> None:
         places = {"MODEL": self.model, "HERE": self.folder, "TESTS": TESTS, "ROOT": ROOT}
@@ -85,8 +71,6 @@ def folder(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(folder: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("NO_COLOR", "1")
     yield Place(folder, model_dir)
     shutil.rmtree(folder / "prepared", ignore_errors=True)
 

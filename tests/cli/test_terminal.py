@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli_run import arguments, cli, environment
+from cli_run import arguments, cli, cli_process, environment
 from qlora_fast.cli import console, escape
 from qlora_fast.errors import ConfigError, DataError
 
@@ -84,7 +84,7 @@ def test_a_name_that_is_not_utf8_is_shown_escaped(model_dir: Path, tmp_path: Pat
     (tmp_path / "model").mkdir()
     shutil.copytree(model_dir, tmp_path / "model", dirs_exist_ok=True)
     missing = b"no\xff\xfesuch.json".decode("utf-8", "surrogateescape")
-    ran = cli("prep", missing, "model_name_or_path=model", cwd=tmp_path)
+    ran = cli_process("prep", missing, "model_name_or_path=model", cwd=tmp_path)
     assert ran.status == 1
     assert "Traceback" not in ran.err
 

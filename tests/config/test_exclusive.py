@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli_run import cli
 from qlora_fast.config import examine, load
 from qlora_fast.config.checks import EXCLUSIVE
 from qlora_fast.config.keys import default
@@ -80,14 +81,10 @@ def test_a_translation_from_a_file_yields_to_the_command_line(tmp_path: Path) ->
     ],
 )
 def test_a_file_that_does_not_train_here_names_the_command(text: str, command: str, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from qlora_fast.cli.config import command as config_command
-
     (tmp_path / "x.yaml").write_text(text)
-    ran = CliRunner().invoke(config_command, ["explain", str(tmp_path / "x.yaml")])
-    assert ran.exit_code == 1
-    assert command in ran.output
+    ran = cli("config", "explain", tmp_path / "x.yaml")
+    assert ran.status == 1
+    assert command in ran.out
     with pytest.raises(ConfigError):
         load(tmp_path / "x.yaml")
     trains = text.replace("finetuning_type: full\n", "") if "do_train" in text else f"{text}do_train: true\n"

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
+from cli_run import cli
 from qlora_fast.cli import COMMANDS
-from qlora_fast.cli.config import command
 from qlora_fast.config import KEYS, Config, load
 from qlora_fast.config.foreign import _VALUES, RULES, TRANSLATED, foreign_key, foreign_value
 from qlora_fast.errors import ConfigError
@@ -41,8 +40,8 @@ ONLY_NAMED = {"greater_is_better"}
 
 def explained(folder: Path, text: str) -> tuple[int, str]:
     (folder / "x.yaml").write_text(text)
-    ran = CliRunner().invoke(command, ["explain", str(folder / "x.yaml")])
-    return ran.exit_code, ran.output
+    ran = cli("config", "explain", folder / "x.yaml")
+    return ran.status, ran.out
 
 
 @pytest.mark.parametrize("said", TRANSLATIONS)

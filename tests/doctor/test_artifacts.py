@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
+from cli_run import cli
 from qlora_fast.chat.commands import open_chat
-from qlora_fast.cli.doctor import command
 from qlora_fast.doctor import Finding, examine_artifact
 from qlora_fast.errors import ArtifactError
 from qlora_fast.hub import manifest, resolve
@@ -113,8 +111,8 @@ def test_what_another_program_wrote_is_held_to_its_shape(copied: Path) -> None:
 
 def test_scripts_get_the_same_with_an_exit_status(copied: Path) -> None:
     def doctor(path: Path) -> tuple[int, Any]:
-        ran = CliRunner().invoke(command, [str(path), "--json"])
-        return ran.exit_code, json.loads(ran.stdout)
+        ran = cli("doctor", path, "--json")
+        return ran.status, ran.json
 
     status, report = doctor(copied / "merged")
     assert (status, report["ok"], list(report)) == (0, True, ["ok", "model"])

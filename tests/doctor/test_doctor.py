@@ -39,14 +39,10 @@ def test_the_machine_of_the_tests_is_fit() -> None:
 
 
 def test_a_person_sees_groups_and_a_verdict() -> None:
-    from click.testing import CliRunner
-
-    from qlora_fast.cli.doctor import command
-
-    ran = CliRunner().invoke(command)
-    assert ran.exit_code == 0
-    assert [line for line in ran.output.splitlines() if line in doctor.GROUPS] == list(doctor.GROUPS)
-    assert ran.output.splitlines()[-1].startswith("ready for training")
+    ran = cli("doctor")
+    assert ran.status == 0
+    assert [line for line in ran.out.splitlines() if line in doctor.GROUPS] == list(doctor.GROUPS)
+    assert ran.out.splitlines()[-1].startswith("ready for training")
 
 
 def test_the_column_of_names_holds_the_longest() -> None:
@@ -56,10 +52,7 @@ def test_the_column_of_names_holds_the_longest() -> None:
 
 
 def test_a_person_sees_each_finding_when_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from click.testing import CliRunner
-
     from qlora_fast.cli import console
-    from qlora_fast.cli.doctor import command
 
     seen: list[str] = []
 
@@ -69,7 +62,7 @@ def test_a_person_sees_each_finding_when_it_is_found(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(console, "out", lambda text="": seen.append(text))
     monkeypatch.setattr(doctor, "GROUPS", {"machine": (lambda: [Finding("disk", "ok", "large")], slow)})
-    assert CliRunner().invoke(command).exit_code == 0
+    assert cli("doctor").status == 0
     assert "  ok      gpu              one" in seen
 
 
@@ -88,17 +81,13 @@ def test_a_check_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_broken_finding_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    from click.testing import CliRunner
-
-    from qlora_fast.cli.doctor import command
-
     broken = {"machine": (lambda: [Finding("outputs (here)", "broken", "not writable", "run elsewhere")],)}
     monkeypatch.setattr(doctor, "GROUPS", broken)
-    ran = CliRunner().invoke(command)
-    assert ran.exit_code == 1
-    assert "BROKEN" in ran.output
-    assert "→ run elsewhere" in ran.output
-    assert "1 broken" in ran.output
+    ran = cli("doctor")
+    assert ran.status == 1
+    assert "BROKEN" in ran.out
+    assert "→ run elsewhere" in ran.out
+    assert "1 broken" in ran.out
 
 
 @pytest.mark.parametrize(

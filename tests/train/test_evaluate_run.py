@@ -80,12 +80,8 @@ def test_other_data_has_a_folder_and_a_name(run: Path, rows: Path) -> None:
 
 @pytest.mark.parametrize("spelled", ["dataset={}", "dataset=[{}]", "dataset='{}'"])
 def test_data_on_the_command_line_is_read_as_everywhere(spelled: str, run: Path, rows: Path) -> None:
-    from click.testing import CliRunner
-
-    from qlora_fast.cli.evaluate import command
-
-    ran = CliRunner().invoke(command, [str(run), spelled.format(rows), "--name", "spelled", "--json"])
-    assert ran.exit_code == 0, ran.exception
+    ran = cli("evaluate", run, spelled.format(rows), "--name", "spelled", "--json")
+    assert ran.status == 0, ran.err
     assert json.loads((run / "eval" / "spelled" / "eval_results.json").read_text())["eval_samples"] == 12
 
 
