@@ -229,11 +229,27 @@ def test_a_pattern_that_never_ends_is_never_matched(model_dir: Path, tmp_path: P
 
     get_peft_model(fresh(), LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "a")
     file = tmp_path / "a" / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "target_modules": "(([a-z._0-9]+)+)+!"}))
-    model = load_adapter(fresh(), tmp_path / "a", "one")
-    load_adapter(model, tmp_path / "a", "two")
-    adapted = {n.split(".lora_A.")[0].rsplit(".", 1)[-1] for n, _ in model.named_parameters() if ".lora_A." in n}
-    assert adapted == {"q_proj"}
+    plain, endless = json.loads(file.read_text()), "(([a-z._0-9]+)+)+!"
+    for number, change in enumerate(
+        (
+            {"target_modules": endless},
+            {"exclude_modules": endless},
+            {"exclude_modules": [endless]},
+            {"layers_to_transform": [0, 1], "layers_pattern": endless},
+            {"layers_to_transform": [0, 1], "layers_pattern": [endless]},
+        )
+    ):
+        file.write_text(json.dumps({**plain, **change}))
+        model = load_adapter(fresh(), tmp_path / "a", "one")
+        if number == 0:
+            load_adapter(model, tmp_path / "a", "two")
+        adapted = {n.split(".lora_A.")[0].rsplit(".", 1)[-1] for n, _ in model.named_parameters() if ".lora_A." in n}
+        assert adapted == {"q_proj"}, change
+    for name in ("modules_to_save", "rank_pattern", "alpha_pattern"):
+        file.write_text(json.dumps({**plain, name: [endless] if name == "modules_to_save" else {endless: 4}}))
+        with pytest.raises(ArtifactError, match=f"malformed.*{name}"):
+            load_adapter(fresh(), tmp_path / "a")
+    file.write_text(json.dumps(plain))
     file.write_text(
         json.dumps({**json.loads(file.read_text()), "layers_to_transform": [10**9], "target_modules": ["x"]})
     )

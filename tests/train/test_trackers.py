@@ -202,3 +202,23 @@ def test_a_run_ends_well_with_every_tracker_broken(
     assert sound[0] == ("start", "exp1")
     assert [step for call, (step, *_) in sound[1:] if call == "log"] == [1, 2]
     assert sound[-1][1][0]["train/loss"] == pytest.approx(results["train_loss"])
+
+
+def test_what_a_killed_run_logged_behind_its_checkpoint_is_cut_off(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = load(None, ["report_to=tensorboard", f"output_dir={tmp_path}"]).config
+
+    def write(steps: range, loss: float, resumed_at: int | None = None) -> None:
+        with Trackers.of(config, resumed_at) as opened:
+            for step in steps:
+                opened.log({"step": step, "loss": loss})
+        time.sleep(1.1)  # files are read in the order of their names, which have whole seconds
+
+    write(range(1, 8), 1.0)
+    write(range(5, 7), 2.0, resumed_at=4)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [
+        *((step, 1.0) for step in range(1, 5)), (5, 2.0), (6, 2.0)
+    ]  # fmt: skip

@@ -89,7 +89,10 @@ class AdapterConfig(Struct):
     r: _Rank = 8
     lora_alpha: _Alpha | None = None
     target_modules: str | list[str] | None = None
-    modules_to_save: list[str] | None = None
+    exclude_modules: str | list[str] | None = None
+    layers_to_transform: int | list[int] | None = None
+    layers_pattern: str | list[str] | None = None
+    modules_to_save: list[_PlainName] | None = None
     base_model_name_or_path: str | None = None
     use_rslora: bool | None = None
     use_dora: bool | None = None

@@ -156,7 +156,7 @@ def changed_since(path: Path, identity: Identity) -> list[str]:
 
 def set_aside(path: Path, why: str) -> Path:
     """Rename a folder to ``NAME.why``, under which nothing takes it for what it was; nothing is deleted."""
-    return path.rename(_unused(path.with_name(f"{path.name}.{why}")))
+    return path.rename(unused(path.with_name(f"{path.name}.{why}")))
 
 
 def rotate(folder: Path, limit: int | None, keep: int | None) -> None:
@@ -229,7 +229,8 @@ def _compare(path: Path, stored: dict[str, Any], identity: Identity, *, anyway: 
     raise ArtifactError(f"`{path}` is of another run: " + "; ".join(changed), hint=hint)
 
 
-def _unused(path: Path) -> Path:
+def unused(path: Path) -> Path:
+    """``path``, or where it is taken the first of ``path.2``, ``path.3`` … that is free."""
     candidates = (path.with_name(f"{path.name}{suffix}") for suffix in ("", *(f".{n}" for n in range(2, 10_000))))
     return next(p for p in candidates if not p.exists())
 

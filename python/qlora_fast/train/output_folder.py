@@ -66,7 +66,7 @@ def claim_output(config: Config, *, own: bool = False) -> None:
     check_output(config)
     output = Path(config.output_dir)
     if config.overwrite_output_dir and layout.is_run(output) and not own:
-        aside = output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
+        aside = checkpoint.unused(output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"))
         output.rename(aside)
         log.info("the earlier run was moved to `%s`", aside)
     if output.is_dir():

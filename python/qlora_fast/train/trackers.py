@@ -32,12 +32,18 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a tracker is told at the start."""
+    """What a tracker is told at the start.
+
+    Attributes:
+        resumed_at: the update that the run resumes from; None at its beginning. What an earlier process logged behind it
+            is made again.
+    """
 
     name: str
     project: str
     folder: Path
     settings: Mapping[str, Any]
+    resumed_at: int | None = None
 
 
 class Tracker(Protocol):
@@ -61,13 +67,18 @@ class Trackers:
         self._results: dict[str, float] = {}
 
     @classmethod
-    def of(cls, config: Config) -> Trackers:
-        """The trackers of ``report_to``; `all` takes those that are installed."""
+    def of(cls, config: Config, resumed_at: int | None = None) -> Trackers:
+        """The trackers of ``report_to``; `all` takes those that are installed.
+
+        Args:
+            resumed_at: see :class:`Run`.
+        """
         run = Run(
             name=config.run_name or config.output_dir,
             project=config.project,
             folder=Path(config.output_dir),
             settings={k: v for k, v in asdict(config).items() if v is not None},
+            resumed_at=resumed_at,
         )
         names = [n for n in config.trackers if "all" not in config.report_to or find_spec(n)]
         if "all" in config.report_to and not names:
@@ -141,10 +152,15 @@ class _Worker:
 
 
 class _TensorBoard:
-    """Event files in ``output_dir/tensorboard``."""
+    """Event files in ``output_dir/tensorboard``. TensorBoard leaves out what earlier files have from ``purge_step`` on.
+
+    The other trackers begin a run of their own at each start: theirs has nothing to be left out.
+    """
 
     def __init__(self, run: Run) -> None:
-        self._writer: Any = _package("torch.utils.tensorboard").SummaryWriter(str(run.folder / "tensorboard"))
+        behind = None if run.resumed_at is None else run.resumed_at + 1
+        summary_writer = _package("torch.utils.tensorboard").SummaryWriter
+        self._writer: Any = summary_writer(str(run.folder / "tensorboard"), purge_step=behind)
         rows = "".join(f"| {name} | {value} |\n" for name, value in run.settings.items())
         self._writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
 
