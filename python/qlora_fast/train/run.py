@@ -83,7 +83,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     identity[ROW_BUDGET] = setup.row_budget.tokens
 
     # Callbacks and loop.
-    trackers = Trackers.of(config, progress and progress.update) if ranks.first else Trackers()
+    trackers = Trackers.of(config, None if progress is None else progress.update) if ranks.first else Trackers()
     callbacks = RunCallbacks(setup, identity, folder, ranks, trackers, watch)
     trainer = _trainer(setup, callbacks, ranks, progress)
     status = RunStatus(
