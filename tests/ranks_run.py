@@ -1,7 +1,8 @@
 """Several processes that make one tiny run; also the program that each of them is.
 
 python tests/ranks_run.py train PREPARED OUTPUT          every packing; runs that are stopped and go on; a signal
-python tests/ranks_run.py fail  raise|die|hang|first     one process fails while the others wait in a sum
+python tests/ranks_run.py shard PREPARED MODELS OUTPUT CASE…    the same runs with a whole base and with one that is shared out
+python tests/ranks_run.py fail  raise|die|hang|first|gather    one process fails while the others wait in a sum
 """
 
 from __future__ import annotations
@@ -108,6 +109,143 @@ def train(prepared: Path, output: Path) -> None:
             tiny_run(data, output / "signal", save_every=100, on_update=signal_to_rank_1, **SETTINGS, ranks=me).run()
 
 
+def base_of(folder: Path, case: str, ranks: Any = None, kind: str = "world") -> Any:
+    """The model of a case, such as ``qwen3-nf4``: whole without ranks, else shared out over them."""
+    import torch
+
+    from qlora_fast.model.load import Quantization, load_base
+    from qlora_fast.model.streamed.gather import Gathered
+    from qlora_fast.model.streamed.load import load_streamed
+
+    name, bits = case.split("-")
+    chosen = {"fp32": None, "nf4": Quantization(), "int8": Quantization(bits=8)}[bits]
+    common: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu"), "quantization": chosen}
+    if ranks is None:
+        return load_base(str(folder / name), **common)
+    share = ranks.share(kind)
+    return load_streamed(str(folder / name), Gathered(share), multiple=share.size, **common)
+
+
+def shard_run(
+    data: Any,
+    folder: Path,
+    case: str,
+    ranks: Any = None,
+    kind: str | None = None,
+    where: Path | None = None,
+    **more: Any,
+) -> Any:
+    """A run on an adapter over such a base; ``kind`` is how it is shared out."""
+    from qlora_fast.model.lora import LoraSpec, add_lora
+    from tiny_run import tiny_run
+
+    base = base_of(folder, case, ranks if kind else None, kind or "world")
+    model = add_lora(base, LoraSpec(4, 8), seed=0, checkpointing=case.startswith("llama"))
+    return tiny_run(data, where, model=model, **{**SETTINGS, "lr": 1e-3, **more}, ranks=ranks)
+
+
+def shard(prepared: Path, folder: Path, output: Path, *cases: str) -> None:
+    from safetensors.torch import save_file
+
+    from qlora_fast.data.dataset import open_prepared
+    from qlora_fast.train.distributed import joined
+
+    data = open_prepared(prepared)
+    with joined() as me:
+        if "llama-fp32" in cases:
+            (output / f"fsdp-{me.rank}.json").write_text(json.dumps(by_fsdp(folder, "llama-fp32", me)))
+        for case in cases:
+            for kind in (None, "world", "node"):
+                run = shard_run(data, folder, case, me, kind)
+                stream, told = run.forward.stream, {}
+                if stream is not None:
+                    idle = run.forward.idle
+                    told = {"idle": 0, "most": 0}
+
+                    def counted(*, training: bool, idle: Any = idle, told: dict[str, int] = told) -> None:
+                        told["idle"] += 1
+                        idle(training=training)
+
+                    run.forward.idle = counted
+                    start = stream._start
+
+                    def watched(index: int, start: Any = start, stream: Any = stream, told: Any = told) -> None:
+                        start(index)
+                        told["most"] = max(told["most"], stream.nbytes)
+
+                    stream._start = watched
+                run.run()
+                name = f"{case}-{kind or 'whole'}-{me.rank}"
+                save_file({"weights": run.adapter.weights}, output / f"{name}.safetensors")
+                if stream is not None:
+                    sizes = sorted(unit.nbytes for unit in stream.units)
+                    told |= {"kept": stream.source.device_bytes, "all": sum(sizes), "two": sum(sizes[-2:])}
+                    told["fetched"] = stream.fetched
+                (output / f"{name}.json").write_text(json.dumps({"log": run.progress.log_history, **told}))
+
+
+def by_fsdp(folder: Path, case: str, ranks: Any) -> bool:
+    """Whether torch's own sharding of the same base gives the same loss and gradient, bit for bit."""
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    from qlora_fast.model.lora import LoraSpec, add_lora
+
+    results = []
+    for own in (True, False):
+        # By transformers' and PEFT's own code: FSDP2 gives modules other parameters than those that our products know.
+        model: Any = add_lora(base_of(folder, case, ranks if own else None), LoraSpec(4, 8), seed=0, kernels="off")
+        trained = [p for p in model.parameters() if p.requires_grad]
+        for parameter in trained:
+            parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+        if not own:
+            inner, mesh = model.get_base_model(), init_device_mesh("cpu", (ranks.world,))
+            for part in (*inner.model.layers, inner):
+                fully_shard(part, mesh=mesh, ignored_params=set(trained))
+        ids = torch.arange(24)[None] * (3 + ranks.rank) % 97
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in trained)])
+    return all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def shard_start(prepared: Path, folder: Path, output: Path, case: str) -> None:
+    """Runs that stop behind the checkpoint of update 5, with a whole base and with a shared one."""
+    from qlora_fast.data.dataset import open_prepared
+    from qlora_fast.train.distributed import joined
+
+    with joined() as me:
+        for kind in (None, "world"):
+            where = output / f"{me.world}-{kind or 'off'}"
+            with suppress(Stopped):
+                shard_run(
+                    open_prepared(prepared), folder, case, me, kind, where, save_every=5, on_update=stop_at_7
+                ).run()
+
+
+def shard_resume(prepared: Path, folder: Path, output: Path, case: str) -> None:
+    """Each of those runs resumed on so many ranks, with a whole base and with a shared one."""
+    import shutil
+
+    from safetensors.torch import save_file
+
+    from qlora_fast.data.dataset import open_prepared
+    from qlora_fast.train.distributed import joined
+
+    with joined() as me:
+        for start in sorted(output.glob("?-*")):
+            for kind in (None, "world"):
+                where = output / f"to-{me.world}-{kind or 'off'}-from-{start.name}"
+                with me.in_turn():
+                    if me.first:
+                        shutil.copytree(start, where)
+                run = shard_run(open_prepared(prepared), folder, case, me, kind, where, save_every=5)
+                assert run.progress.update == 5
+                run.run()
+                save_file({"weights": run.adapter.weights}, where / f"{me.rank}.safetensors")
+
+
 class Stopped(BaseException):
     """Ends a run in the middle of an epoch, on all ranks alike; no error, and nothing catches it."""
 
@@ -127,6 +265,31 @@ def stop_at_7(trainer: Any) -> None:
         raise Stopped
 
 
+def shared_nothing(ranks: Any) -> Any:
+    """A stream of units whose bytes mean nothing."""
+    import torch
+    from torch import nn
+
+    from qlora_fast.model.streamed.gather import Gathered
+    from qlora_fast.model.streamed.stream import Stream
+    from qlora_fast.model.streamed.unit import Unit
+
+    source = Gathered(ranks.share("world"))
+    parts = [nn.Linear(64, 64).requires_grad_(False) for _ in range(6)]
+    units = [Unit(str(number), [part], multiple=ranks.world) for number, part in enumerate(parts)]
+    for index, unit in enumerate(units):
+        source.keep(index, unit.flat)
+        unit.free()
+    return Stream(units, range(6), source, torch.device("cpu"))
+
+
+def die_in_a_gather(stream: Any) -> None:
+    """The others have begun the gather of unit 3, and wait for the part of this rank."""
+    fill = stream.source.fill
+    stream.source.fill = lambda index, flat: os.kill(os.getpid(), signal.SIGKILL) if index == 3 else fill(index, flat)
+    stream.idle_pass(training=True)
+
+
 def fail(how: str) -> None:
     import torch
 
@@ -142,12 +305,18 @@ def fail(how: str) -> None:
             if how == "first":
                 with me.in_turn():
                     raise DataError("rank 0 found no data", hint="look for it")
+            stream = shared_nothing(me) if how == "gather" else None
             for update in range(1000):
-                if update == 3 and me.rank == who:
+                if update == 3 and me.rank == who and stream is not None:
+                    die_in_a_gather(stream)
+                elif update == 3 and me.rank == who:
                     if how == "raise":
                         raise DataError("rank 1 has read a bad row", hint="fix it")
                     os.kill(os.getpid(), signal.SIGKILL if how == "die" else signal.SIGSTOP)
-                me.all_reduce(torch.ones(8))
+                if stream is None:
+                    me.all_reduce(torch.ones(8))
+                else:
+                    stream.idle_pass(training=True)
                 time.sleep(0.01)
     except PeerError:
         sys.exit(1)
@@ -158,4 +327,8 @@ def fail(how: str) -> None:
 
 if __name__ == "__main__":
     what, *words = sys.argv[1:]
-    train(*map(Path, words)) if what == "train" else fail(*words)
+    sharded = {"shard": shard, "shard-start": shard_start, "shard-resume": shard_resume}
+    if what in sharded:
+        sharded[what](*map(Path, words[:3]), *words[3:])
+    else:
+        train(*map(Path, words)) if what == "train" else fail(*words)

@@ -244,6 +244,11 @@ def test_the_command_line_under_torchrun_and_accelerate(config: Path, tmp_path: 
     for folder in ("two", "three"):
         assert float((adapter(tmp_path / folder) - adapter(tmp_path / "one")).abs().max()) <= BOUND
         assert float((adapter(tmp_path / folder / "best") - adapter(tmp_path / "one" / "best")).abs().max()) <= BOUND
+    shared = run(launched(config, "shard_base=world", f"output_dir={tmp_path / 'shared'}"))
+    assert shared.returncode == 0, shared.stderr
+    assert "the base is shared out over 2 processes" in shared.stderr
+    for folder in (".", "best", "last"):
+        assert torch.equal(adapter(tmp_path / "shared" / folder), adapter(tmp_path / "two" / folder))
     refused = run(launched(config, f"output_dir={tmp_path / 'two'}"))
     assert refused.returncode == 1
     assert refused.stderr.count("holds a run already") == 1

@@ -15,6 +15,7 @@ from qlora_fast.data.plan import PlanOptions, epoch_plan, row_tokens, update_sam
 from qlora_fast.errors import OutOfMemoryError
 from qlora_fast.model import host
 from qlora_fast.train import memory_usage, plan_report, row_budget, row_fit, setup
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.row_budget import RowBudget, chosen
 from qlora_fast.train.run import train
 
@@ -77,22 +78,23 @@ def test_the_samples_of_an_update_are_the_same_in_rows_of_any_length(world: int)
     )
 
 
-class Ranks:
-    """Two ranks, of which the other has said a number."""
+class TwoRanks(Ranks):
+    """Of which the other has said a number."""
 
     def __init__(self, other: int) -> None:
+        super().__init__(world=2)
         self.other = other
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         return [tensor, torch.tensor([self.other])]
 
 
-def test_ranks_take_the_least_of_what_fits() -> None:
-    assert row_fit._least(Ranks(300), 500) == 300  # type: ignore[arg-type]
-    assert row_fit._least(Ranks(900), 500) == 500  # type: ignore[arg-type]
-    assert row_fit.any_rank(Ranks(-1), False)  # type: ignore[arg-type]
-    assert row_fit.any_rank(Ranks(0), True)  # type: ignore[arg-type]
-    assert not row_fit.any_rank(Ranks(0), False)  # type: ignore[arg-type]
+def test_ranks_agree_on_the_least_and_on_whether_any_says_yes() -> None:
+    assert -TwoRanks(-300).most(-500) == 300
+    assert -TwoRanks(-900).most(-500) == 500
+    assert TwoRanks(1).any(False)
+    assert TwoRanks(0).any(True)
+    assert not TwoRanks(0).any(False)
 
 
 def decided(folder: Path) -> dict[str, object]:
@@ -136,7 +138,7 @@ def test_a_resumed_run_keeps_its_number_and_shortens_it_only_where_memory_ends(
 def test_rows_get_shorter_until_one_fits(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def probe(config: object, forward: object, adapter: object, dataset: object, row: setup.Row) -> bool:
+    def probe(config: object, forward: object, adapter: object, dataset: object, row: setup.Row, ranks: object) -> bool:
         tried.append(row.input_ids.size)
         if row.input_ids.size > 120:
             raise OutOfMemoryError("out of memory")

@@ -11,7 +11,7 @@ from parameter_run import maker
 from qlora_fast.data import dataset
 from qlora_fast.errors import ArtifactError
 from qlora_fast.hub import resolve
-from qlora_fast.train import setup
+from qlora_fast.train import base, setup
 from tiny_folder import ALPACA
 
 
@@ -32,7 +32,7 @@ def test_each_dataset_is_opened_once_and_the_machine_and_the_model_are_asked_onc
     count(dataset, "open_prepared")
     count(resolve, "model_path")
     count(setup, "pick_device")
-    count(setup, "load_base")
+    count(base, "load_base")
     maker(model_dir, tmp_path)(max_steps=2, eval_dataset=ALPACA, val_size=0, eval_strategy="steps", eval_steps=1)
     assert calls == {"open_prepared": 2, "model_path": 1, "pick_device": 1, "load_base": 1}
 

@@ -80,6 +80,28 @@ def model_path(name: str, verify: manifest.Verify = "full") -> str:
     return name
 
 
+def local_folder(path: str) -> str:
+    """The folder with a model's files; fetched from the Hub, or found in its cache, if need be.
+
+    Args:
+        path: from :func:`model_path`.
+
+    Raises:
+        ArtifactError: it is not available.
+    """
+    if Path(path).is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return str(snapshot_download(path, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]))
+    except (HFValidationError, OSError, HfHubHTTPError, ValueError) as error:
+        raise ArtifactError(
+            f"`{path}` is neither a folder here nor available from the Hub ({first_line(error)})"
+        ) from None
+
+
 def found_base(name: str, beside: Path, *, hint: str = "--base FOLDER") -> str:
     """The base model of a run or adapter: where it was at training, or at the same place relative to the run.
 

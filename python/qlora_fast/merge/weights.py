@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from qlora_fast.errors import ArtifactError, first_line
+from qlora_fast.errors import ArtifactError
 from qlora_fast.hub import resolve, untrusted
 from qlora_fast.hub.manifest import Verify
 from qlora_fast.hub.untrusted import weight_files
@@ -63,9 +63,7 @@ def base_folder(name: str, verify: Verify = "full") -> Path:
     Raises:
         ArtifactError: it is not found, or it is stored quantized.
     """
-    path = resolve.model_path(name, verify)
-    if not Path(path).is_dir():
-        path = _from_hub(path)
+    path = resolve.local_folder(resolve.model_path(name, verify))
     config = untrusted.read_json(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig)
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "quantized")
@@ -204,15 +202,3 @@ def copy_rest(base: Path, folder: Path) -> list[str]:
         else:
             shutil.copyfile(file, folder / file.name)
     return left
-
-
-def _from_hub(name: str) -> str:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return str(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]))
-    except (HFValidationError, OSError, HfHubHTTPError, ValueError) as error:
-        raise ArtifactError(
-            f"`{name}` is neither a folder here nor available from the Hub ({first_line(error)})"
-        ) from None

@@ -85,15 +85,10 @@ def load_base(
     """
     quiet_libraries()
     refuse_unreachable(path)
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        if packing in PACKED:
-            refuse_unpackable(config, packing)
-        arguments: dict[str, Any] = {"dtype": dtype, **SAFE}
-        if packable(config) is None:
-            arguments["attn_implementation"] = NAME
+        arguments: dict[str, Any] = {"dtype": dtype, **SAFE, **describe(path, packing)[1]}
         if quantization is not None:
             arguments |= {
                 "quantization_config": bitsandbytes_config(quantization, dtype),
@@ -106,6 +101,20 @@ def load_base(
         raise unloadable(path, error) from error
     model.requires_grad_(False)
     return model if quantization is not None else model.to(device)
+
+
+def describe(path: str, packing: str) -> tuple[Any, dict[str, Any]]:
+    """A model's config, and the arguments with which its attention computes over packed rows where it can.
+
+    Raises:
+        ConfigError: the model cannot be packed.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if packing in PACKED:
+        refuse_unpackable(config, packing)
+    return config, {"attn_implementation": NAME} if packable(config) is None else {}
 
 
 def refuse_unreachable(path: str) -> None:

@@ -7,7 +7,7 @@
 
     rank 0   prepares ── sets `turn/1` ── trains ─┐  all_reduce   ┌─ … ── writes ── leaves
     rank 1   looks for `turn/1` ……… ── trains ────┘  an update    └─ … ──────────── leaves
-    each     every half second: I live; does everybody else? has anybody failed?
+    each     every half second: I live; does everybody else? has anybody failed? (and a connection to rank 0, see lifeline)
 
 Waiting means looking at the store, never a barrier: a process inside a collective hears neither a signal nor that the
 one it waits for has failed. Nothing here imports torch unless there are several processes.
@@ -30,9 +30,12 @@ from typing import TYPE_CHECKING, Any
 
 from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError, first_line
 from qlora_fast.train.lateness import LATE_S, Lateness, named
+from qlora_fast.train.lifeline import Lifeline
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from qlora_fast.model.streamed.gather import Share
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class Ranks:
     store: Any = field(default=None, repr=False)
     sums: int = field(default=0, repr=False, compare=False)
     """Collectives that this process has come to: the same number on all ranks that are at the same point."""
+    machine_size: int = 1
+    """Processes of the run on this machine."""
     _turns: int = field(default=0, repr=False, compare=False)
 
     @property
@@ -162,6 +167,33 @@ class Ranks:
                 hint="the log names the ranks that were behind; resume_from_checkpoint=true resumes from the last checkpoint",
             ) from error
 
+    def any(self, said: bool) -> bool:
+        """Whether any rank says yes."""
+        return bool(self.most(int(said)))
+
+    def most(self, count: int) -> int:
+        """The largest of the ranks' counts."""
+        if self.world == 1:
+            return count
+        import torch
+
+        return max(int(part) for part in self.all_gather(torch.tensor([count])))
+
+    def share(self, kind: str) -> Share:
+        """A group of ranks that hold a base together: all (``world``), or those of one machine (``node``)."""
+        import torch
+        import torch.distributed as dist
+
+        from qlora_fast.model.streamed.gather import Share
+
+        # Ranks of one machine are numbered in a row, and agree on the first of them.
+        first = 0 if kind == "world" else self.rank - self.local_rank
+        starts = [int(start) for start in self.all_gather(torch.tensor([first]))]
+        groups = [[r for r in range(self.world) if starts[r] == start] for start in sorted(set(starts))]
+        made: dict[int, Any] = {members[0]: dist.new_group(members) for members in groups}
+        members = next(group for group in groups if self.rank in group)
+        return Share(made[members[0]], members.index(self.rank), len(members), kind)
+
     def failed_rank(self) -> int | None:
         """The rank that has said that it failed."""
         return int(self.store.get("failed")) if self.store.check(["failed"]) else None
@@ -206,7 +238,9 @@ def joined() -> Iterator[Ranks]:
         yield _joined or Ranks(local_rank=int(os.environ.get("LOCAL_RANK", "0")))
         return
     me = _joined = _join()
-    watch = _Watch(me)
+    lifeline = Lifeline(me.rank, me.world, me.store)
+    lifeline.start()
+    watch = _Watch(me, lifeline)
     watch.start()
     try:
         yield me
@@ -222,11 +256,13 @@ def joined() -> Iterator[Ranks]:
         if told:
             raise PeerError from None
         if isinstance(error, PeerGone):
-            raise _without_a_word("another process of the run") from None
+            gone = "another process of the run" if lifeline.gone is None else f"rank {lifeline.gone}"
+            raise _without_a_word(gone) from None
         raise
     finally:
         _joined = None
         watch.end()
+        lifeline.end()
     import torch.distributed as dist
 
     dist.destroy_process_group()
@@ -268,7 +304,8 @@ def _join() -> Ranks:
             torch.set_num_threads(local_share(_cores(), beside))
         dist.init_process_group("gloo", **place)
     # A separate connection: a wait in the group's own one blocks it for all threads.
-    return Ranks(rank, world, local_rank, dist.PrefixStore("qlora-fast", store.clone()))  # type: ignore[attr-defined]
+    store = dist.PrefixStore("qlora-fast", store.clone())  # type: ignore[attr-defined]
+    return Ranks(rank, world, local_rank, store, machine_size=beside)
 
 
 def _meet() -> Any:
@@ -345,9 +382,10 @@ class _Watch(threading.Thread):
     A sum over GPUs waits for a dead process until its time-out, and nothing but the end of the process wakes it.
     """
 
-    def __init__(self, me: Ranks) -> None:
+    def __init__(self, me: Ranks, lifeline: Lifeline) -> None:
         super().__init__(name="qlora-fast-ranks", daemon=True)
         self._me = me
+        self._lifeline = lifeline
         self._ended = threading.Event()
         # Of its own: a store's connection serves one thread at a time.
         self._store = me.store.clone()
@@ -387,14 +425,15 @@ class _Watch(threading.Thread):
         store.set(f"alive/{me.rank}", f"{beat} {me.sums}")
         if store.check(["failed"]):
             return ""
+        if self._lifeline.gone is not None:
+            return self._missing(self._lifeline.gone)
         now = time.monotonic()
         for rank, (last, when) in heard.items():
             sign = store.get(f"alive/{rank}") if store.check([f"alive/{rank}"]) else b""
             if sign != last:
                 heard[rank] = (sign, now)
             elif now - when > SILENT_S:
-                first = int(store.compare_set("failed", "", str(me.rank))) == me.rank
-                return f"rank {rank}" if first else ""
+                return self._missing(rank)
         if me.first:
             self._report_late({rank: int(sign.split()[1]) for rank, (sign, _) in heard.items() if sign}, now)
         return None
@@ -405,3 +444,8 @@ class _Watch(threading.Thread):
                 "the other processes have waited %.0f seconds for %s; they end after %.0f minutes",
                 LATE_S, named(late), _COLLECTIVE.total_seconds() / 60,
             )  # fmt: skip
+
+    def _missing(self, rank: int) -> str:
+        """What to report of a rank that is gone: one rank says it for all."""
+        first = int(self._store.compare_set("failed", "", str(self._me.rank))) == self._me.rank
+        return f"rank {rank}" if first else ""

@@ -112,7 +112,12 @@ def sample_scores(
     scores, done = np.zeros((2, len(indices))), 0
     batches, ranks = Batches(dataset, indices, options.packed), ranks or Ranks()
     with forward.scoring():
-        for row_ids in _rows(dataset, indices, options)[ranks.rank :: ranks.world]:
+        rows = _rows(dataset, indices, options)
+        for first in range(0, len(rows), ranks.world):
+            if first + ranks.rank >= len(rows):
+                forward.idle(training=False)
+                continue
+            row_ids = rows[first + ranks.rank]
             pair = forward.token_losses(batches.row(row_ids))
             owner = np.repeat(row_ids, dataset.supervised[indices[row_ids]])
             for score, values in zip(scores, pair, strict=True):

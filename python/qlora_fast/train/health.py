@@ -104,16 +104,18 @@ def overflowed(left_out: int, update: int, scale: float) -> TrainingError:
     )
 
 
-def check_base(model: nn.Module, where: str) -> None:
+def check_base(model: nn.Module, where: str, prefix: str = "") -> None:
     """Look for NaN and infinity among a base model's weights, once it is loaded: one wait for the device.
+
+    Args:
+        model: the whole one, or a part of it, whose weights' names begin with ``prefix``. Weights that are not on the device
+            now are not looked at.
 
     Raises:
         ArtifactError: a weight has some; it names the weight.
     """
-    found: list[tuple[str, Tensor]] = [
-        (name, p) for name, p in model.named_parameters() if p.is_floating_point() and p.numel()
-    ]
-    found += [(name, b) for name, b in model.named_buffers() if b.is_floating_point() and b.numel()]
+    every: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
+    found = [(prefix + n, t) for n, t in every if t.is_floating_point() and t.untyped_storage().nbytes()]
     if not found:
         return
     broken = torch.stack([(~torch.stack(torch.aminmax(value.detach())).isfinite()).any() for _, value in found])

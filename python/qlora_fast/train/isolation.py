@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from qlora_fast.data.batch import Row, packed_row
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import TrainingError
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
 
 _ISOLATION_BOUND_32, _ISOLATION_BOUND_16 = 1e-4, 5e-2
@@ -30,12 +31,11 @@ def check_isolation(forward: Forward, dataset: PreparedDataset, row: Row) -> flo
     Raises:
         TrainingError: the two differ by more than rounding, or the model's own loss is not finite.
     """
+    sizes, chosen = _compared(dataset, row)
+    if not chosen:
+        return 0.0
     with forward.scoring():
-        sizes = [int(dataset.supervised[i]) for i in row.sample_ids.tolist()]
         pieces = torch.split(forward.token_losses(row)[0], sizes)
-        chosen = _spread(np.flatnonzero(sizes), ISOLATION_SAMPLES)
-        if not chosen:
-            return 0.0
         together = torch.cat([pieces[i] for i in chosen])
         alone = torch.cat([forward.reference_losses(packed_row(dataset, [int(row.sample_ids[i])])) for i in chosen])
     error = float((together - alone).abs().mean() / alone.abs().mean().clamp_min(1e-6))
@@ -52,6 +52,28 @@ def check_isolation(forward: Forward, dataset: PreparedDataset, row: Row) -> flo
             hint="set `packing: none` or `packing: bucketed`, and please report the model",
         )
     return error
+
+
+def check_on_all_ranks(forward: Forward, dataset: PreparedDataset, row: Row | None, ranks: Ranks) -> None:
+    """Check this rank's row, if it has one. Ranks that share the base make equally many passes.
+
+    Raises:
+        TrainingError: see :func:`check_isolation`.
+    """
+    shared = forward.stream is not None
+    chosen = [] if row is None else _compared(dataset, row)[1]
+    passes = 1 + len(chosen) if chosen else 0
+    idle = ranks.most(passes) - passes if shared else 0
+    if row is not None:
+        check_isolation(forward, dataset, row)
+    for _ in range(idle):
+        forward.idle(training=False)
+
+
+def _compared(dataset: PreparedDataset, row: Row) -> tuple[list[int], list[int]]:
+    """Supervised tokens of each sample of a row, and the places of the samples that are run alone."""
+    sizes = [int(dataset.supervised[i]) for i in row.sample_ids.tolist()]
+    return sizes, _spread(np.flatnonzero(sizes), ISOLATION_SAMPLES)
 
 
 def _spread(places: NDArray[np.int64], most: int) -> list[int]:

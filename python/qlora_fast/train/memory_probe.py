@@ -22,6 +22,7 @@ from qlora_fast.errors import OutOfMemoryError
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.lora import recompute
 from qlora_fast.train import memory_usage
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.loss import CHUNK_LOGITS
 
@@ -59,8 +60,13 @@ def run_row(forward: Forward, adapter: Adapter, row: Row) -> None:
         adapter.discard()
 
 
-def probe(config: Config, forward: Forward, adapter: Adapter, dataset: PreparedDataset, row: Row) -> bool:
+def probe(
+    config: Config, forward: Forward, adapter: Adapter, dataset: PreparedDataset, row: Row, ranks: Ranks | None = None
+) -> bool:
     """Run the longest row, with gradient checkpointing if it does not fit otherwise and the config leaves that open.
+
+    Ranks that share the base decide by what the one with the least memory needs, and no row is tried a second time: they pass
+    through the layers together.
 
     Returns:
         Whether activations are recomputed.
@@ -73,6 +79,8 @@ def probe(config: Config, forward: Forward, adapter: Adapter, dataset: PreparedD
         need = need_of(forward, dataset, packed=row.cu_seqlens is not None)(row.input_ids.size)
         there = memory_usage.available(forward.device)
         on = there is not None and need > there
+        if forward.stream is not None and ranks is not None:
+            on = ranks.any(on)
         log.info(
             "gradient checkpointing: %s; the longest row (%s tokens) needs %s without it, %s are free",
             "on" if on else "off", f"{row.input_ids.size:,}", gib(need), "an unknown amount" if there is None else gib(there),
@@ -80,7 +88,7 @@ def probe(config: Config, forward: Forward, adapter: Adapter, dataset: PreparedD
         if on:
             recompute(forward.model)
     with explained(config, dataset, row):
-        if on or config.gradient_checkpointing == "false":
+        if on or config.gradient_checkpointing == "false" or forward.stream is not None:
             run_row(forward, adapter, row)
         elif not _fits(forward, adapter, row):
             log.info("gradient checkpointing: on after all; the longest row did not fit without it")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qlora_fast.data.batch import Row
 from qlora_fast.model import host
 from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.streamed.hooks import stream_of
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.optimizer import AdamW
 
@@ -24,8 +25,14 @@ def parts(model: nn.Module, adapter: Adapter, optimizer: AdamW) -> dict[str, int
     frozen = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
     quantized = sum(_quantized_bytes(module) for module in model.modules())
     plain = [p for p in frozen if type(p).__name__ not in ("Params4bit", "Int8Params")]
+    weights = sum(p.nbytes for p in plain) + quantized
+    if (stream := stream_of(model)) is not None:
+        # What is here of them: this process's own part, and the layers that are being used.
+        streamed = sum(unit.nbytes for unit in stream.units)
+        here = max(weights - streamed, 0) + stream.source.device_bytes + stream.nbytes
+        weights, quantized = here, quantized * here // max(weights, 1)
     return {
-        "weights": sum(p.nbytes for p in plain) + quantized,
+        "weights": weights,
         "quantized_weights": quantized,
         "adapter": adapter.nbytes(),
         "optimizer": optimizer.nbytes(),
@@ -71,13 +78,13 @@ def activations(forward: Forward, row: Row) -> int:
 
     They grow with the row's tokens, so a short row tells what a long one will take.
     """
-    standing = {t.untyped_storage().data_ptr() for t in (*forward.model.parameters(), *forward.model.buffers())}
+    standing = {t.untyped_storage()._cdata for t in (*forward.model.parameters(), *forward.model.buffers())}
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in standing:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in standing:
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
     devices = [] if forward.device.type == "cpu" else [forward.device]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from qlora_fast.config import Config
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.model.lora import keep_activations, recompute
@@ -26,32 +24,23 @@ def measured(
     gpu = forward.device.type == "cuda"
     free = memory_usage.available(forward.device)
     need = need_of(forward, dataset, packed=True)
-    if kept is not None and not any_rank(ranks, free is not None and need(min(kept, whole)) > free):
+    if kept is not None and not ranks.any(free is not None and need(min(kept, whole)) > free):
         return RowBudget(kept, "as in the checkpoint")
     if free is None:
         fits = whole
     else:
         least = row_budget.floor(whole, longest, gpu=gpu)
-        fits = row_budget.largest(whole, need, free)
+        fits = -ranks.most(-row_budget.largest(whole, need, free))
         if fits < least and config.gradient_checkpointing == "auto":
             recompute(forward.model)
             # While a layer is computed again, it keeps what all of them do otherwise.
             again, layers = need_of(forward, dataset, packed=True), forward.layers
             keep_activations(forward.model)
             fits = row_budget.largest(whole, lambda tokens: again(tokens) + need(tokens) / layers, free)
-    return row_budget.chosen(whole, longest, _least(ranks, fits), gpu=gpu)
+    return row_budget.chosen(whole, longest, -ranks.most(-fits), gpu=gpu)
 
 
 def shorter(budget: RowBudget, row_tokens: int, longest: int) -> RowBudget | None:
     """The budget to try when a row of ``row_tokens`` tokens did not fit; None if there is no shorter one."""
     tokens = max(longest, row_tokens // 2)
     return RowBudget(tokens, "longer rows did not fit into memory when tried") if tokens < row_tokens else None
-
-
-def any_rank(ranks: Ranks, what: bool) -> bool:
-    """Whether it holds on any rank."""
-    return bool(-_least(ranks, -int(what)))
-
-
-def _least(ranks: Ranks, number: int) -> int:
-    return min(int(each) for each in ranks.all_gather(torch.tensor([number])))

@@ -21,12 +21,13 @@ from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import OutOfMemoryError, TokenizerError
 from qlora_fast.hub import resolve
 from qlora_fast.model.flat_adapter import Adapter
-from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
+from qlora_fast.model.load import pick_device, pick_dtype
 from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.patch import report_of
 from qlora_fast.model.shapes import known_shape
 from qlora_fast.train import memory_usage
 from qlora_fast.train.advice import advice
+from qlora_fast.train.base import base_of
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.health import check_base
@@ -34,7 +35,7 @@ from qlora_fast.train.memory_probe import longest_row, probe
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.parent import start_from
 from qlora_fast.train.row_budget import RowBudget, is_open, named
-from qlora_fast.train.row_fit import any_rank, measured, shorter
+from qlora_fast.train.row_fit import measured, shorter
 from qlora_fast.train.schedule import Timetable
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,10 @@ class Setup:
             OutOfMemoryError: it does not fit into memory.
         """
         while True:
-            recomputed, failure = self._tried()
-            if not any_rank(ranks, failure is not None):
+            recomputed, failure = self._tried(ranks)
+            if failure is not None and self.forward.stream is not None:
+                raise failure  # the others wait for this one inside of a layer
+            if not ranks.any(failure is not None):
                 return recomputed
             tokens = int(self.longest.input_ids.size)
             fewer = shorter(self.row_budget, tokens, int(self.data.lengths.max())) if is_open(self.config) else None
@@ -100,10 +103,10 @@ class Setup:
             log.info("rows of %s tokens do not fit after all; the next try has %s", f"{tokens:,}", f"{fewer.tokens:,}")
             self._cut(fewer)
 
-    def _tried(self) -> tuple[bool, OutOfMemoryError | None]:
+    def _tried(self, ranks: Ranks) -> tuple[bool, OutOfMemoryError | None]:
         # A function of its own: an error that is still held keeps everything that its frames do.
         try:
-            return probe(self.config, self.forward, self.adapter, self.data.train, self.longest), None
+            return probe(self.config, self.forward, self.adapter, self.data.train, self.longest, ranks), None
         except OutOfMemoryError as error:
             return False, error.with_traceback(None)
 
@@ -136,7 +139,7 @@ def set_up(
         model_path = resolve.model_path(config.model_name_or_path, config.verify)  # a GGUF file is converted here
     timetable = Timetable.of(config, len(data.plan_of_epoch(0).supervised))
     _report(config, data, timetable)
-    model, parent = _model(config, model_path, tokenizer, machine)
+    model, parent = _model(config, model_path, tokenizer, machine, ranks)
     for dataset in (data.train, data.evals):
         if dataset is not None:
             dataset.check_ids(_embeddings(model))
@@ -200,7 +203,7 @@ def _report(config: Config, data: RunData, timetable: Timetable) -> None:
 
 
 def _model(
-    config: Config, path: str, tokenizer: Tokenizer, machine: Machine
+    config: Config, path: str, tokenizer: Tokenizer, machine: Machine, ranks: Ranks
 ) -> tuple[nn.Module, dict[str, str] | None]:
     """The base model with its adapter, and the adapter that this one starts from.
 
@@ -208,9 +211,7 @@ def _model(
         TokenizerError: the tokenizer has ids that the model has no embedding for.
         ArtifactError: the model cannot be loaded, or has weights that are not finite.
     """
-    model = load_base(
-        path, dtype=machine.dtype, device=machine.device, packing=config.packing, quantization=Quantization.of(config)
-    )
+    model = base_of(config, path, machine, ranks)
     check_base(model, config.model_name_or_path)
     rows = _embeddings(model)
     largest = resolve.largest_id(tokenizer.folder)

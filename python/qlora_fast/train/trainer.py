@@ -30,7 +30,7 @@ from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.health import DivergenceWatch, FiniteWatch, overflowed, step_not_finite, weights_not_finite
-from qlora_fast.train.isolation import check_isolation
+from qlora_fast.train.isolation import check_on_all_ranks
 from qlora_fast.train.loss_scale import HOPELESS
 from qlora_fast.train.optimizer import AdamW
 from qlora_fast.train.progress import Log, Progress, Window
@@ -186,7 +186,10 @@ class Trainer:
         divisor: float | Tensor = max(int(plan.supervised[k]), 1)
         if self.optimizer.scale is not None:
             divisor = divisor / self.optimizer.scale.value
-        for row in self.rows(plan, k):
+        for row in self._rows(plan, k):
+            if row is None:
+                self.forward.idle(training=True)
+                continue
             loss = self.forward.loss_sum(row)
             (loss / divisor).backward()  # type: ignore[no-untyped-call]
             self.adapter.collect()
@@ -200,11 +203,14 @@ class Trainer:
 
     def rows(self, plan: EpochPlan, k: int) -> Iterator[Row]:
         """This rank's rows of update ``k`` of a plan; rows that only even out the ranks are empty and left out."""
+        return (row for row in self._rows(plan, k) if row is not None)
+
+    def _rows(self, plan: EpochPlan, k: int) -> Iterator[Row | None]:
+        """The same with the empty ones, which every rank has to take part in if they share the base."""
         first, last = int(plan.update_offsets[k]), int(plan.update_offsets[k + 1])
-        for i in range(first + self.ranks.rank, last, self.ranks.world):
-            row = self.batches.of(plan, i)
-            if row is not None:
-                yield row
+        for i in range(first, last, self.ranks.world):
+            own = i + self.ranks.rank
+            yield self.batches.of(plan, own) if own < last else None
 
     def _update_of(self, update: int) -> tuple[EpochPlan, int]:
         epoch, k = divmod(update - 1, self.updates_per_epoch)
@@ -304,8 +310,7 @@ class Trainer:
     def _check_first_row(self) -> None:
         plan, k = self._update_of(1)
         row = max(self.rows(plan, k), key=lambda r: len(r.sample_ids), default=None)
-        if row is not None:
-            check_isolation(self.forward, self.batches.dataset, row)
+        check_on_all_ranks(self.forward, self.batches.dataset, row, self.ranks)
 
 
 def _due(update: int, every: int | None) -> bool:

@@ -15,6 +15,7 @@ QuantizationMethod = Literal["bnb"]
 QuantizationType = Literal["nf4", "fp4"]
 Checkpointing = Literal["auto", "true", "false"]
 Kernels = Literal["auto", "off"]
+ShardBase = Literal["off", "auto", "node", "world"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,13 @@ class ModelKeys:
         differs="there it is on whether memory asks for it or not",
         there="true",
         affects="result",
+    )
+    shard_base: ShardBase = key(
+        "off",
+        "with several GPUs, each keeps a part of the frozen base and gathers one layer at a time: less memory, more traffic, the "
+        "same result; world: over all processes, node: over those of one machine, auto: only if the base does not fit whole",
+        theirs=None,
+        affects="nothing",
     )
     kernels: Kernels = key(
         "auto",

@@ -14,7 +14,14 @@ class Pending(Protocol):
 
 
 class Source(Protocol):
-    """Gives the bytes of units, which count from 0."""
+    """Gives the bytes of units, which count from 0.
+
+    Attributes:
+        device_bytes: what it holds in the device's own memory.
+    """
+
+    @property
+    def device_bytes(self) -> int: ...
 
     def keep(self, index: int, flat: Tensor) -> None:
         """Take over the bytes of a unit, which follows the last one that was given; its buffer is freed afterwards."""

@@ -1,7 +1,7 @@
 """Which units are on the device: fetched before their use, the next one while this one is used, released behind it.
 
-A pass uses the units by places: 0 is the embedding, then the decoder layers, the last is the head (which may be the embedding's
-unit again). Every process of a run that shares its base fetches at the same moments, because they only depend on the
+A pass uses the units by places: the embedding, the decoder layers, the head (which may be the embedding's unit again); an embedding
+or a head that is trained is on the device and has none. Every process of a run that shares its base fetches at the same moments, because they only depend on the
 passes made::
 
     forward    place 0, 1, 2, …: need it, start the next one, use it, release it
@@ -32,27 +32,33 @@ class Stream:
     Args:
         places: the unit of each place of a forward pass.
         source: keeps the bytes of the units already.
+        layers: the places that are decoder layers; default all but the first and the last.
 
     Attributes:
         fetched: how many times a unit was fetched.
         head_has_backward: whether the backward pass needs the head's weight too.
     """
 
-    def __init__(self, units: Sequence[Unit], places: Sequence[int], source: Source, device: torch.device) -> None:
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        places: Sequence[int],
+        source: Source,
+        device: torch.device,
+        *,
+        layers: range | None = None,
+    ) -> None:
         self.units = tuple(units)
         self.places = tuple(places)
+        self.source = source
+        self._layers = range(1, len(self.places) - 1) if layers is None else layers
         self.fetched = 0
         self.head_has_backward = False
-        self._source = source
         self._pending: dict[int, Pending | None] = {}
         self._uses = [0] * len(self.units)
         self._in_backward: set[int] = set()
         self._side: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._ready: dict[int, Any] = {}
-
-    @property
-    def last_layer(self) -> int:
-        return len(self.places) - 2
 
     @property
     def nbytes(self) -> int:
@@ -74,16 +80,18 @@ class Stream:
         if place in self._in_backward:
             return
         self._uses[self.places[place]] -= 1
-        if not (backward_follows and place == self.last_layer):
+        if not (backward_follows and place == self._layers[-1]):
             self._release(place)
 
     def enter_backward(self, place: int) -> None:
         """The backward pass comes to a place; any number of times."""
         if place in self._in_backward:
             return
+        # Its output is the input of the next place, which is done with its backward pass then, and may say so only later.
+        self.leave_backward(place + 1)
         self._in_backward.add(place)
         self._need(place)
-        if place > 1:
+        if place > self._layers[0]:
             self._start(self.places[place - 1])
 
     def leave_backward(self, place: int) -> None:
@@ -92,7 +100,7 @@ class Stream:
             return
         self._in_backward.discard(place)
         self._uses[self.places[place]] -= 1
-        if place > 1:
+        if place > self._layers[0]:
             self._release(place)
 
     @contextmanager
@@ -110,7 +118,8 @@ class Stream:
             self.enter(place)
             self.leave(place, backward_follows=training)
         if training:
-            for place in range(self.last_layer + self.head_has_backward, 0, -1):
+            has_backward = range(self._layers[0], len(self.places) if self.head_has_backward else self._layers.stop)
+            for place in reversed(has_backward):
                 self.enter_backward(place)
                 self.leave_backward(place)
 
@@ -118,7 +127,7 @@ class Stream:
         """Forget a pass that was not finished: it failed, or its gradient was never computed."""
         self._in_backward.clear()
         self._uses = [0] * len(self.units)
-        staying = set(self.places[:2])
+        staying = set(self.places[: self._layers[0] + 1])
         for index in range(len(self.units)):
             if index not in staying:
                 self._free(index)
@@ -140,7 +149,7 @@ class Stream:
         self.fetched += 1
         with torch.no_grad(), self._aside():
             unit.allocate()
-            pending = self._source.fill(index, unit.flat)
+            pending = self.source.fill(index, unit.flat)
             if self._side is None:
                 self._pending[index] = pending
                 return

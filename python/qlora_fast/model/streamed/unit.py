@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,23 @@ class Unit:
         flat: (bytes,) uint8. Its storage has no bytes while the unit is away.
     """
 
-    def __init__(self, name: str, modules: Iterable[nn.Module], *, multiple: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        modules: Iterable[nn.Module],
+        *,
+        multiple: int = 1,
+        device: torch.device | None = None,
+        skip: Collection[nn.Module] = (),
+    ) -> None:
         """
         Args:
             multiple: the buffer's size is a multiple of this many aligned blocks, so that it can be cut into equal parts.
+            device: of the buffer; default that of the tensors. Those on ``meta`` get memory in it that is to be filled.
+            skip: modules that are left as they are.
         """
         self.name = name
-        slots = list(_slots(modules))
+        slots = list(_slots(modules, skip))
         starts = [0]
         for slot in slots:
             starts.append(starts[-1] + _padded(slot.tensor.nbytes, _ALIGN))
@@ -46,12 +56,13 @@ class Unit:
             # A vocabulary's matrix may be the largest of all: it is not copied.
             self.flat = slots[0].tensor.reshape(-1).view(torch.uint8)
             return
-        device = slots[0].tensor.device if slots else torch.device("cpu")
+        device = device or (slots[0].tensor.device if slots else torch.device("cpu"))
         self.flat = torch.zeros(self.nbytes, dtype=torch.uint8, device=device)
         while slots:
             slot, start = slots.pop(), starts[len(slots)]
             part = self.flat[start : start + slot.tensor.nbytes].view(slot.tensor.dtype).view(slot.tensor.shape)
-            part.copy_(slot.tensor)
+            if not slot.tensor.is_meta:
+                part.copy_(slot.tensor)
             slot.install(part)  # the old memory is free from here on
 
     @property
@@ -70,25 +81,36 @@ class Unit:
 
 def _fills_its_storage(tensor: Tensor, nbytes: int) -> bool:
     storage = tensor.untyped_storage()
-    return tensor.is_contiguous() and storage.nbytes() == nbytes == tensor.nbytes and storage.resizable()
+    return (
+        not tensor.is_meta
+        and tensor.is_contiguous()
+        and storage.nbytes() == nbytes == tensor.nbytes
+        and storage.resizable()
+    )
 
 
 def _padded(size: int, to: int) -> int:
     return -(-size // to) * to
 
 
-def _slots(modules: Iterable[nn.Module]) -> Iterator[Slot]:
+def _slots(modules: Iterable[nn.Module], skip: Collection[nn.Module]) -> Iterator[Slot]:
     """Each frozen tensor once: parameters, and the scales of quantized ones. Code books, which are tiny, stay where they are."""
     seen: set[int] = set()
     for module in modules:
         for part in module.modules():
-            for parameter in part.parameters(recurse=False):
-                if not parameter.requires_grad and id(parameter) not in seen:
+            if part in skip:
+                continue
+            for name, parameter in part.named_parameters(recurse=False):
+                if (parameter.is_meta or not parameter.requires_grad) and id(parameter) not in seen:
                     seen.add(id(parameter))
-                    yield from _of_parameter(part, parameter)
+                    yield from _of_parameter(part, name, parameter)
 
 
-def _of_parameter(owner: Any, parameter: Any) -> Iterator[Slot]:
+def _of_parameter(owner: Any, name: str, parameter: Any) -> Iterator[Slot]:
+    if parameter.is_meta:
+        # `.data` counts its own changes: for autograd, refilling the buffer changes no parameter.
+        yield Slot(parameter.data, lambda view: setattr(owner, name, nn.Parameter(view.data, requires_grad=False)))
+        return
     if hasattr(parameter, "SCB") and parameter is owner.weight:
         yield from _of_eight_bits(owner)
         return

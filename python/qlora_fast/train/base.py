@@ -1,0 +1,111 @@
+"""The frozen base of a run: whole on the device, or shared out over the ranks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from qlora_fast.config import Config
+from qlora_fast.errors import ConfigError
+from qlora_fast.model.load import Quantization, load_base
+from qlora_fast.model.memory_estimate import CONTEXT
+from qlora_fast.model.shapes import known_shape
+from qlora_fast.model.sharded_memory import Sharing, planned, sharing
+from qlora_fast.model.streamed.gather import Gathered
+from qlora_fast.model.streamed.load import load_streamed
+from qlora_fast.train import memory_usage
+from qlora_fast.train.distributed import Ranks
+from qlora_fast.train.health import check_base
+
+if TYPE_CHECKING:
+    from qlora_fast.train.setup import Machine
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 5.0
+
+
+def base_of(config: Config, path: str, machine: Machine, ranks: Ranks) -> nn.Module:
+    """Load the base that a config names, as it says.
+
+    Raises:
+        ArtifactError: the model cannot be loaded, or has weights that are not finite.
+        ConfigError: it cannot be packed, or not be shared out.
+    """
+    kind = sharding(config, machine, ranks)
+    quantization = Quantization.of(config)
+    if kind == "off":
+        return load_base(
+            path, dtype=machine.dtype, device=machine.device, packing=config.packing, quantization=quantization
+        )
+    if config.use_dora or config.pissa_init:
+        raise ConfigError(
+            f"`{'use_dora' if config.use_dora else 'pissa_init'}` starts from the base's whole weights, which no process has "
+            f"with `shard_base: {kind}`",
+            hint="set shard_base: off, or leave it out",
+        )
+    share = ranks.share(kind)
+    source = Gathered(share)
+    model = load_streamed(
+        path,
+        source,
+        dtype=machine.dtype,
+        device=machine.device,
+        packing=config.packing,
+        quantization=quantization,
+        multiple=share.size,
+        resident=config.additional_target,
+        on_part=lambda part, prefix: check_base(part, config.model_name_or_path, prefix),
+        progress=_told(time.monotonic()),
+    )
+    log.info(
+        "the base is shared out over %d processes: each keeps %.2f GB of it", share.size, source.device_bytes / 1e9
+    )
+    return model
+
+
+def sharding(config: Config, machine: Machine, ranks: Ranks) -> Sharing:
+    """How the base of this run is shared out, decided for all ranks alike; ``auto`` is resolved."""
+    kind = config.shard_base
+    if ranks.world == 1:
+        if kind in ("node", "world"):
+            log.info("shard_base: one process keeps the whole base")
+        return "off"
+    if kind != "auto":
+        return kind
+    return _automatic(config, machine, ranks)
+
+
+def _automatic(config: Config, machine: Machine, ranks: Ranks) -> Sharing:
+    """The least sharing with which the run fits on each rank, by the estimate."""
+    shape = known_shape(config.model_name_or_path)
+    if shape is None:
+        log.info("shard_base: off; the memory of this kind of model is not estimated")
+        return "off"
+    method = planned(config, config.row_budget, machine.dtype.itemsize)
+    # The smallest machine and the fullest device decide for all.
+    node, free = -ranks.most(-ranks.machine_size), -ranks.most(-memory_usage.available(machine.device))
+    chosen, verdict = sharing(shape, method, node, ranks.world, free + CONTEXT)
+    log.info(
+        "shard_base: %s; %.1f GB are needed on each device, %.1f GB are free",
+        chosen, (verdict.memory.total - CONTEXT) / 1e9, free / 1e9,
+    )  # fmt: skip
+    return chosen
+
+
+def _told(started: float) -> Callable[[int, int], None]:
+    """Log how far the loading is, every few seconds."""
+    last = started
+
+    def tell(done: int, parts: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _EVERY_S or (done == parts and now - started >= _EVERY_S):
+            last = now
+            log.info("loading the base: %d of %d parts, %.0f s", done, parts, now - started)
+
+    return tell
