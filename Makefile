@@ -100,7 +100,7 @@ bench: $(STAMPS)/package $(STAMPS)/model ## All benchmarks (minutes); the figure
 	$(BIN)/python -m pytest benches -q -m 'slow or not slow' --benchmark-enable --benchmark-only
 
 bench-short: $(STAMPS)/package ## Every benchmark once, to check that all of them run
-	cargo test --quiet -p qlora-fast-bench --benches
+	cargo test -p qlora-fast-bench --benches
 	$(BIN)/python -m pytest benches -q --benchmark-disable
 
 golden: $(STAMPS)/package ## Regenerate the golden vectors with transformers and tokenizers
