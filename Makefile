@@ -12,7 +12,7 @@ STAMPS := $(VENV)/.stamps
 PYTEST := -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
-.PHONY: help demo build test test-slow wheel-test coverage snapshots fuzz lint fix bench bench-short golden docs gpu clean
+.PHONY: help demo build test test-slow reliability wheel-test coverage snapshots fuzz lint fix bench bench-short golden docs gpu clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test: $(STAMPS)/package $(STAMPS)/model ## Rust and Python tests (CPU, no networ
 
 test-slow: $(STAMPS)/package $(STAMPS)/model ## The slow tests: the embedded model, kill sweeps, large inputs
 	$(BIN)/python $(PYTEST) -m slow
+
+reliability: $(STAMPS)/package ## Kills, errors, damage, hostile files: half an hour (CAMPAIGN=name: one); writes docs/reliability.md
+	PYTHONPATH=tests $(BIN)/python -m reliability $(CAMPAIGN)
 
 wheel-test: $(STAMPS)/package ## Build sdist and wheel, install them into an empty environment, use them from another folder
 	$(BIN)/python tests/installed.py

@@ -89,6 +89,22 @@ class PeerError(PeerGone):
     """Another process of a distributed run failed and already reported its error: exit with its status, print nothing."""
 
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "alloc_failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the host or of the device ran out: torch and safetensors have no class of error for all of it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class where it has none."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cli_run import arguments, cli, cli_process, environment
-from qlora_fast.cli import console, escape
+from qlora_fast.cli import console, escape, main
 from qlora_fast.errors import ConfigError, DataError
 
 EVIL = "\x1b[2J\x1b]0;title\x07"
@@ -121,3 +122,34 @@ def test_input_at_the_limit_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"123456789")))
     with pytest.raises(DataError):
         console.read_input()
+
+
+def test_an_error_is_printed_also_when_nothing_more_can_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(**_: bool) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(console, "rich", full)
+    console.fail(DataError("no `file`", hint="another"))
+    assert capsys.readouterr().err == "error: no `file` (hint: another)\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("unable to mmap 5 bytes from file <x>: Cannot allocate memory (12)")]
+)
+def test_memory_that_runs_out_is_an_error_and_another_failure_stays_a_bug(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object, raised: Exception = error, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(click.Group, "main", run)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert "error: out of memory: " in capsys.readouterr().err
+    error.args = ("shapes differ",)
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError):
+            main()

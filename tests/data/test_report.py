@@ -47,6 +47,11 @@ def rows(n: int) -> list[dict[str, str]]:
     return [{"instruction": f"say {i}", "output": "word " * int(k)} for i, k in enumerate(rng.integers(1, 150, n))]
 
 
+def test_a_key_of_any_length_leaves_the_report_short(tmp_path: Path) -> None:
+    made = prepare(tmp_path, [{"instruction": "a", "output": "b", "é" * 100_000: 1, "short": 2}])
+    assert made["ignored_keys"] == {"é" * 100: 1, "short": 1}
+
+
 OPTIONS = PlanOptions("none", 16, 4, 64, 1, 0)
 
 

@@ -303,6 +303,13 @@ def test_entries_that_are_refused_are_refused_by_name(entry: Any, said: str, tmp
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' + "9" * 100_000 + "}", "\ufeff"])
+def test_a_list_that_python_cannot_read_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text(text)
+    with pytest.raises(DataError, match=r"dataset_info\.json"):
+        sources.resolve(["mine"], str(tmp_path))
+
+
 def test_a_broken_list_and_an_unknown_name(tmp_path: Path) -> None:
     write(tmp_path / "a.json", ROWS)
     listed(tmp_path, mine={"file_name": "a.json", "split": "train", "comment": "x"}, other={"file_name": "b.json"})

@@ -406,3 +406,17 @@ def test_template_and_stop_token_of_the_training_travel_with_the_merged_model(mo
     assert chat.session.stopped == "stop"
     assert answer[-1] == learned, "transformers stops at the token that training taught"
     assert tokenizer.decode(answer[:-1]) == said == "yes"
+
+
+def test_a_base_of_an_unknown_architecture_is_refused_and_its_code_not_run(model_dir: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path / "trained", model_dir, max_steps=1)
+    base = tmp_path / "base"
+    shutil.copytree(model_dir, base)
+    config = json.loads((base / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}}
+    (base / "config.json").write_text(json.dumps(config))
+    (base / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(ArtifactError, match="cannot load the model"):
+        merge_run(run, tmp_path / "out", Options(base=str(base)))
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()

@@ -228,3 +228,22 @@ def test_the_module_reads_no_clock_and_draws_nothing_at_random(tmp_path: Path) -
     paths = [written(tmp_path / "a", loss.tolist()), written(tmp_path / "b", (loss + 0.1).tolist())]
     assert table.report(read_runs(paths)) == table.report(read_runs(paths))
     assert statistics.MIN_SAMPLES == 6
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", "[" * 100_000, '{"log_history": [{}]}', '{"log_history": [{"step": "x"}]}']
+)
+def test_a_damaged_state_is_named(content: str, tmp_path: Path) -> None:
+    run = written(tmp_path / "run", [1.0, 2.0])
+    (run / "trainer_state.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"trainer_state\.json"):
+        read_run(run)
+
+
+@pytest.mark.parametrize("line", ["{}", '{"step": "x"}', '{"a": ' + "[" * 100_000 + "}"])
+def test_a_damaged_log_is_named(line: str, tmp_path: Path) -> None:
+    run = written(tmp_path / "run", None)
+    (run / "trainer_state.json").unlink()
+    (run / "trainer_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n' + line + "\n")
+    with pytest.raises(ArtifactError, match=r"trainer_log\.jsonl"):
+        read_run(run)

@@ -1,4 +1,7 @@
-"""A run that is killed at any moment leaves a folder that the next command takes, and ends as if it had not been killed."""
+"""A run that is killed at any moment leaves a folder that the next command takes, and ends as if it had not been killed.
+
+Here at some calls, in this process; the campaign ``kill-train`` of tests/reliability kills a process at every one.
+"""
 
 from __future__ import annotations
 
@@ -85,11 +88,6 @@ def test_a_kill_between_the_folder_and_its_first_file(config: Path, dying: Dying
 
 def test_a_kill_in_the_middle_and_at_the_end(config: Path, dying: Dying) -> None:
     sweep(config, dying, lambda total: range(total // 4, total, total // 4))
-
-
-@pytest.mark.slow
-def test_a_kill_at_every_call(config: Path, dying: Dying) -> None:
-    sweep(config, dying, lambda total: range(1, total + 1))
 
 
 def test_a_run_that_is_killed_before_its_first_checkpoint_logs_no_line_twice(config: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def cli(quiet: bool) -> None:
 
 def main() -> None:
     """The entry point: errors that a user can cause become one message and an exit status."""
-    from qlora_fast.errors import Interrupted, PeerError, QloraFastError
+    from qlora_fast.errors import Interrupted, PeerError, QloraFastError, first_line, is_out_of_memory
 
     try:
         sys.exit(cli.main(prog_name="qlora-fast", standalone_mode=False))
@@ -113,4 +113,14 @@ def main() -> None:
         from qlora_fast.cli import console
 
         console.fail(error)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        from qlora_fast.cli import console
+
+        hint = (
+            "close other programs, raise the limit of memory (ulimit -v, the container's), or use a machine with more"
+        )
+        console.fail(QloraFastError(f"out of memory: {first_line(error)}", hint=hint))
         sys.exit(1)

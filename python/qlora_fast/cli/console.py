@@ -114,12 +114,15 @@ def warn(text: str) -> None:
 
 
 def fail(error: QloraFastError | OSError) -> None:
-    """An error and its hint, without a traceback."""
-    console = rich()
-    console.print(f"[bold red]error:[/bold red] {without_markup(escape.message(str(error)))}")
-    hint = getattr(error, "hint", None)
-    if hint:
-        console.print(f"\n[cyan]hint:[/cyan] {without_markup(escape.message(hint))}")
+    """An error and its hint, without a traceback: also where there is no descriptor or memory left to load rich with."""
+    message, hint = escape.message(str(error) or type(error).__name__), getattr(error, "hint", None)
+    try:
+        console = rich()
+        console.print(f"[bold red]error:[/bold red] {without_markup(message)}")
+        if hint:
+            console.print(f"\n[cyan]hint:[/cyan] {without_markup(escape.message(hint))}")
+    except (OSError, ImportError, MemoryError):
+        note(f"error: {message}" + (f" (hint: {hint})" if hint else ""))
 
 
 def fail_usage(error: click.ClickException) -> None:

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from qlora_fast.errors import DataError
+from qlora_fast.errors import DataError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ def _read(folder: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"`{path}` is not UTF-8 text", hint="save it as UTF-8") from None
+    except (RecursionError, ValueError) as error:  # a number of more digits than Python reads
+        raise DataError(f"`{path}` cannot be read: {first_line(error)}", hint="fix the file") from None
     if not isinstance(listed, dict):
         raise DataError(
             f"`{path}` must hold one object: names with an entry each", hint='{"mine": {"file_name": "a.json"}}'

@@ -111,6 +111,31 @@ class Anything(Struct):
     """An object of which no field matters."""
 
 
+class RunResults(Struct):
+    """The fields of an all_results.json that later commands depend on."""
+
+    eval_loss: float | None = None
+    perplexity: float | None = None
+    train_loss: float | None = None
+    train_steps: int | None = None
+    train_runtime: float | None = None
+    best_step: int | None = None
+
+
+class LogEntry(Struct):
+    """The fields of a log line that plots and comparisons read."""
+
+    step: float
+    loss: float | None = None
+    eval_loss: float | None = None
+
+
+class TrainerState(Struct):
+    """The log in a trainer_state.json."""
+
+    log_history: list[LogEntry]
+
+
 class Index(Struct):
     """The index of weights in several files: which file has which tensor."""
 

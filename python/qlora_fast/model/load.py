@@ -13,7 +13,7 @@ from torch import nn
 
 from qlora_fast.config import Config
 from qlora_fast.config.keys.data import PACKED
-from qlora_fast.errors import ArtifactError, ConfigError, QloraFastError, first_line
+from qlora_fast.errors import ArtifactError, ConfigError, QloraFastError, first_line, is_out_of_memory
 from qlora_fast.hub import connectivity, untrusted
 from qlora_fast.model.attention import NAME, packable, refuse_unpackable
 
@@ -183,8 +183,14 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> Any:
 
 
 def unloadable(path: str, error: Exception) -> ArtifactError:
-    """What to report when transformers cannot load a model."""
+    """What to report when transformers cannot load a model.
+
+    Raises:
+        MemoryError: it is memory that ran out, and not the files.
+    """
     first = first_line(error)
+    if is_out_of_memory(error):
+        raise MemoryError(first) from error
     if Path(path).is_dir():
         hint = "check that the folder is complete"
         if "auto_map" in untrusted.read_optional(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig):

@@ -85,7 +85,7 @@ def read_samples(path: Path) -> Samples:
             tokens,
             np.array([entry["accuracy"] for entry in entries], dtype=np.float64) * tokens,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(
             f"`{path}` is damaged: {error}", hint="make it again with `qlora-fast evaluate RUN`"
         ) from error

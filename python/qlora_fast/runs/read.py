@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from qlora_fast.config import Config, load
 from qlora_fast.config.keys import about, affecting
-from qlora_fast.errors import ArtifactError
+from qlora_fast.errors import ArtifactError, first_line
+from qlora_fast.hub import untrusted
 from qlora_fast.runs import layout
 from qlora_fast.runs.eval_samples import Samples, read_samples
 from qlora_fast.runs.resolve import target_of
@@ -59,7 +62,8 @@ def read_run(path: str | Path, *, name: str | None = None, on: str | None = None
         ArtifactError: it is not a run, or has no such evaluation.
     """
     path = target_of(path).run_folder()
-    results = _json(path / layout.ALL_RESULTS)
+    finished = (path / layout.ALL_RESULTS).is_file()
+    results = untrusted.read_optional(path / layout.ALL_RESULTS, untrusted.RunResults)
     file = path / layout.EVAL_SAMPLES
     if on is not None:
         file = path / layout.EVALUATIONS / on / layout.EVAL_SAMPLES
@@ -74,10 +78,10 @@ def read_run(path: str | Path, *, name: str | None = None, on: str | None = None
         name or path.resolve().name,
         path,
         load(path / layout.CONFIG).config,
-        results or {},
+        results,
         _log(path),
         read_samples(file) if file.is_file() else None,
-        results is not None,
+        finished,
     )
 
 
@@ -96,22 +100,19 @@ def read_runs(paths: Sequence[str | Path], on: str | None = None) -> list[RunRec
 
 def _log(path: Path) -> list[dict[str, float]]:
     """The whole log of a finished run; of another one what it has written so far."""
-    state = _json(path / layout.TRAINER_STATE)
-    if state is not None:
+    state = untrusted.read_optional(path / layout.TRAINER_STATE, untrusted.TrainerState)
+    if state:
         history: list[dict[str, float]] = state["log_history"]
         return history
     log = path / layout.LOG
     if not log.is_file():
         return []
-    lines = log.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"`{path}` is damaged: {error}") from error
-    return content
+        lines = log.read_text(encoding="utf-8").splitlines()
+        entries: list[Any] = [json.loads(line) for line in lines if line.endswith("}")]
+        msgspec.convert(entries, list[untrusted.LogEntry])
+    except (ValueError, RecursionError) as error:  # a wrong shape is a ValueError as well
+        raise ArtifactError(
+            f"`{log}` is damaged: {first_line(error)}", hint="resume the run: it writes its log again"
+        ) from error
+    return entries

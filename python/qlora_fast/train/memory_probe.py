@@ -18,7 +18,7 @@ from qlora_fast.config import Config
 from qlora_fast.data.batch import Batches, Row, row_of
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.data.plan import EpochPlan, row_tokens
-from qlora_fast.errors import OutOfMemoryError
+from qlora_fast.errors import OutOfMemoryError, is_out_of_memory
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.lora import recompute
 from qlora_fast.train import memory_usage
@@ -34,7 +34,6 @@ _SHORT = 64
 """Tokens that a sample must have to tell what a long row takes."""
 _HEADROOM = 1.3
 """A backward pass needs more than what the forward pass kept: the gradients on their way."""
-_OUT = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 
 
 def longest_row(batches: Batches, plan_of_epoch: Callable[[int], EpochPlan], epochs: int) -> Row:
@@ -109,8 +108,8 @@ def explained(config: Config, dataset: PreparedDataset, row: Row) -> Iterator[No
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         samples = "1 sample" if len(row.sample_ids) == 1 else f"{len(row.sample_ids)} samples"
         changes = advice(config, dataset, row)[:3]
@@ -165,8 +164,8 @@ def _fits(forward: Forward, adapter: Adapter, row: Row) -> bool:
     # A function of its own: an error that is still held keeps everything that its frames do.
     try:
         run_row(forward, adapter, row)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         return False
     return True
@@ -179,7 +178,3 @@ def need_of(forward: Forward, dataset: PreparedDataset, *, packed: bool) -> Call
     short = row_of(dataset, [int(chosen)], packed=packed)
     kept = memory_usage.activations(forward, short) / short.input_ids.size
     return lambda tokens: _HEADROOM * kept * tokens + 2 * 4 * CHUNK_LOGITS
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in _OUT)

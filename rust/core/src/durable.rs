@@ -247,6 +247,27 @@ pub fn write_whole(path: &Path, flush: bool, write: impl FnOnce(&mut File) -> st
     })
 }
 
+/// Writes a file of a cache, and creates its folder: whole or not at all, but not flushed, for its reader makes a damaged one
+/// again. What killed processes left beside it goes: a file is locked while it is written, and locks end with their process.
+///
+/// # Errors
+///
+/// [`Error::Io`]; the caller can do without the file.
+pub fn write_cached(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    let folder = parent_of(path);
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten() {
+        let abandoned = || File::open(entry.path()).is_ok_and(|left| left.try_lock().is_ok());
+        if entry.file_name().to_string_lossy().ends_with(".tmp") && abandoned() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    write_whole(path, false, |file| {
+        let _ = file.try_lock();
+        write(file)
+    })
+}
+
 /// The name of a file while it is written. Shares of one job may write the same file, so it is the process's own.
 #[must_use]
 pub fn unfinished(path: &Path) -> PathBuf {
@@ -293,6 +314,22 @@ mod tests {
         folder.commit().unwrap();
         assert_eq!(fs::read_dir(&target).unwrap().count(), 1);
         assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_cache_loses_what_killed_processes_left_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("cache");
+        write_cached(&folder.join("a"), |file| file.write_all(b"1")).unwrap();
+        fs::write(folder.join("b.123.tmp"), "half").unwrap();
+        let busy = File::create(folder.join("c.124.tmp")).unwrap();
+        busy.try_lock().unwrap();
+        write_cached(&folder.join("a"), |file| file.write_all(b"2")).unwrap();
+        assert_eq!(fs::read(folder.join("a")).unwrap(), b"2");
+        assert!(!folder.join("b.123.tmp").exists());
+        assert!(folder.join("c.124.tmp").exists(), "it is being written");
+        write_cached(&folder.join("d"), |_| Err(std::io::Error::other("full"))).unwrap_err();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
     }
 
     #[test]

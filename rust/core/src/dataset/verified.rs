@@ -5,7 +5,7 @@
 //! is only believed of files that had not changed for a while, see [`FileState`]. A damaged cache file is ignored.
 
 use super::ShardEntry;
-use crate::durable::write_whole;
+use crate::durable::write_cached;
 use crate::file_state::{CLOCK_STEP, FileState};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -92,9 +92,8 @@ impl Verified {
     /// Stores what was learned. That it cannot be stored is no error: it is learned again.
     pub(super) fn store(&self) {
         let Some(place) = self.place.as_ref().filter(|_| self.changed) else { return };
-        let Some(parent) = place.parent() else { return };
-        if let (Ok(()), Ok(json)) = (std::fs::create_dir_all(parent), serde_json::to_vec(&self.stored)) {
-            let _ = write_whole(place, false, |file| file.write_all(&json));
+        if let Ok(json) = serde_json::to_vec(&self.stored) {
+            let _ = write_cached(place, |file| file.write_all(&json));
         }
     }
 }

@@ -5,6 +5,7 @@ use super::read::{self, Depth, Fault, Shard};
 use super::verified::{Facts, Verified};
 use crate::error::{Error, Result};
 use crate::file_state::FileState;
+use crate::threads;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -162,14 +163,14 @@ fn run(
         !stop.load(Ordering::Relaxed)
     };
     let work = |job: &Job<'_>| read::shard(folder, job.entry, files, job.depth, &mut |bytes| count(job, bytes));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let count_of_threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     let (send, receive) = channel();
     let mut outcomes: Vec<Option<Outcome>> = jobs.iter().map(|_| None).collect();
     std::thread::scope(|scope| {
         let (next, work) = (&next, &work);
-        for _ in 0..threads {
+        threads::start_up_to(scope, count_of_threads, || {
             let send = send.clone();
-            scope.spawn(move || {
+            move || {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(job) = jobs.get(number) else { return };
@@ -177,8 +178,8 @@ fn run(
                         return;
                     }
                 }
-            });
-        }
+            }
+        })?;
         drop(send);
         loop {
             if !stop.load(Ordering::Relaxed) && !tick("verifying", done.load(Ordering::Relaxed), total) {

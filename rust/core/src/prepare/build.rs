@@ -88,7 +88,7 @@ pub(super) fn build(
     let everything = options.rows_depend_on_files_before();
     let file = |file: usize| everything || (selection.file)(file);
     let wanted = Wanted { sources, part_bytes: options.part_bytes.max(1), file: &file, part: selection.part };
-    let mut writing = Writing { options, sources, folder, open: None, storing: Storing::begin() };
+    let mut writing = Writing { options, sources, folder, open: None, storing: Storing::begin()? };
     let all = sources.iter().map(|s| s.bytes).sum();
     let ran = pipeline::run(&maker, &wanted, |event| writing.take(event), |done| tick("preparing", done, all));
     // What was ended is stored even when the work was not; and why a part could not be stored comes first.

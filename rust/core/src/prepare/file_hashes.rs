@@ -3,7 +3,7 @@
 //! A hash is taken for the file's if size, times and inode are those of the hashed file. A file that was changed less
 //! than two seconds before is hashed again each time: another change could leave all of them as they are.
 
-use crate::durable::write_whole;
+use crate::durable::write_cached;
 use crate::error::{Error, Result};
 use crate::file_state::FileState;
 use crate::regular_file;
@@ -56,8 +56,8 @@ impl Memory {
         let content = hash(path)?;
         if state(path).is_some_and(|after| after == before) {
             let entry = Entry { path: whole, state: before, content: content.clone() };
-            if let (Ok(()), Ok(json)) = (std::fs::create_dir_all(folder), serde_json::to_vec(&entry)) {
-                let _ = write_whole(&place, false, |file| file.write_all(&json));
+            if let Ok(json) = serde_json::to_vec(&entry) {
+                let _ = write_cached(&place, |file| file.write_all(&json));
             }
         }
         Ok(content)

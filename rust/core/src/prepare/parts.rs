@@ -11,6 +11,7 @@ use super::rows::Batch;
 use crate::dataset::{ShardEntry, ShardFile, Written, remember_written};
 use crate::durable::{WorkingFolder, unfinished, write_whole};
 use crate::error::{Error, Result};
+use crate::threads;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -291,10 +292,13 @@ pub(super) struct Storing {
 }
 
 impl Storing {
-    pub(super) fn begin() -> Self {
+    /// # Errors
+    ///
+    /// [`Error::Option`] if its thread cannot be started.
+    pub(super) fn begin() -> Result<Self> {
         let (send, receive) = sync_channel::<EndedPart>(1);
-        let handle = std::thread::spawn(move || receive.into_iter().try_for_each(EndedPart::store));
-        Self { send, handle }
+        let handle = threads::start(move || receive.into_iter().try_for_each(EndedPart::store))?;
+        Ok(Self { send, handle })
     }
 
     /// `false` after a failure, which [`end`](Self::end) tells.

@@ -15,6 +15,7 @@ use super::records::{Portion, Records};
 use super::rows::{Batch, RowMaker, Workspace};
 use crate::error::{Error, Result};
 use crate::record::{Chunk, Format, Layout};
+use crate::threads;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -87,9 +88,9 @@ pub(super) fn run(
     mut sink: impl FnMut(Event<'_>) -> Result<()>,
     mut progress: impl FnMut(u64) -> bool,
 ) -> Result<()> {
-    let threads = maker.options.thread_count();
+    let count = maker.options.thread_count();
     let (free, empty) = channel();
-    for _ in 0..threads * BATCHES_EACH {
+    for _ in 0..count * BATCHES_EACH {
         // The receiver is right here.
         let _ = free.send(Box::default());
     }
@@ -97,16 +98,16 @@ pub(super) fn run(
     let queue = &Mutex::new(queue);
     let (answer, answers) = channel();
     std::thread::scope(move |scope| {
-        for _ in 0..threads {
+        threads::start_up_to(scope, count, || {
             let answer = answer.clone();
-            scope.spawn(move || work(maker, wanted.sources, queue, &answer));
-        }
-        scope.spawn(move || {
+            move || work(maker, wanted.sources, queue, &answer)
+        })?;
+        threads::start_in(scope, move || {
             let _bell = Bell(answer.clone());
             let mut feed = Feed { number: 0, empty, jobs, answer };
             // An answer that is not received: the caller has stopped, and reports why.
             let _ = read(maker, wanted, &mut feed);
-        });
+        })?;
         let all = in_order(&answers, &free, &mut sink, &mut progress);
         // The threads that still wait for either of them end.
         drop((answers, free));

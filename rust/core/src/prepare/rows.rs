@@ -16,6 +16,9 @@ use std::path::Path;
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
 
+/// Characters of a key that are shown in the report.
+const LONGEST_NAME: usize = 100;
+
 /// A record that was not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
@@ -125,7 +128,7 @@ impl RowMaker<'_> {
             let parsed = record::parse_as(text, layout, &self.options.variables)
                 .map_err(|error| span.syntax_error(path, text, &error))?;
             for key in parsed.ignored_keys {
-                count(&mut batch.ignored_keys, &key);
+                count(&mut batch.ignored_keys, beginning(&key));
             }
             let question = mark.map(|m| m.question);
             match parsed
@@ -218,6 +221,11 @@ impl RowMaker<'_> {
         let learn = Learn { prompts: self.options.train_on_prompt, last_answer_only: self.options.mask_history };
         self.encoder.samples(conversation, self.options.default_system.as_deref(), learn)
     }
+}
+
+/// The beginning of a name out of the data: a key of megabytes must not be in the report as a whole.
+fn beginning(name: &str) -> &str {
+    name.char_indices().nth(LONGEST_NAME).map_or(name, |(at, _)| &name[..at])
 }
 
 fn count(counts: &mut Counts, name: &str) {

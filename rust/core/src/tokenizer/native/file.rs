@@ -12,11 +12,11 @@
 //! nothing worse.
 
 use super::tables::{Head, Tables};
-use crate::durable::write_whole;
+use crate::durable::write_cached;
 use crate::error::{Error, Result};
 use bytemuck::{cast_slice, cast_slice_mut};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -110,11 +110,8 @@ pub(super) fn write(path: &Path, source: &str, head: &Head, tables: &Tables) -> 
     parts.iter().for_each(|part| {
         hasher.update(part);
     });
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    }
-    // No fsync: after a power failure the checksum tells, and the file is made again.
-    write_whole(path, false, |file| {
+    // Not flushed: after a power failure the checksum tells, and the file is made again.
+    write_cached(path, |file| {
         file.write_all(hasher.finalize().as_bytes())?;
         parts.iter().try_for_each(|part| file.write_all(part))
     })

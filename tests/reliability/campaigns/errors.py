@@ -1,0 +1,86 @@
+"""Errors at call N of ``prep``, ``train`` and ``merge``: a full disk, a failing one, a folder that may not be written.
+
+Each call gets an error that it can really have. The command ends with one clear error or goes on without what it lacks; what
+it finishes is what an undisturbed command makes; the next command makes the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from qlora_fast.runs import layout
+from reliability.campaigns.kills import Command, commands
+from reliability.case import Campaign, Case, Failure, no_crash
+from reliability.folders import difference, digest, half_written
+from reliability.shim import Fault
+from reliability.world import World
+
+POSSIBLE = {
+    "write": (errno.ENOSPC, errno.EIO, errno.EDQUOT),
+    "fsync": (errno.EIO, errno.ENOSPC),
+    "rename": (errno.EIO, errno.ENOSPC, errno.EACCES),
+    "mkdir": (errno.ENOSPC, errno.EACCES, errno.EROFS),
+    "unlink": (errno.EIO, errno.EACCES),
+    "create": (errno.EMFILE, errno.ENOSPC, errno.EACCES, errno.EROFS),
+    "truncate": (errno.ENOSPC, errno.EIO),
+    "chmod": (errno.EPERM, errno.EROFS),
+    "copy": (errno.ENOSPC, errno.EIO),
+}
+SAID = (
+    "no checkpoint at update",
+    "stays as it was",
+    "no scores by sample",
+    "is not written",
+    "no picture of the losses",
+)
+"""What a run says that goes on without a checkpoint, a better adapter, scores, a line of its log, a picture."""
+LASTING_EVERY = 7
+"""At every so many calls, from there on every call that needs space fails."""
+
+
+def _cases(world: World) -> Iterator[Case]:
+    for name, command in commands(world).items():
+        for at, kind in enumerate(command.calls, 1):
+            number = POSSIBLE[kind][at % len(POSSIBLE[kind])]
+            what = f"{name} {at:03d} {kind} {errno.errorcode[number]}"
+            yield Case(what, partial(disturbed, command, Fault(at, number)))
+        for kind in ("write", "create", "fsync", "rename"):
+            for at in range(1, command.calls.count(kind) + 1, LASTING_EVERY):
+                fault = Fault(at, errno.ENOSPC, lasting=True, kind=kind)
+                what = f"{name} {at:03d} {kind} ENOSPC from then on"
+                yield Case(what, partial(disturbed, command, fault))
+
+
+def disturbed(command: Command, fault: Fault) -> str:
+    """Run the command with an error in it, and the next one without."""
+    here = command.world.fresh()
+    ran = no_crash(command.run(command.words, here, fault))
+    if ran.status not in (0, 1):
+        raise Failure("unclear", f"exit status {ran.status}: {ran.said}")
+    if ran.status == 1 and not ran.said.startswith("error:"):
+        raise Failure("unclear", ran.said)
+    there = here / command.made
+    if ran.status == 0 and command.name != "train" and (other := difference(command.expected, digest(there))):
+        raise Failure("silent", other)
+    if command.name == "merge" and there.is_dir():
+        if other := difference(command.expected, digest(there)):
+            raise Failure("half written", other)
+        return f"exit {ran.status}, complete"
+    if half := half_written(there):
+        raise Failure("half written", "; ".join(half))
+    try:
+        return f"exit {ran.status}, {command.goes_on(here)}"
+    except Failure as failure:
+        # A run that goes on without what could not be written says so; its updates are the same.
+        said = any(phrase in ran.err for phrase in SAID)
+        last = Path(layout.LAST) / layout.ADAPTER_WEIGHTS
+        same = digest(there).get(str(last)) == command.expected.get(str(last))
+        if failure.kind == "different" and said and same:
+            return f"exit {ran.status}, cost what it said"
+        raise
+
+
+CAMPAIGN = Campaign("errors", _cases, 24)
