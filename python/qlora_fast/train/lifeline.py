@@ -3,8 +3,8 @@ at once, also while they wait inside a collective, and no heartbeat has to be mi
 
 ::
 
-    rank 0    accepts ── a connection ends without a word ── says so on all others
-    others    connect ── are told, or their own connection ends: rank 0 is gone
+    rank 0    accepts ── a connection ends unannounced ── reports it on all others
+    others    connect ── receive it, or their own connection ends: rank 0 has ended
 
 Where a machine vanishes, nothing closes a connection: TCP's own probes notice it within seconds. Where the connections are not
 possible (a firewall), the heartbeats in the store remain.
@@ -36,7 +36,7 @@ class Lifeline(threading.Thread):
     """The connections of this process.
 
     Attributes:
-        gone: the rank whose connection ended first without a word.
+        gone: the rank whose connection was the first to end unannounced.
     """
 
     def __init__(self, rank: int, world: int, store: Any) -> None:
@@ -55,7 +55,7 @@ class Lifeline(threading.Thread):
         except OSError as error:
             log.debug("no connections between the processes (%s): only their heartbeats are watched", error)
             if rank == 0:
-                store.set("lifeline", "- 0 -")  # an address that nobody reaches
+                store.set("lifeline", "- 0 -")  # an address that cannot be reached
 
     def end(self) -> None:
         """Say that this process leaves as it should."""

@@ -206,7 +206,7 @@ def _skeleton(
 
 
 def _give_buffers(model: nn.Module, device: torch.device) -> None:
-    """Make the modules anew whose buffers are computed, such as the tables of positions.
+    """Create the modules again whose buffers are computed, such as the tables of positions.
 
     Raises:
         ConfigError: there is one that is not made from the config alone.
