@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from qlora_fast.cli import cli
 from qlora_fast.cli.arguments import Place, sort_words
+from qlora_fast.config import Config, load
+from qlora_fast.errors import ConfigError
 
 NO_PATHS = {
     "settings",  # key=value: the config expands those that are paths
@@ -40,7 +42,7 @@ def test_every_path_of_every_command_is_expanded(monkeypatch: pytest.MonkeyPatch
             places += 1
             for given, wanted in (("~/x.y", "/home/me/x.y"), ("$DATA/x", "/data/x"), ("${DATA}/~", "/data/~")):
                 assert str(parameter.type.convert(given, parameter, None)) == wanted, name
-            with pytest.raises(click.BadParameter, match=r"`NOT_SET`, which is not set"):
+            with pytest.raises(ConfigError, match=r"`NOT_SET`, which is not set"):
                 parameter.type.convert("$NOT_SET/x", parameter, None)
         elif isinstance(parameter.type, click.Path | click.File | click.types.StringParamType):
             assert {name, name.split()[-1]} & NO_PATHS, f"{name} may be a path: type=Place()"
@@ -66,6 +68,32 @@ def test_what_a_command_writes_lies_where_the_path_points(tmp_path: Path, monkey
     assert "lora_rank: 4" in ran.output
     assert "/home/me/out" in ran.output
     ran = CliRunner().invoke(cli, ["config", "show", "$NOWHERE/c.yaml"])
-    assert ran.exit_code == 2
-    assert "`NOWHERE`, which is not set" in ran.output
+    assert "`NOWHERE`, which is not set" in str(ran.exception)
     assert not [p.name for p in tmp_path.iterdir() if "$" in p.name or "~" in p.name]
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = "b\udcff"
+    for name, parameter in parameters():
+        if isinstance(parameter.type, Place):
+            with pytest.raises(ConfigError, match="is not UTF-8: rename"):
+                parameter.type.convert(bad, parameter, None)
+            assert name
+    for setting in (
+        f"output_dir={bad}",
+        f"dataset=a,{bad}",
+        f"variables=name={bad}",
+        f"run_name={bad}",
+        f"model_name_or_path={bad}",
+    ):
+        with pytest.raises(ConfigError, match=f"`{setting.split('=')[0]}` is not UTF-8"):
+            load(None, [setting])
+    (tmp_path / "c.yaml").write_text('run_name: "\\ud800"\n')
+    with pytest.raises(ConfigError, match="`run_name` is not UTF-8"):
+        load("c.yaml")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        Config(output_dir=bad)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]

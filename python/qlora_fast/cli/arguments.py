@@ -21,11 +21,12 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from qlora_fast.config.paths import expanded
+        from qlora_fast.errors import ConfigError
 
         if isinstance(value, str) and not _is_setting(value):
             value, problem = expanded(value)
             if problem:
-                self.fail(f"`{value}` {problem}", param, ctx)
+                raise ConfigError(f"`{value}` {problem}")
         return super().convert(value, param, ctx)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from qlora_fast.config import yaml
+from qlora_fast.config.paths import NOT_UNICODE, is_unicode
 
 Text = str | list[str] | dict[str, str]
 """A value before its key gives it a type."""
@@ -29,6 +30,8 @@ def convert(raw: Text, kind: Any) -> tuple[Any, str | None]:
 
 def check(value: Any, kind: Any) -> tuple[Any, str | None]:
     """A value of Python as its key's type, or the problem with it."""
+    if not is_unicode(value):
+        return value, NOT_UNICODE
     try:
         found = msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -101,6 +104,8 @@ def _limits(meta: msgspec.Meta) -> str:
 
 
 def _problem(value: Any, kind: Any) -> str:
+    if not is_unicode(value):
+        return NOT_UNICODE
     if isinstance(value, str) and (offered := [c for c in choices(kind) if isinstance(c, str)]):
         near = get_close_matches(value, offered, n=1)
         return f"must be {words(kind)}; not `{value}`" + (f" (did you mean {near[0]}?)" if near else "")

@@ -9,6 +9,9 @@ from typing import Any
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 
+NOT_UNICODE = "is not UTF-8: rename the file or folder"
+"""What is wrong with a name that is no text: neither JSON nor YAML can hold it, and libraries that read models refuse it."""
+
 
 def expanded(value: Any) -> tuple[Any, str | None]:
     """A path, or a list of them, with ``~`` and ``$NAME`` replaced; or the problem with it. What is no text stays.
@@ -25,8 +28,17 @@ def expanded(value: Any) -> tuple[Any, str | None]:
             if os.path.lexists(value):
                 return value, None
             return value, f"names the environment variable `{braced or plain}`, which is not set"
-    found = _VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], value)
-    return os.path.expanduser(found), None
+    found = os.path.expanduser(_VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], value))
+    return found, None if is_unicode(found) else NOT_UNICODE
+
+
+def is_unicode(value: Any) -> bool:
+    """Whether all text in a value, its lists and mappings is Unicode: no halves of surrogate pairs, no undecoded bytes."""
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, dict):
+        return all(is_unicode(part) for pair in value.items() for part in pair)
+    return all(map(is_unicode, value)) if isinstance(value, list | tuple) else True
 
 
 def settled_base(name: str) -> str:
