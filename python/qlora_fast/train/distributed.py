@@ -28,9 +28,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError, first_line
+from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError
 from qlora_fast.train.lateness import LATE_S, Lateness, named
 from qlora_fast.train.lifeline import Lifeline
+from qlora_fast.train.meeting import meet, not_met
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,6 @@ _BEAT_S = 0.5
 SILENT_S = 120.0
 """A process that has not responded for so long is considered dead; it responds even while a large model is loaded."""
 _GRACE_S = 3.0
-_MEETING = timedelta(minutes=5)
 _COLLECTIVE = timedelta(minutes=30)
 """How long a sum over the processes may wait for the slowest: as long as rank 0 may take to write a checkpoint."""
 
@@ -292,42 +292,24 @@ def _join() -> Ranks:
         )
     if rank:
         logging.getLogger("qlora_fast").setLevel(logging.ERROR)
-    store = _meet()
+    store = meet(rank, world)
     place: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": _COLLECTIVE}
     if on_gpu:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device, **place)
+        place |= {"backend": "nccl", "device_id": device}
     else:
         # torchrun sets OMP_NUM_THREADS to 1 where the user did not, however many cores there are.
         if os.environ.get("OMP_NUM_THREADS", "1") == "1":
             torch.set_num_threads(local_share(_cores(), beside))
-        dist.init_process_group("gloo", **place)
+        place["backend"] = "gloo"
+    try:
+        dist.init_process_group(**place)
+    except RuntimeError as error:
+        raise not_met("the addresses that they exchanged", error) from error
     # A separate connection: a wait in the group's own one blocks it for all threads.
     store = dist.PrefixStore("qlora-fast", store.clone())  # type: ignore[attr-defined]
     return Ranks(rank, world, local_rank, store, machine_size=beside)
-
-
-def _meet() -> Any:
-    """The store that the launcher's environment names, once all processes have come to it."""
-    import torch.distributed as dist
-
-    where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-    if os.environ.get("MASTER_PORT") == "0":
-        # torch would try to connect to it for half an hour.
-        problem = ConfigError(
-            f"the launcher names {where} as the place to meet, and 0 is not a port",
-            hint="torchrun --standalone … finds a free port by itself",
-        )
-        raise problem if os.environ.get("LOCAL_RANK", "0") == "0" else PeerError()
-    try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))  # type: ignore[attr-defined]
-    except (RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"the processes of this run did not meet at {where}: {first_line(error)}",
-            hint="start all of them with one launcher: torchrun --standalone --nproc-per-node N -m qlora_fast.cli train …",
-        ) from error
-    return store
 
 
 def _cores() -> int:

@@ -22,6 +22,8 @@ _WINDOWS = 3
 """Log intervals after which a rank counts as always the slowest."""
 _SHARE = 0.1
 """Of the time that the others have to lose by it, to be worth a warning."""
+_SHORT_S = 1.0
+"""In a shorter interval it is chance who comes last."""
 
 
 class Waits:
@@ -73,7 +75,7 @@ class Waits:
     def _warn(self, waited: list[float], seconds: float) -> None:
         slowest = waited.index(min(waited))
         lost = (sum(waited) - waited[slowest]) / (len(waited) - 1) - waited[slowest]
-        self._slowest = [*self._slowest, slowest if lost > _SHARE * seconds else -1][-_WINDOWS:]
+        self._slowest = [*self._slowest, slowest if lost > _SHARE * seconds and seconds > _SHORT_S else -1][-_WINDOWS:]
         if self._warned or self._slowest != [slowest] * _WINDOWS:
             return
         self._warned = True
