@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import tiny  # noqa: E402
 from qlora_fast.model.lora import LoraSpec, add_lora  # noqa: E402
 from qlora_fast.model.streamed import hooks  # noqa: E402
+from qlora_fast.model.streamed.pinned import Pinned  # noqa: E402
 from qlora_fast.model.streamed.stream import Stream  # noqa: E402
 from qlora_fast.model.streamed.unit import Unit  # noqa: E402
 
@@ -31,25 +32,10 @@ GPU = torch.device("cuda", 0)
 LAYERS = 6
 
 
-class Host:
-    """The units' bytes in pinned memory."""
-
-    device_bytes = 0
-
-    def __init__(self) -> None:
-        self._kept: list[Tensor] = []
-
-    def keep(self, index: int, flat: Tensor) -> None:
-        self._kept.append(flat.cpu().pin_memory())
-
-    def fill(self, index: int, flat: Tensor) -> None:
-        flat.copy_(self._kept[index], non_blocking=True)
-
-
 def main(left_out: str = "") -> None:
     shape = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "num_hidden_layers": LAYERS}
     base = tiny.llama(attention="eager", **shape).bfloat16().to(GPU)
-    source, parts = Host(), hooks.parts_of(base)
+    source, parts = Pinned(), hooks.parts_of(base)
     units = [Unit(f"{number}", [part]) for number, part in enumerate(parts)]
     for index, unit in enumerate(units):
         source.keep(index, unit.flat)

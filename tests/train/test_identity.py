@@ -145,6 +145,8 @@ class Second(Ranks):
         ({"training_samples": "ab"}, ArtifactError, "prepared other data"),
         ({"base_weights": "ab"}, ArtifactError, "rank 1 loaded another base model than rank 0"),
         ({"learning_rate": 1.0}, ConfigError, "rank 1 has other settings than rank 0 .learning_rate: 1.0 →"),
+        ({"shard_base": "world"}, ConfigError, "rank 1 has other settings than rank 0 .shard_base: 'world' → 'off'"),
+        ({"resume_from_checkpoint": True}, ConfigError, "other settings than rank 0 .resume_from_checkpoint"),
         ({"save_steps": 3}, ConfigError, "rank 1 has other settings than rank 0 .save_steps: 3 → 2"),
     ],
 )

@@ -41,12 +41,12 @@ class Machine:
 
 @pytest.fixture
 def config(model_dir: Path, tmp_path: Path) -> Path:
-    """Of a run of 30 updates whose folders are relative: each machine has its own."""
+    """Of a run of 12 updates whose folders are relative: each machine has its own."""
     path = tmp_path / "tiny.yaml"
     path.write_text(
         f"model_name_or_path: {model_dir}\ndataset: {DATA / 'demo' / 'alpaca_en.json'}\ncutoff_len: 512\nval_size: 0.2\n"
-        "lora_rank: 4\nlora_dropout: 0.1\nlearning_rate: 1e-3\nmax_steps: 30\nper_device_train_batch_size: 2\n"
-        "gradient_accumulation_steps: 1\neval_strategy: steps\neval_steps: 10\nsave_steps: 5\nlogging_steps: 1\n"
+        "lora_rank: 4\nlora_dropout: 0.1\nlearning_rate: 1e-3\nmax_steps: 12\nper_device_train_batch_size: 2\n"
+        "gradient_accumulation_steps: 1\neval_strategy: steps\neval_steps: 6\nsave_steps: 4\nlogging_steps: 1\n"
         "plot_loss: false\noutput_dir: run\nprepared_dir: prepared\n"
     )
     return path
@@ -62,7 +62,7 @@ def both(folder: Path, restarts: int, kill: int | None) -> list[Machine]:
             time.sleep(0.5)  # rank 0 is that of the agent that is older
         if kill is not None:
             until = time.monotonic() + LIMIT_S
-            while not (machines[0].run / "checkpoint-5").is_dir() and time.monotonic() < until:
+            while not (machines[0].run / "checkpoint-4").is_dir() and time.monotonic() < until:
                 time.sleep(0.05)
             machines[kill].workers()[0].send_signal(signal.SIGKILL)
         for machine in machines:
@@ -80,7 +80,7 @@ def test_a_killed_process_is_started_again_with_all_others_to_the_same_adapter(
 ) -> None:
     whole = both(tmp_path / "whole", 0, None)
     cut = both(tmp_path / "cut", 2, kill)
-    for name in ("adapter_model.safetensors", "best/adapter_model.safetensors", "checkpoint-30/optimizer.safetensors"):
+    for name in ("adapter_model.safetensors", "best/adapter_model.safetensors", "checkpoint-12/optimizer.safetensors"):
         assert (whole[0].run / name).read_bytes() == (cut[0].run / name).read_bytes(), name
     said = cut[0].said.read_text()
     assert "resuming from `run/checkpoint-" in said, said[-4000:]

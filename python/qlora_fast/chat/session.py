@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from tokenizers import Tokenizer as Decoder
 from torch import nn
 
+from qlora_fast.chat.placing import Place, place_of
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import DataError
 from qlora_fast.model.adapter_files import load_adapter
@@ -19,11 +21,19 @@ from qlora_fast.model.load import (
     SAFE,
     Quantization,
     bitsandbytes_config,
+    eval_as_trained,
     quiet_libraries,
     refuse_unreachable,
     unloadable,
 )
 from qlora_fast.model.varlen import without_cudnn
+
+log = logging.getLogger(__name__)
+
+_SLOWER: dict[Place, str] = {
+    "devices": "spread over all GPUs",
+    "main memory": "in main memory, and every layer is copied for every token",
+}
 
 
 class Turn(TypedDict):
@@ -159,24 +169,51 @@ def load_chat_model(
 ) -> nn.Module:
     """The base model with a key-value cache, and the adapters on it; the first adapter is active.
 
+    A base that does not fit on the device is put on several, or comes from main memory (:mod:`~qlora_fast.chat.placing`).
+
     Raises:
         ArtifactError: the base or an adapter cannot be loaded.
     """
     quiet_libraries()
     refuse_unreachable(base)
+    place = place_of(base, dtype, device, quantization)
+    if place != "device":
+        log.warning("the base model does not fit on %s: it is %s; answers are slower", device, _SLOWER[place])
+    model = (
+        _from_main_memory(base, dtype, device, quantization)
+        if place == "main memory"
+        else _on_devices(base, dtype, "auto" if place == "devices" else {"": str(device)}, quantization)
+    )
+    for name, folder in adapters.items():
+        model = load_adapter(model, folder, name)
+    return eval_as_trained(model) if place == "main memory" else model.eval()
+
+
+def _on_devices(
+    base: str, dtype: torch.dtype, device_map: str | dict[str, str], quantization: Quantization | None
+) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", **SAFE}
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "device_map": device_map, **SAFE}
     if quantization is not None:
-        arguments |= {"quantization_config": bitsandbytes_config(quantization, dtype), "device_map": {"": str(device)}}
+        arguments["quantization_config"] = bitsandbytes_config(quantization, dtype)
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(base, **arguments)
     except Exception as error:  # what a library does with a hostile file is not foreseeable
         raise unloadable(base, error) from error
-    model = model if quantization is not None else model.to(device)
-    for name, folder in adapters.items():
-        model = load_adapter(model, folder, name)
-    return model.eval()
+    return model
+
+
+def _from_main_memory(
+    base: str, dtype: torch.dtype, device: torch.device, quantization: Quantization | None
+) -> nn.Module:
+    from qlora_fast.model.streamed.load import load_streamed
+    from qlora_fast.model.streamed.pinned import Pinned
+
+    model = load_streamed(base, Pinned(), dtype=dtype, device=device, packing="none", quantization=quantization)
+    # Attention over packed rows knows no cache.
+    model.set_attn_implementation("sdpa")  # type: ignore[operator]
+    return model
 
 
 def use_adapter(model: nn.Module, name: str | None) -> None:

@@ -29,23 +29,28 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
     qlora-fast evaluate runs/base dataset=test.json       a file of its own
     qlora-fast evaluate runs/base/best dataset=test.json  another of its adapters
     qlora-fast evaluate smollm2-135m-instruct dataset=test.json
+    torchrun --standalone --nproc-per-node gpu -m qlora_fast.cli evaluate runs/base shard_base=world
 
     Loss and perplexity weigh every supervised token alike; the figure that transformers would report stands beside them. The
     score of each sample goes to eval_samples.jsonl: in the run's folder for its own rows, in RUN/eval/NAME for others.
     """
     from qlora_fast.config import overrides
+    from qlora_fast.train.distributed import joined
 
     given = overrides(settings)
     data = given.pop("dataset", None)
-    with progress.shown(waiting=f"loading {subject}"):
-        from qlora_fast.train import evaluate_run
+    with joined() as ranks:
+        with progress.shown(waiting=f"loading {subject}"):
+            from qlora_fast.train import evaluate_run
 
-        who = evaluate_run.subject_of(subject, base_only=base, settings=given)
-    with progress.shown() as prepared, progress.shown("samples") as tick:
-        done = evaluate_run.score(
-            who, data=data or None, name=name,
-            on_prepare=prepared, on_samples=lambda n, of: tick("evaluating", n, of),
-        )  # fmt: skip
+            who = evaluate_run.subject_of(subject, base_only=base, settings=given)
+        with progress.shown() as prepared, progress.shown("samples") as tick:
+            done = evaluate_run.score(
+                who, data=data or None, name=name, ranks=ranks,
+                on_prepare=prepared, on_samples=lambda n, of: tick("evaluating", n, of),
+            )  # fmt: skip
+    if not ranks.first:
+        return
     difference = evaluate_run.adapter_minus_base(who, done) if base else None
     if done.results["trained_on"]:
         console.warn(

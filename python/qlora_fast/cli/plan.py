@@ -100,10 +100,18 @@ def _fetched(report: dict[str, Any]) -> list[tuple[str, str]]:
     if fetched is None:
         return []
     hidden = [f"{tokens:,} over {link}" for link, tokens in fetched["tokens_to_hide"].items()]
+    place = (
+        "with the base in main memory (offload_base)"
+        if fetched["offload"]
+        else f"with the base shared by {fetched['devices']} GPUs (shard_base)"
+    )
     lines = [
-        ("", f"{gb(fetched['total'])} GB with the base shared by {fetched['devices']} GPUs (docs/scale.md):"),
+        ("", f"{gb(fetched['total'])} GB {place}; docs/scale.md:"),
         ("", f"{gb(fetched['bytes_per_row'])} GB fetched per row, hidden in rows of {', '.join(hidden)}"),
     ]
+    if fetched["offload"]:
+        bound = [f"{seconds:.2f} s over {link}" for link, seconds in fetched["seconds_per_row"].items()]
+        lines.append(("", f"a row takes at least {', '.join(bound)}"))
     longest = report["memory"]["longest_row"]
     short = [link for link, tokens in fetched["tokens_to_hide"].items() if tokens > longest]
     if short:

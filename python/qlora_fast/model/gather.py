@@ -21,6 +21,8 @@ from qlora_fast.model.sharded_memory import layer_bytes, matrix_bytes
 
 LINKS: Mapping[str, float] = MappingProxyType({"NVLink 4": 450e9, "PCIe 5": 63e9, "PCIe 4": 31.5e9, "100 GbE": 12.5e9})
 """Bytes per second in one direction, as specified: 18 lanes of NVLink 4, 16 lanes of PCIe, one network port for each GPU."""
+PCIE = ("PCIe 5", "PCIe 4")
+"""The links between main memory and a GPU."""
 REACHED = 0.8
 """Share of a link's specified rate that large transfers usually reach."""
 FLOPS = 100e12
@@ -52,6 +54,10 @@ class Gather:
     def bytes_per_row(self) -> int:
         """Bytes that a GPU receives per training row, whatever its length."""
         return round(2 * (self.layers - 1) * self.layer + 2 * self.matrix)
+
+    def seconds_per_row(self, link: str) -> float:
+        """Seconds that the fetches of a row take: no row is faster."""
+        return self.bytes_per_row / (LINKS[link] * REACHED)
 
     def slowdown(self, tokens: int, link: str) -> float:
         """Time of a row ÷ its time with a complete base."""

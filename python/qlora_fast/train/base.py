@@ -1,4 +1,4 @@
-"""The frozen base of a run: whole on the device, or shared out over the ranks."""
+"""The frozen base of a run: whole on the device, shared out over the ranks, or in main memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from qlora_fast.model.shapes import known_shape
 from qlora_fast.model.sharded_memory import Sharing, planned, sharing
 from qlora_fast.model.streamed.gather import Gathered
 from qlora_fast.model.streamed.load import load_streamed
+from qlora_fast.model.streamed.pinned import Pinned
 from qlora_fast.train import memory_usage
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.health import check_base
@@ -36,20 +37,19 @@ def base_of(config: Config, path: str, machine: Machine, ranks: Ranks) -> nn.Mod
         ArtifactError: the model cannot be loaded, or has weights that are not finite.
         ConfigError: it cannot be packed, or not be shared out.
     """
-    kind = sharding(config, machine, ranks)
     quantization = Quantization.of(config)
-    if kind == "off":
+    away = _source(config, machine, ranks)
+    if away is None:
         return load_base(
             path, dtype=machine.dtype, device=machine.device, packing=config.packing, quantization=quantization
         )
     if config.use_dora or config.pissa_init:
         raise ConfigError(
             f"`{'use_dora' if config.use_dora else 'pissa_init'}` starts from the base's whole weights, which no process has "
-            f"with `shard_base: {kind}`",
+            f"with `shard_base: {config.shard_base}`",
             hint="set shard_base: off, or leave it out",
         )
-    share = ranks.share(kind)
-    source = Gathered(share)
+    source, parts = away
     model = load_streamed(
         path,
         source,
@@ -57,15 +57,29 @@ def base_of(config: Config, path: str, machine: Machine, ranks: Ranks) -> nn.Mod
         device=machine.device,
         packing=config.packing,
         quantization=quantization,
-        multiple=share.size,
+        multiple=parts,
         resident=config.additional_target,
         on_part=lambda part, prefix: check_base(part, config.model_name_or_path, prefix),
         progress=_told(time.monotonic()),
     )
-    log.info(
-        "the base is shared out over %d processes: each keeps %.2f GB of it", share.size, source.device_bytes / 1e9
-    )
+    if isinstance(source, Pinned):
+        log.info("offload_base: %.2f GB of the base are in main memory", source.host_bytes / 1e9)
+        if machine.device.type == "cpu":
+            log.warning("offload_base: a CPU has the base in main memory anyway; here it only costs time")
+    else:
+        log.info("the base is shared out over %d processes: each keeps %.2f GB of it", parts, source.device_bytes / 1e9)
     return model
+
+
+def _source(config: Config, machine: Machine, ranks: Ranks) -> tuple[Gathered | Pinned, int] | None:
+    """Where the base is when it is not on the device, and in how many parts a layer is cut there; None if it is on the device."""
+    if config.offload_base:
+        return Pinned(), 1
+    kind = sharding(config, machine, ranks)
+    if kind == "off":
+        return None
+    share = ranks.share(kind)
+    return Gathered(share), share.size
 
 
 def sharding(config: Config, machine: Machine, ranks: Ranks) -> Sharing:

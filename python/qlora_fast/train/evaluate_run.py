@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -27,14 +26,16 @@ from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import resolve, untrusted
 from qlora_fast.model.adapter_files import load_adapter
-from qlora_fast.model.load import Quantization, load_base, pick_device, pick_dtype
 from qlora_fast.model.patch import speed_up
 from qlora_fast.runs import layout
 from qlora_fast.runs.eval_samples import read_samples, sample_id, write_samples
 from qlora_fast.runs.resolve import target_of
 from qlora_fast.runs.statistics import Difference, compare
+from qlora_fast.train.base import base_of
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.evaluate import EvalOptions, by_source, evaluate
 from qlora_fast.train.forward import Forward
+from qlora_fast.train.setup import Machine
 
 log = logging.getLogger(__name__)
 
@@ -88,33 +89,37 @@ def score(
     name: str | None = None,
     on_prepare: PrepareProgress | None = None,
     on_samples: Callable[[int, int], None] = lambda *_: None,
+    ranks: Ranks | None = None,
 ) -> Evaluated:
     """Evaluate, and keep the figures beside the run.
 
     Args:
         data: files to evaluate on; default what the run held out.
         name: of this evaluation, for ``compare --on``; default the name of the first file.
+        ranks: the processes that share the rows, and with ``shard_base`` the base. The first one writes.
 
     Raises:
         QloraFastError: anything that a user can fix.
     """
     config, tokenizer = subject.config, subject.tokenizer
-    dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare)
-    device = pick_device()
-    model = _model(subject, device)
+    ranks = ranks or Ranks()
+    with ranks.in_turn():
+        dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare if ranks.first else None)
+    machine = Machine.of(config, ranks)
+    model = _model(subject, machine, ranks)
     dataset.check_ids(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     packed = config.packed
     options = EvalOptions(config.per_device_eval_batch_size, config.row_budget, packed, accuracy=True)
     scores: list[NDArray[np.float64]] = []
     results: dict[str, Any] = evaluate(
-        Forward(model, device), dataset, indices, options,
+        Forward(model, machine.device), dataset, indices, options, ranks=ranks,
         on_samples=lambda *both: scores.extend(both), on_row=lambda done: on_samples(done, len(indices)),
         groups=by_source(dataset, indices, data or config.eval_dataset),
     )  # fmt: skip
     results |= {"eval_samples": len(indices), "evaluated": subject.name, "data": dataset.fingerprint}
     results["trained_on"] = trained_on
     folder = _folder(subject, data, name)
-    if folder is not None:
+    if folder is not None and ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         write_samples(folder / layout.EVAL_SAMPLES, dataset, indices, *scores)
         # The results of a run stay what its training said; a further evaluation has a folder of its own.
@@ -179,16 +184,10 @@ def _check_unchanged(run: Path, fingerprint: str) -> None:
         )
 
 
-def _model(subject: Subject, device: torch.device) -> nn.Module:
+def _model(subject: Subject, machine: Machine, ranks: Ranks) -> nn.Module:
     """Base and adapter in the arithmetic of training: the adapter's products in the dtype of the base."""
     config = subject.config
-    model = load_base(
-        resolve.model_path(config.model_name_or_path, config.verify),
-        dtype=pick_dtype(config.precision, device),
-        device=device,
-        packing=config.packing,
-        quantization=Quantization.of(config),
-    )
+    model = base_of(config, resolve.model_path(config.model_name_or_path, config.verify), machine, ranks)
     if subject.adapter is None:
         return model
     adapted = load_adapter(model, subject.adapter, keep_dtype=True)

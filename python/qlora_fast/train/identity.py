@@ -115,6 +115,8 @@ def _check_same_everywhere(config: Config, ranks: Ranks, identity: Identity) -> 
     alike = {name: getattr(config, name) for name in affecting("batch", "result")}
     own: Identity = json.loads(json.dumps({**alike, **identity}))
     own = {name: value for name, value in own.items() if name not in KEYS or not about(name).path}
+    # These affect no result, but a rank that gathers, or resumes, waits for the others to do so too.
+    own |= {"shard_base": config.shard_base, "resume_from_checkpoint": bool(config.resume_from_checkpoint)}
     first: Identity = json.loads(ranks.from_first(lambda: json.dumps(own)))
     different = [name for name in own if own[name] != first.get(name)]
     if not different:

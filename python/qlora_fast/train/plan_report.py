@@ -157,18 +157,21 @@ def _memory(config: Config, tokens: int | None) -> dict[str, Any]:
 
 
 def _fetched(config: Config, shape: Shape, longest: int) -> dict[str, Any] | None:
-    """Memory, bytes per row and shortest rows with a base that the GPUs share; None for one GPU that holds it."""
-    from qlora_fast.model.gather import LINKS, gather
+    """Memory, bytes per row and shortest rows with a base that the GPUs share, or that is in main memory; else None."""
+    from qlora_fast.model.gather import LINKS, PCIE, gather
     from qlora_fast.model.sharded_memory import on_each, planned
 
-    if config.world_size == 1:
+    if config.world_size == 1 and not config.offload_base:
         return None
-    method, devices = planned(config, longest), config.world_size
+    method, devices = planned(config, longest), 1 if config.offload_base else config.world_size
+    links = PCIE if config.offload_base else tuple(LINKS)
     fetches = gather(shape, method, devices)
     return {
         "devices": devices,
-        "total": on_each(shape, method, devices).total,
+        "offload": config.offload_base,
+        "total": on_each(shape, method, devices, offload=config.offload_base).total,
         "bytes_per_row": fetches.bytes_per_row,
-        "tokens_to_hide": {link: fetches.tokens_to_hide(link) for link in LINKS},
-        "slowdown": {link: round(fetches.slowdown(longest, link), 3) for link in LINKS},
+        "tokens_to_hide": {link: fetches.tokens_to_hide(link) for link in links},
+        "slowdown": {link: round(fetches.slowdown(longest, link), 3) for link in links},
+        "seconds_per_row": {link: round(fetches.seconds_per_row(link), 4) for link in links},
     }

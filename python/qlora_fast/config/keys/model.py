@@ -89,6 +89,13 @@ class ModelKeys:
         theirs=None,
         affects="nothing",
     )
+    offload_base: bool = key(
+        False,
+        "the frozen base stays in main memory, and each layer is copied to the GPU for its use: for one GPU that is too small, "
+        "slower, the same result",
+        theirs=None,
+        affects="nothing",
+    )
     kernels: Kernels = key(
         "auto",
         "what the layers compute with: auto takes our kernels and grouped LoRA products where they run on the device and are "

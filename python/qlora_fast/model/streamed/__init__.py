@@ -3,7 +3,7 @@
 ::
 
     unit     the frozen tensors of a decoder layer, of the embedding or of the head, as views into one flat buffer
-    source   where the bytes are: shared out over ranks, or in pinned host memory; it fills a buffer
+    source   where the bytes are: shared out over ranks (gather), or in pinned main memory (pinned); it fills a buffer
     stream   which units are on the device: fetched before use, the next one meanwhile, released behind use
     hooks    where a model uses them: forward, backward, recomputation
 
