@@ -45,3 +45,14 @@ def test_memory_that_ends_is_an_error_that_says_what_to_change(program: Program)
     assert found["all_expandable"]
     assert "out of memory" in found["error"]
     assert "max_tokens_per_row" in found["hint"]
+
+
+def test_rows_are_captured_and_replayed_without_a_launch_or_a_wait(program: Program) -> None:
+    """Of a replayed row Python launches one graph, what fills its buffers, and nothing else."""
+    (found,) = program("replay")
+    for numbers, run in found.items():
+        assert run["used"], f"{numbers}: {run.get('reason')}"
+        assert run["captured"] == run["rungs"]
+        assert run["graphs"] == run["rows"]
+        assert run["waits"] == 0
+        assert run["kernels"] <= run["rows"], f"{numbers}: the divisor is the only fill"

@@ -40,10 +40,15 @@ class Borders:
     __slots__ = ("_places",)
 
     def __init__(self, places: Iterable[int]) -> None:
+        self.move(places)
+
+    def move(self, places: Iterable[int]) -> None:
+        """From now on those of another row."""
         self._places = tuple(int(place) for place in places)
 
     def lengths(self) -> list[int]:
-        return [end - start for start, end in pairwise(self._places)]
+        """Tokens of each sample; empty ones, which only fill a row up, are left out."""
+        return [end - start for start, end in pairwise(self._places) if end > start]
 
 
 def length_step(longest: int) -> int:

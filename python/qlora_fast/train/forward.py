@@ -10,20 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qlora_fast.data.batch import Row, own_lengths
+from qlora_fast.data.rung import DEAD
 from qlora_fast.model.attention import NAME, Borders, length_step
 from qlora_fast.model.load import eval_as_trained
 from qlora_fast.model.patch import report_of
 from qlora_fast.model.streamed.hooks import held, stream_of
-from qlora_fast.model.varlen import path_for
+from qlora_fast.model.varlen import AttentionPath, path_for
 from qlora_fast.train.loss import chunk_of, supervised_loss
+
+
+@dataclass(frozen=True, slots=True)
+class RowTensors:
+    """A row on the device, see :class:`~qlora_fast.data.batch.Row`. ``longest``: of its samples, or more."""
+
+    input_ids: Tensor
+    position_ids: Tensor
+    targets: Tensor
+    target_index: Tensor
+    cu_seqlens: Tensor | None
+    attention_mask: Tensor | None
+    borders: Borders | None
+    longest: int
 
 
 class _Pick(torch.autograd.Function):
@@ -76,9 +93,16 @@ class Forward:
         """Which attention rows run through on this device, and why."""
         if not self._packs:
             return f"transformers' own ({self._causal.config._attn_implementation})"
+        return str(self._path())
+
+    def attends_whole_rows(self) -> bool:
+        """Whether a packed row is one launch, whatever its samples are."""
+        return self._packs and self._path().kernel is not None
+
+    def _path(self) -> AttentionPath:
         text = self._causal.config.get_text_config()
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        return str(path_for(self.device, self.dtype, int(width)))
+        return path_for(self.device, self.dtype, int(width))
 
     @property
     def layers(self) -> int:
@@ -98,28 +122,47 @@ class Forward:
 
     def loss_sum(self, row: Row) -> Tensor:
         """Σ cross-entropy over the row's supervised tokens: a scalar in fp32, with a gradient."""
-        targets = self._to_device(row.targets)
         with self._noisy(row):
-            if self.plain_head:
-                hidden = self._hidden(row)
-                with held(self._head):
-                    return supervised_loss(hidden, self._head.weight, targets, kernels=self._kernels)
-            return cross_entropy(self._own_logits(row).float(), targets, reduction="sum")
+            return self.loss_of(self.on_device(row))
+
+    def loss_of(self, row: RowTensors) -> Tensor:
+        """The same of a row on the device. A position with a negative target adds nothing."""
+        if self.plain_head:
+            hidden = self._hidden(row)
+            with held(self._head):
+                return supervised_loss(hidden, self._head.weight, row.targets, kernels=self._kernels)
+        # The negative targets of a filled row are all DEAD.
+        return cross_entropy(self._own_logits(row).float(), row.targets, reduction="sum", ignore_index=DEAD)
+
+    def on_device(self, row: Row) -> RowTensors:
+        """A row's arrays where they are computed with."""
+        packed = row.cu_seqlens is not None
+        mask = None if packed or self._packs else row.attention_mask
+        return RowTensors(
+            input_ids=self._to_device(row.input_ids),
+            position_ids=self._to_device(row.position_ids),
+            targets=self._to_device(row.targets),
+            target_index=self._to_device(row.target_index),
+            cu_seqlens=self._to_device(row.cu_seqlens) if packed else None,
+            attention_mask=None if mask is None else self._to_device(mask),
+            borders=Borders(row.cu_seqlens) if row.cu_seqlens is not None else None,
+            longest=length_step(row.max_seqlen),
+        )
 
     def token_losses(self, row: Row) -> tuple[Tensor, Tensor]:
         """(cross-entropy, whether the most likely token is the right one) of each supervised token, both (K,).
 
         Call it inside :meth:`scoring`, as :meth:`reference_losses`.
         """
-        targets = self._to_device(row.targets)
+        placed = self.on_device(row)
         if self.plain_head:
             chunk = chunk_of(len(self._head.weight))
-            hidden = self._hidden(row)
+            hidden, targets = self._hidden(placed), torch.split(placed.targets, chunk)
             with held(self._head):
                 parts = [self._head(part) for part in torch.split(hidden, chunk)]
-            pairs = [self._score(part, wanted) for part, wanted in zip(parts, torch.split(targets, chunk), strict=True)]
+            pairs = [self._score(part, wanted) for part, wanted in zip(parts, targets, strict=True)]
         else:
-            pairs = [self._score(self._own_logits(row), targets)]
+            pairs = [self._score(self._own_logits(placed), placed.targets)]
         losses, right = zip(*pairs, strict=True)
         return torch.cat(losses), torch.cat(right)
 
@@ -143,32 +186,31 @@ class Forward:
         if self.stream is not None:
             self.stream.idle_pass(training=training)
 
-    def _hidden(self, row: Row) -> Tensor:
+    def _hidden(self, row: RowTensors) -> Tensor:
         """Hidden states at the predicting positions, (K, D)."""
         states: Tensor = self._decoder(**self._inputs(row)).last_hidden_state
-        picked: Tensor = _Pick.apply(states.reshape(-1, states.shape[-1]), self._to_device(row.target_index))
+        picked: Tensor = _Pick.apply(states.reshape(-1, states.shape[-1]), row.target_index)
         return picked
 
-    def _own_logits(self, row: Row) -> Tensor:
+    def _own_logits(self, row: RowTensors) -> Tensor:
         """Logits at the predicting positions through the model's own head, (K, V)."""
-        index = self._to_device(row.target_index)
         if len(row.input_ids) == 1:
-            logits: Tensor = self._causal(**self._inputs(row), logits_to_keep=index).logits[0]
+            logits: Tensor = self._causal(**self._inputs(row), logits_to_keep=row.target_index).logits[0]
             return logits
         logits = self._causal(**self._inputs(row)).logits
-        picked: Tensor = _Pick.apply(logits.reshape(-1, logits.shape[-1]), index)
+        picked: Tensor = _Pick.apply(logits.reshape(-1, logits.shape[-1]), row.target_index)
         return picked
 
-    def _inputs(self, row: Row) -> dict[str, Any]:
+    @staticmethod
+    def _inputs(row: RowTensors) -> dict[str, Any]:
         # use_cache=False: a cache would switch transformers' own packing detection off, and costs memory.
-        inputs: dict[str, Any] = {"use_cache": False, "input_ids": self._to_device(row.input_ids)}
-        inputs["position_ids"] = self._to_device(row.position_ids)
+        inputs: dict[str, Any] = {"use_cache": False, "input_ids": row.input_ids, "position_ids": row.position_ids}
         if row.cu_seqlens is not None:
-            inputs["borders"] = Borders(row.cu_seqlens)
-            inputs["cu_seq_lens_q"] = inputs["cu_seq_lens_k"] = self._to_device(row.cu_seqlens)
-            inputs["max_length_q"] = inputs["max_length_k"] = length_step(row.max_seqlen)
-        elif not self._packs and row.attention_mask is not None:
-            inputs["attention_mask"] = self._to_device(row.attention_mask)
+            inputs["borders"] = row.borders
+            inputs["cu_seq_lens_q"] = inputs["cu_seq_lens_k"] = row.cu_seqlens
+            inputs["max_length_q"] = inputs["max_length_k"] = row.longest
+        elif row.attention_mask is not None:
+            inputs["attention_mask"] = row.attention_mask
         return inputs
 
     @contextmanager
@@ -200,8 +242,14 @@ class Forward:
             plain = self._head(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
         return own.shape == plain.shape and torch.equal(own, plain)
 
-    def _to_device(self, array: Any) -> Tensor:
+    def put(self, buffer: Tensor, array: NDArray[Any]) -> None:
+        """Copy an array into memory of the device, behind what is launched already."""
+        buffer.copy_(self._on_host(array), non_blocking=True)
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        tensor = self._on_host(array)
+        return tensor if self.device.type == "cpu" else tensor.to(self.device, non_blocking=True)
+
+    def _on_host(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-        if self.device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory()

@@ -28,7 +28,7 @@ from qlora_fast.train.loss import CHUNK_LOGITS
 
 log = logging.getLogger(__name__)
 
-_EPOCHS = 8
+EPOCHS = 8
 """Epochs whose rows are looked through; a plan costs a millisecond or so each."""
 _SHORT = 64
 """Tokens that a sample must have to tell what a long row takes."""
@@ -40,7 +40,7 @@ def longest_row(batches: Batches, plan_of_epoch: Callable[[int], EpochPlan], epo
     """The row of the run with the most tokens, padding included."""
     lengths = batches.dataset.lengths[batches.indices]
     best: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
-    for epoch in range(min(epochs, _EPOCHS)):
+    for epoch in range(min(epochs, EPOCHS)):
         plan = plan_of_epoch(epoch)
         sizes = row_tokens(plan, lengths, batches.packed)
         largest = int(sizes.argmax())

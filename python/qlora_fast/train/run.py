@@ -18,6 +18,7 @@ from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.callbacks import RunCallbacks, Watch
 from qlora_fast.train.distributed import Ranks, joined
+from qlora_fast.train.graphs import chosen_pass
 from qlora_fast.train.identity import ROW_BUDGET, identity_of
 from qlora_fast.train.memory_probe import explained
 from qlora_fast.train.output_folder import (
@@ -29,6 +30,7 @@ from qlora_fast.train.output_folder import (
     warn_of_little_space,
 )
 from qlora_fast.train.progress import Progress
+from qlora_fast.train.row_pass import RowPass
 from qlora_fast.train.run_status import RunStatus, ending, environment
 from qlora_fast.train.setup import Machine, Setup, set_up
 from qlora_fast.train.trackers import Trackers
@@ -85,7 +87,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     # Callbacks and loop.
     trackers = Trackers.of(config, None if progress is None else progress.update) if ranks.first else Trackers()
     callbacks = RunCallbacks(setup, identity, folder, ranks, trackers, watch)
-    trainer = _trainer(setup, callbacks, ranks, progress)
+    row_pass = chosen_pass(setup, recomputed=recomputed)
+    trainer = _trainer(setup, callbacks, ranks, progress, row_pass)
     status = RunStatus(
         output if ranks.first else None,
         {
@@ -93,6 +96,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             "attention": setup.forward.attention(),
             "max_tokens_per_row": asdict(setup.row_budget),
             "kernels": report_of(setup.model).described(),
+            "cuda_graphs": row_pass.described(),
             "parent": setup.parent,
             "waiting": trainer.waits.about,
             "preparation": as_json(setup.data.prepared.report, setup.data.prepared.findings),
@@ -113,11 +117,14 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             trackers.finish(results)
         if ranks.first:
             finish_output(config, trainer.progress, results, best=best)
+    status.about["cuda_graphs"] = row_pass.described()
     status.note(ended)
     return results
 
 
-def _trainer(setup: Setup, callbacks: RunCallbacks, ranks: Ranks, progress: Progress | None) -> Trainer:
+def _trainer(
+    setup: Setup, callbacks: RunCallbacks, ranks: Ranks, progress: Progress | None, row_pass: RowPass
+) -> Trainer:
     timetable = setup.timetable
     return Trainer(
         setup.forward,
@@ -135,6 +142,7 @@ def _trainer(setup: Setup, callbacks: RunCallbacks, ranks: Ranks, progress: Prog
         callbacks,
         ranks=ranks,
         progress=progress,
+        row_pass=row_pass,
     )
 
 

@@ -34,6 +34,7 @@ from qlora_fast.train.isolation import check_on_all_ranks
 from qlora_fast.train.loss_scale import HOPELESS
 from qlora_fast.train.optimizer import AdamW
 from qlora_fast.train.progress import Log, Progress, Window
+from qlora_fast.train.row_pass import Eager, RowPass
 from qlora_fast.train.schedule import Schedule
 from qlora_fast.train.signals import StopRequest
 from qlora_fast.train.waiting import Waits
@@ -101,6 +102,7 @@ class Trainer:
         *,
         ranks: Ranks | None = None,
         progress: Progress | None = None,
+        row_pass: RowPass | None = None,
     ) -> None:
         self.forward = forward
         self.adapter = adapter
@@ -111,6 +113,7 @@ class Trainer:
         self.callbacks = callbacks
         self.ranks = ranks or Ranks()
         self.progress = progress or Progress()
+        self._run_row = row_pass or Eager(forward, adapter)
         self._plan_of_epoch = plan_of_epoch
         self._plan = plan_of_epoch(0)
         self._planned_epoch = 0
@@ -190,10 +193,7 @@ class Trainer:
             if row is None:
                 self.forward.idle(training=True)
                 continue
-            loss = self.forward.loss_sum(row)
-            (loss / divisor).backward()  # type: ignore[no-untyped-call]
-            self.adapter.collect()
-            total += loss.detach()
+            total += self._run_row(row, divisor)
         # A sum, not a mean: each rank's loss is divided by the tokens of all ranks already.
         with self.waits.measured():
             self.ranks.all_reduce(self.adapter.gradient)

@@ -16,6 +16,7 @@ QuantizationType = Literal["nf4", "fp4"]
 Checkpointing = Literal["auto", "true", "false"]
 Kernels = Literal["auto", "off"]
 ShardBase = Literal["off", "auto", "node", "world"]
+CudaGraphs = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,13 @@ class ModelKeys:
         "faster; off keeps transformers' and PEFT's own code",
         theirs=None,
         affects="arithmetic",
+    )
+    cuda_graphs: CudaGraphs = key(
+        "auto",
+        "forward and backward of rows of a few sizes are captured once on an NVIDIA GPU and replayed, where that is possible "
+        "and faster; off: every operation is launched by Python",
+        theirs=None,
+        affects="result",
     )
 
 
