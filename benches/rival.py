@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,6 +93,7 @@ def train(
     learning_rate: float,
     bf16: bool = False,
     scheduler: str = "cosine",
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Curve:
     """One epoch over ``order`` in padded micro-batches of ``batch``, logging each update."""
     curve = Curve()
@@ -121,7 +123,7 @@ def train(
             args=arguments,
             train_dataset=_Ordered(dataset, order),
             data_collator=_pad,
-            callbacks=[_Watch(curve)],
+            callbacks=[_Watch(curve), *callbacks],
         )
         trainer.train()
     return curve

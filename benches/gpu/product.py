@@ -2,7 +2,8 @@
 
 from qlora_fast.data.batch import Batches, Row, packed_row
 from qlora_fast.data.dataset import PreparedDataset, open_prepared
-from qlora_fast.data.plan import PlanOptions, epoch_plan
+from qlora_fast.data.plan import EpochPlan, PlanOptions, epoch_plan
+from qlora_fast.data.rung import ladder, row_sizes
 from qlora_fast.model.attention import NAME as ATTENTION
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.fused_lora import fuse
@@ -15,6 +16,7 @@ from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.memory_estimate import Method, Shape, estimate
 from qlora_fast.model.patch import patch, report_of
 from qlora_fast.train.forward import Forward
+from qlora_fast.train.graphs import CudaRecorder, Graphs
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.progress import Log
 from qlora_fast.train.schedule import Schedule
@@ -28,7 +30,10 @@ __all__ = [
     "AdamWOptions",
     "Adapter",
     "Batches",
+    "CudaRecorder",
+    "EpochPlan",
     "Forward",
+    "Graphs",
     "Hooks",
     "Kernel",
     "KernelShape",
@@ -47,10 +52,12 @@ __all__ = [
     "epoch_plan",
     "estimate",
     "fuse",
+    "ladder",
     "open_prepared",
     "packed_row",
     "patch",
     "quiet_libraries",
     "report_of",
+    "row_sizes",
     "watched",
 ]  # fmt: skip

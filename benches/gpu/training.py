@@ -16,7 +16,9 @@ from benches.gpu.product import (
     AdamWOptions,
     Adapter,
     Batches,
+    EpochPlan,
     Forward,
+    Graphs,
     Hooks,
     Log,
     PlanOptions,
@@ -27,6 +29,7 @@ from benches.gpu.product import (
     epoch_plan,
 )
 
+MakePass = Callable[[Forward, Adapter, PreparedDataset, EpochPlan], Graphs]
 LEARNING_RATE = 1e-4
 VOID_BEYOND = 1e-2
 """Relative difference of the loss or the gradient norm beyond which a speed is no result."""
@@ -87,11 +90,14 @@ def train(
     dataset: PreparedDataset,
     plan: Plan,
     around: Callable[[Forward], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    make_pass: MakePass | None = None,
+    said: Callable[[str], None] = lambda _: None,
 ) -> Speed:
     """Train ``plan.updates`` updates through the package's own trainer.
 
     Args:
         model: a model with a LoRA adapter, on a GPU. around: what is switched on while it trains.
+        make_pass: how rows are run; None: every operation is launched by Python. said: told what became of it.
 
     Raises:
         QloraFastError: a loss is not finite, or packed samples are not isolated.
@@ -101,6 +107,8 @@ def train(
     adapter = Adapter(model)
     forward = Forward(model, device)
     log: list[Log] = []
+    updates = epoch_plan(dataset.lengths, dataset.supervised, plan.options(), 0)
+    row_pass = None if make_pass is None else make_pass(forward, adapter, dataset, updates)
     trainer = Trainer(
         forward,
         adapter,
@@ -111,9 +119,12 @@ def train(
         # One window of warm-up, then one that is timed; both end with a wait for the device.
         TrainOptions(plan.warm_up, None, None),
         Hooks(on_log=lambda _, entry: log.append(entry), evaluate=lambda _: None, save=lambda _: None),
+        row_pass=row_pass,
     )
     with around(forward):
         trainer.run()
+    if row_pass is not None:
+        said(str(row_pass.described()))
     timed = log[1:]
     seconds = [1 / max(entry["tokens_per_second"], 1e-9) for entry in timed]
     return Speed(

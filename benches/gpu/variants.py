@@ -8,7 +8,21 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from benches.gpu.product import LoraSpec, add_lora, fuse, patch
+from benches.gpu.product import (
+    Adapter,
+    CudaRecorder,
+    EpochPlan,
+    Forward,
+    Graphs,
+    LoraSpec,
+    PreparedDataset,
+    add_lora,
+    fuse,
+    ladder,
+    patch,
+    row_sizes,
+)
+from benches.gpu.training import MakePass
 
 Adapt = Callable[[nn.Module, LoraSpec], nn.Module]
 
@@ -19,10 +33,12 @@ class Variant:
 
     Attributes:
         adapt: puts the adapter on a base model; None for what this version does not have.
+        row_pass: how rows are run; None: every operation is launched by Python.
     """
 
     name: str
     adapt: Adapt | None
+    row_pass: MakePass | None = None
 
 
 def _plain(base: nn.Module, spec: LoraSpec) -> nn.Module:
@@ -46,12 +62,18 @@ def everything(base: nn.Module, spec: LoraSpec) -> nn.Module:
     return add_lora(base, spec, seed=0)
 
 
+def graphed(forward: Forward, adapter: Adapter, data: PreparedDataset, plan: EpochPlan) -> Graphs:
+    """Rows of a few sizes, captured and replayed."""
+    sizes = row_sizes(plan, data.lengths, data.supervised)
+    return Graphs(forward, adapter, ladder(sizes, int(data.lengths.max())), CudaRecorder())
+
+
 LADDER = (
     Variant("transformers' and PEFT's own layers", _plain),
     Variant("+ LoRA products into the flat gradient", _fused),
     Variant("+ groups (q/k/v, gate/up)", _grouped),
     Variant("+ operations (Triton), as `kernels: auto`", everything),
-    Variant("+ graphs", None),
+    Variant("+ graphs, as `cuda_graphs: auto`", everything, graphed),
     Variant("+ compile", None),
 )
 

@@ -13,6 +13,7 @@ FREE_AT_RESUME = {
     "load_best_model_at_end", "metric_for_best_model", "dataset", "dataset_dir", "eval_dataset", "prepared_dir", "engine",
     "verify", "threads", "world_size", "report_to", "run_name", "project", "per_device_train_batch_size",
     "gradient_accumulation_steps", "early_stopping_steps", "save_only_model", "gradient_checkpointing",
+    "cuda_graphs",
 }  # fmt: skip
 NOT_COMPARED = {
     "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "max_tokens_per_row",
@@ -38,8 +39,8 @@ def test_what_runs_are_compared_by() -> None:
     sections = ("Model", "LoRA", "Data", "Batch", "Optimization")
     before = {name for title in sections for name in SECTIONS[title].__dataclass_fields__} - NOT_COMPARED
     computed = {name for name in affecting("data", "source", "learning") if not about(name).compared_as}
-    # Recomputing activations changes nothing that is learned: a resumed run was free to change it, and a comparison named it.
-    assert computed - SINCE == before - SINCE - {"gradient_checkpointing"}
+    # Recomputing activations and replaying rows change nothing that is learned: a resumed run was free to change it, and a comparison named it.
+    assert computed - SINCE == before - SINCE - {"gradient_checkpointing", "cuda_graphs"}
     stand_ins = {about(name).compared_as for name in KEYS} - {""}
     assert all(name in KEYS or isinstance(getattr(Config, name), property) for name in stand_ins)
 

@@ -19,6 +19,8 @@ from prepared import random_dataset
 from qlora_fast.config import Config
 from qlora_fast.data.batch import Row, packed_row, padded_row
 from qlora_fast.data.dataset import PreparedDataset
+from qlora_fast.data.plan import PlanOptions, epoch_plan
+from qlora_fast.data.rung import ladder, row_sizes
 from qlora_fast.errors import TrainingError
 from qlora_fast.model.attention import Borders, packed_attention
 from qlora_fast.model.flat_adapter import Adapter
@@ -27,6 +29,7 @@ from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.varlen import path_for
 from qlora_fast.train import checkpoint, memory_probe
 from qlora_fast.train.forward import Forward
+from qlora_fast.train.graphs import CudaRecorder, Graphs
 from qlora_fast.train.isolation import check_isolation
 from qlora_fast.train.trainer import Trainer
 from tiny_run import losses, tiny_run
@@ -220,3 +223,29 @@ def test_the_probe_turns_checkpointing_on_where_a_row_does_not_fit(data: Prepare
     huge = torch.empty(int(torch.cuda.mem_get_info()[0] * 0.999), dtype=torch.uint8, device=GPU)
     with pytest.raises(TrainingError, match="out of memory"), memory_probe.explained(Config(), data, row):
         torch.empty_like(huge)
+
+
+@pytest.mark.parametrize("four_bits", [False, True], ids=["bf16", "nf4"])
+def test_a_run_by_replayed_graphs_learns_what_the_eager_run_learns(
+    four_bits: bool, data: PreparedDataset, tmp_path: Path
+) -> None:
+    """Two rungs; every capture has compared its gradient with the eager one, and a longer run has the same losses."""
+    if four_bits:
+        pytest.importorskip("bitsandbytes")
+    folder = tiny.save(tiny.qwen3(hidden_size=64, head_dim=32, intermediate_size=128), tmp_path)
+    curves = []
+    for graphed in (False, True):
+        quantization = Quantization() if four_bits else None
+        base = load_base(str(folder), dtype=torch.bfloat16, device=GPU, quantization=quantization)
+        run = tiny_run(data, model=tiny.adapted(base, warm=False), updates=30, device=GPU)
+        if graphed:
+            plan = epoch_plan(data.lengths, data.supervised, PlanOptions("exact", 8, 2, 96, 1, 0))
+            rungs = ladder(row_sizes(plan, data.lengths, data.supervised), int(data.lengths.max()))
+            row_pass = Graphs(run.forward, run.adapter, rungs, CudaRecorder())
+            run._run_row = row_pass
+        run.run()
+        curves.append(losses(run))
+    found = row_pass.described()
+    assert found["used"] or "takes" in str(found["reason"]), f"only its time may rule it out: {found}"
+    assert curves[1] == pytest.approx(curves[0], rel=2e-2)
+    assert curves[0][-1] < curves[0][0]

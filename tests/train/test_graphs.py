@@ -120,7 +120,9 @@ def test_a_model_whose_logits_are_more_than_a_product(row: Row) -> None:
     assert forward.plain_head
     forward.plain_head = False
     rung = ladder([size_of(row)], 70)[128]
-    assert float(forward.loss_sum(fitted(row, rung)).detach()) == pytest.approx(float(forward.loss_sum(row).detach()), rel=1e-6)
+    assert float(forward.loss_sum(fitted(row, rung)).detach()) == pytest.approx(
+        float(forward.loss_sum(row).detach()), rel=1e-6
+    )
 
 
 def _warm(model: nn.Module) -> None:
@@ -213,7 +215,7 @@ def test_a_run_by_replays_is_the_run(
     ],
     ids=["refused", "wrong", "not a number", "slower"],
 )
-def test_what_speaks_against_it_is_named_once_and_the_run_is_the_eager_one(
+def test_what_rules_it_out_is_named_once_and_the_run_is_the_eager_one(
     data: PreparedDataset, monkeypatch: pytest.MonkeyPatch, tape: dict[str, Any], reason: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -223,7 +225,7 @@ def test_what_speaks_against_it_is_named_once_and_the_run_is_the_eager_one(
     assert found["used"] is False
     assert reason in str(found["reason"])
     assert caplog.text.count("cuda_graphs: off from here on") == 1
-    assert recorder.replayed <= 1
+    assert recorder.replayed <= 2
     assert recorder.forgotten == 1
 
 

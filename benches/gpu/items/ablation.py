@@ -12,7 +12,7 @@ from benches.gpu.product import PreparedDataset
 from benches.gpu.report import Report, item
 from benches.gpu.shapes import SMALL, TINY, ModelShape, make_data, make_model
 from benches.gpu.step import SPEC, free_memory
-from benches.gpu.training import Plan, Speed, train
+from benches.gpu.training import MakePass, Plan, Speed, train
 from benches.gpu.variants import LADDER, Adapt, everything
 
 
@@ -31,7 +31,9 @@ def measure(report: Report, tiny: bool) -> None:
             for budget in budgets:
                 own = replace(plan, budget=budget)
                 name = f"{variant.name}, rows of {budget:,}"
-                reference = _one(report, name, variant.adapt, shape, data, own, reference) or reference
+                reference = (
+                    _one(report, name, variant.adapt, shape, data, own, reference, variant.row_pass) or reference
+                )
         padded = replace(plan, packing="none", budget=1024)
         _one(report, "all of it, padded batches of 4", everything, shape, data, padded, reference)
 
@@ -44,11 +46,12 @@ def _one(
     data: PreparedDataset,
     plan: Plan,
     reference: Speed | None,
+    make_pass: MakePass | None = None,
 ) -> Speed | None:
     """One line of the table. An error is a line too: the other variants are still worth having. Gives the first speed."""
     try:
         model = adapt(make_model(shape, torch.device("cuda", 0), torch.bfloat16), SPEC)
-        speed = train(model, data, plan)
+        speed = train(model, data, plan, make_pass=make_pass, said=lambda what: report.note(f"{name}: {what}"))
     except Exception as error:
         report.row(
             True, run=name, **{"real tokens/s": f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120]}"}

@@ -136,16 +136,16 @@ class Forward:
 
     def on_device(self, row: Row) -> RowTensors:
         """A row's arrays where they are computed with."""
-        packed = row.cu_seqlens is not None
-        mask = None if packed or self._packs else row.attention_mask
+        borders = row.cu_seqlens
+        mask = None if borders is not None or self._packs else row.attention_mask
         return RowTensors(
             input_ids=self._to_device(row.input_ids),
             position_ids=self._to_device(row.position_ids),
             targets=self._to_device(row.targets),
             target_index=self._to_device(row.target_index),
-            cu_seqlens=self._to_device(row.cu_seqlens) if packed else None,
+            cu_seqlens=None if borders is None else self._to_device(borders),
             attention_mask=None if mask is None else self._to_device(mask),
-            borders=Borders(row.cu_seqlens) if row.cu_seqlens is not None else None,
+            borders=None if borders is None else Borders(borders),
             longest=length_step(row.max_seqlen),
         )
 

@@ -7,7 +7,7 @@ The gradient is added into the flat vector as otherwise, and clipping, the optim
               2nd       captured, then replayed and run eagerly, and the two gradients and times compared
               3rd …     copied into the buffers, replayed
 
-Whatever speaks against it is found at the start (:func:`reason_against`) or at the capture, named once in the log and in
+Whatever rules it out is found at the start (:func:`reason_against`) or at the capture, named once in the log and in
 run.json, and rows are then run eagerly, which gives the same gradient.
 """
 
@@ -53,7 +53,7 @@ class Recorder(Protocol):
         """Run it, and how long the device took; waits."""
 
     def forget(self) -> None:
-        """Give back the memory of what was captured, once nobody can replay it."""
+        """Give back the memory of what was captured, which is replayed no more."""
 
 
 class CudaRecorder:
@@ -71,7 +71,7 @@ class CudaRecorder:
         return replay
 
     def milliseconds(self, work: Callable[[], object]) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         start.record()
         work()
@@ -165,12 +165,14 @@ class Graphs:
             self._run(step)
 
     def _captured(self, step: _Step, real_tokens: int, before: Tensor) -> str | None:
-        """Capture, replay, and run eagerly, with the memory of both; what speaks against replaying, or None."""
+        """Capture, replay, and run eagerly, with the memory of both; what rules replaying out, or None."""
         size = f"a row of {step.rung.tokens:,} tokens"
         try:
             step.replay = self.recorder.capture(lambda: self._run(step))
-            replay_ms = self.recorder.milliseconds(step.replay)
+            step.replay()
             replayed = self.adapter.gradient - before
+            # The first replay has also brought the graph to the device.
+            replay_ms = self.recorder.milliseconds(step.replay)
             self._reset_to(before)
             eager_ms = self.recorder.milliseconds(lambda: self._run(step))
         except RuntimeError as error:  # an out-of-memory error is one
