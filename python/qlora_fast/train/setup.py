@@ -22,7 +22,7 @@ from qlora_fast.errors import OutOfMemoryError, TokenizerError
 from qlora_fast.hub import resolve
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.load import pick_device, pick_dtype
-from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.model.lora import LoraSpec, add_lora, keep_activations
 from qlora_fast.model.patch import report_of
 from qlora_fast.model.shapes import known_shape
 from qlora_fast.train import memory_usage
@@ -111,6 +111,8 @@ class Setup:
             return False, error.with_traceback(None)
 
     def _cut(self, budget: RowBudget) -> None:
+        if self.config.gradient_checkpointing == "auto":
+            keep_activations(self.forward.model)  # the shorter row may fit without recomputing
         self.row_budget, self.data = budget, self.data.in_rows_of(budget.tokens)
         self.longest = longest_row(self.batches, self.data.plan_of_epoch, self.timetable.epochs)
 
