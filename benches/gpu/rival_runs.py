@@ -1,7 +1,7 @@
 """One rival on the task of :mod:`benches.gpu.rivals`, in a process of its own: ``python -m benches.gpu.rival_runs NAME TASK.json``.
 
 Each follows its own documentation for LoRA with its fast paths on, and trains what the others train: the same rows, the same
-adapter, as many samples an update, the same constant rate. What only it can choose (order, packing) is left as it is.
+adapter, as many samples per optimizer step, the same constant rate. What only it can choose (order, packing) is left as it is.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def llamafactory(task: Task) -> None:
 
 
 def llamafactory_config(task: Task) -> dict[str, Any]:
-    """Its settings; neat_packing would change how many samples an update has."""
+    """Its settings; neat_packing would change how many samples an optimizer step has."""
     return {
         "stage": "sft", "do_train": True, "finetuning_type": "lora", "model_name_or_path": task.model,
         "dataset": "task", "dataset_dir": task.folder, "template": task.template, "cutoff_len": task.cutoff,
@@ -126,7 +126,7 @@ def axolotl(task: Task) -> None:
 
 
 def axolotl_config(task: Task) -> dict[str, Any]:
-    """Its settings, with its LoRA kernels; sample_packing would change how many samples an update has."""
+    """Its settings, with its LoRA kernels; sample_packing would change how many samples an optimizer step has."""
     return {
         "base_model": task.model, "adapter": "lora", "lora_r": task.rank, "lora_alpha": 2 * task.rank,
         "lora_dropout": 0, "lora_target_linear": True, "lora_mlp_kernel": True, "lora_qkv_kernel": True,
