@@ -210,7 +210,9 @@ def test_a_cache_is_left_to_transformers() -> None:
 
 def test_off_keeps_everything_and_says_so() -> None:
     model = add_lora(tiny.qwen3(), LoraSpec(4, 8), seed=0, kernels="off")
-    assert report_of(model).described() == {"triton": False, "lora_layers": 0, "modules": {}, "reason": "kernels: off"}
+    torchs = {"scores": "torch", "training": "torch", "why": "kernels: off"}
+    off = {"triton": False, "lora_layers": 0, "products": torchs, "modules": {}, "reason": "kernels: off"}
+    assert report_of(model).described() == off
     assert all(type(m) is getattr(sys.modules[type(m).__module__], type(m).__name__) for m in model.modules())
 
 
@@ -231,5 +233,7 @@ def test_a_patched_model_that_is_let_go_frees_its_memory_at_once() -> None:
 def test_auto_on_a_cpu_fuses_each_layer_alone() -> None:
     model = add_lora(tiny.qwen3(), LoraSpec(4, 8), seed=0)
     report = report_of(model).described()
-    assert report == {"triton": False, "lora_layers": 14, "modules": {}, "reason": "the device is a CPU"}
+    torchs = {"scores": "torch", "training": "torch", "why": "no frozen layer is 256 wide or wider"}
+    fused = {"triton": False, "lora_layers": 14, "products": torchs, "modules": {}, "reason": "the device is a CPU"}
+    assert report == fused
     assert speed_up(model).fused == 0, "nothing is fused twice"

@@ -21,6 +21,7 @@ GROUPS: dict[str, tuple[Callable[[], Iterable[Finding]], ...]] = {
         fast_paths.numbers,
         fast_paths.attention,
         fast_paths.kernels,
+        fast_paths.products,
         fast_paths.quantization,
         fast_paths.tokenizer,
         fast_paths.threads,

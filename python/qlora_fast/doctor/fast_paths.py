@@ -117,6 +117,18 @@ def kernels() -> Iterable[Finding]:
         yield Finding("kernels", "ok" if sound else "broken", found, None if sound else "set kernels: off")
 
 
+def products() -> Iterable[Finding]:
+    """By which library a CPU multiplies with frozen weights, measured on a layer of a small model."""
+    import torch
+
+    from qlora_fast.model.load import pick_device
+    from qlora_fast.model.products import choose
+
+    if (device := pick_device()).type == "cpu":
+        found = choose([(1536, 576)], torch.float32, device, rounding=True)
+        yield Finding("products", "ok", f"with frozen weights by {found}; dtype: fp32 rounds nothing to bf16")
+
+
 def quantization() -> Iterable[Finding]:
     """NF4 with double quantization, there and back, on every kind of device there is."""
     import torch
@@ -167,12 +179,14 @@ def tokenizer() -> Iterable[Finding]:
 
 
 def threads() -> Iterable[Finding]:
-    """A thread count from the environment that leaves cores idle."""
+    """A thread count from the environment that leaves cores idle, and how threads wait for each other."""
     import torch
+
+    from qlora_fast.model import openmp
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     used = torch.get_num_threads()
-    found = f"torch computes with {used} of {cores} core{'s' * (cores != 1)}"
+    found = f"torch computes with {used} of {cores} core{'s' * (cores != 1)}; at barriers: {openmp.waiting()}"
     if not torch.cuda.is_available() and used < cores // 2:
         named = os.environ.get("OMP_NUM_THREADS")
         mend = f"OMP_NUM_THREADS={named} is set: unset it for training on the CPU" if named else None

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from qlora_fast.model.frozen import Frozen
 from qlora_fast.model.patched_class import patch_class
+from qlora_fast.model.products import TORCH, Products
 from qlora_fast.model.projections import ADAPTER, FusedLora, base_of, projected
 
 
-def fuse(model: nn.Module, *, kernels: bool = False) -> int:
+def fuse(model: nn.Module, *, kernels: bool = False, products: Products = TORCH) -> int:
     """Fuse each plain LoRA layer of a PEFT model on its own; returns how many there are.
 
     Args:
-        kernels: whether 4-bit weights are made by our own program.
+        kernels: whether 4-bit weights are made by our own program. products: by which library the frozen layers multiply.
     """
     plain = _plain_types()
     fused = 0
@@ -31,14 +32,31 @@ def fuse(model: nn.Module, *, kernels: bool = False) -> int:
         if ADAPTER in layer.lora_variant or layer.lora_bias.get(ADAPTER):
             continue
         layer.lora_variant[ADAPTER] = FusedLora()
-        layer.frozen = (Frozen.of(base_of(module), kernels=kernels),)
+        layer.frozen = (Frozen.of(base_of(module), kernels=kernels, products=products),)
         patch_class(module, _Fused)
         fused += 1
+    if products.exact != "torch" or products.training != "torch":
+        _fuse_frozen(model, products)
     return fused
 
 
+def _fuse_frozen(model: Any, products: Products) -> None:
+    """Let the frozen layers without an adapter, and those below an adapter that PEFT computes, multiply the same way.
+
+    Not the head: it runs over a few positions only, which :mod:`qlora_fast.train.loss` sees to.
+    """
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        if type(module) is nn.Linear and module is not head:
+            frozen: Any = Frozen.of(module, kernels=False, products=products)
+            if frozen is not None:
+                layer: Any = module
+                layer.frozen = (frozen,)
+                patch_class(module, _Fused)
+
+
 class _Fused:
-    """The ``forward`` of a fused layer."""
+    """The ``forward`` of a fused layer, or of a frozen one."""
 
     def forward(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
         out = None if arguments or options else projected((self,), self.frozen, x)

@@ -36,12 +36,18 @@ class LoraSpec:
 
 
 def add_lora(
-    model: nn.Module, spec: LoraSpec, *, seed: int, checkpointing: bool = False, kernels: Kernels = "auto"
+    model: nn.Module,
+    spec: LoraSpec,
+    *,
+    seed: int,
+    checkpointing: bool = False,
+    kernels: Kernels = "auto",
+    rounding: bool = False,
 ) -> nn.Module:
     """Put a fresh adapter on a frozen model: equal seeds give equal weights, whatever was drawn before.
 
     Args:
-        kernels: see :func:`qlora_fast.model.patch.speed_up`.
+        kernels, rounding: see :func:`qlora_fast.model.patch.speed_up`.
 
     Raises:
         ConfigError: a target is not in the model, or PiSSA is asked of quantized weights.
@@ -78,7 +84,7 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
-    speed_up(adapted, kernels)
+    speed_up(adapted, kernels, rounding=rounding)
     return adapted.train()
 
 

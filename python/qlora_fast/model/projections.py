@@ -87,7 +87,7 @@ def projected(layers: Sequence[nn.Module], frozen: tuple[Frozen | None, ...], x:
         if len(layers) > 1:
             return None
         dropped = dropouts[0](x)
-    out: tuple[Tensor, ...] = _Product.apply(x, dropped, frozen, tuple(scales), *matrices)
+    out: tuple[Tensor, ...] = _Product.apply(x, dropped, frozen, tuple(scales), torch.is_grad_enabled(), *matrices)
     return out
 
 
@@ -99,9 +99,10 @@ class _Product(torch.autograd.Function):
         dropped: Tensor | None,
         frozen: tuple[Frozen, ...],
         scales: tuple[float | None, ...],
+        training: bool,
         *adapters: Tensor,
     ) -> tuple[Tensor, ...]:
-        """``adapters``: A and B of each layer that has a scale."""
+        """``adapters``: A and B of each layer that has a scale. ``training``: whether a gradient will be asked for."""
         x_TD = x.reshape(-1, x.shape[-1])  # noqa: N806
         seen_TD = x_TD if dropped is None else dropped.reshape(x_TD.shape)  # noqa: N806
         ranks, a_RD = _joined(adapters[::2])  # noqa: N806
@@ -109,7 +110,7 @@ class _Product(torch.autograd.Function):
         lows = iter(zip(torch.split(h_TR, ranks, 1), adapters[1::2], strict=True) if h_TR is not None else ())
         outs = []
         for layer, scale in zip(frozen, scales, strict=True):
-            y_TN = linear(x_TD, layer.weight(), layer.bias)  # noqa: N806
+            y_TN = layer.forward(x_TD, layer.way(training=training))  # noqa: N806
             if scale is not None:
                 low, b_NR = next(lows)  # noqa: N806
                 y_TN.addmm_(low, b_NR.t(), alpha=scale)
@@ -136,14 +137,18 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_dropped = (gh_RT.t() @ a_RD).view(ctx.shape)
         own = [None] * len(adapters) if not ranks else _adapter_grads(adapters, ranks, gh_RT, seen_TD, h_TR, adapted)
-        return grad_x, grad_dropped, None, None, *own
+        return grad_x, grad_dropped, None, None, None, *own
 
 
 def _through_frozen(grads: list[Tensor], frozen: tuple[Frozen, ...]) -> Tensor:
     """Σ Gᵢ·Wᵢ."""
-    total = grads[0] @ frozen[0].weight()
+    total = frozen[0].through(grads[0], frozen[0].way(training=True))
     for g_TN, layer in zip(grads[1:], frozen[1:], strict=True):  # noqa: N806
-        total.addmm_(g_TN, layer.weight())
+        way = layer.way(training=True)
+        if way == "torch":
+            total.addmm_(g_TN, layer.weight())
+        else:
+            total.add_(layer.through(g_TN, way))
     return total
 
 

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from qlora_fast.data.batch import Row, own_lengths
 from qlora_fast.data.rung import DEAD
+from qlora_fast.model import products
 from qlora_fast.model.attention import NAME, Borders, length_step
 from qlora_fast.model.load import eval_as_trained
 from qlora_fast.model.patch import report_of
@@ -84,6 +85,8 @@ class Forward:
         if self.stream is not None:
             self.stream.head_has_backward = not self.plain_head
         self._kernels = report_of(model).kernels
+        # Logits are never rounded: they are what the loss and the scores are made of.
+        self._head_way = report_of(model).products.exact
         self._noise = noise
         self._noise_reach: Tensor | None = None
         if noise:
@@ -130,7 +133,8 @@ class Forward:
         if self.plain_head:
             hidden = self._hidden(row)
             with held(self._head):
-                return supervised_loss(hidden, self._head.weight, row.targets, kernels=self._kernels)
+                weight = self._head.weight
+                return supervised_loss(hidden, weight, row.targets, kernels=self._kernels, way=self._head_way)
         # The negative targets of a filled row are all DEAD.
         return cross_entropy(self._own_logits(row).float(), row.targets, reduction="sum", ignore_index=DEAD)
 
@@ -159,7 +163,8 @@ class Forward:
             chunk = chunk_of(len(self._head.weight))
             hidden, targets = self._hidden(placed), torch.split(placed.targets, chunk)
             with held(self._head):
-                parts = [self._head(part) for part in torch.split(hidden, chunk)]
+                weight = self._head.weight
+                parts = [products.forward(self._head_way, part, weight, None) for part in torch.split(hidden, chunk)]
             pairs = [self._score(part, wanted) for part, wanted in zip(parts, targets, strict=True)]
         else:
             pairs = [self._score(self._own_logits(placed), placed.targets)]

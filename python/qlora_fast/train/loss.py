@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
+from qlora_fast.model import products
 from qlora_fast.model.kernels.cross_entropy import cross_entropy, reference
+from qlora_fast.model.products import Way
 
 CHUNK_LOGITS = 1 << 26
 """Logits that live at the same time, in fp32: 256 MiB, which is 441 positions of Qwen3's vocabulary."""
@@ -43,25 +45,26 @@ class _FrozenHeadLoss(torch.autograd.Function):
         targets_K: Tensor,  # noqa: N803
         chunk: int,
         kernels: bool,
+        way: Way,
     ) -> Tensor:
         gradient = torch.empty_like(hidden_KD) if ctx.needs_input_grad[0] else None
         losses = []
         for start in range(0, len(targets_K), chunk):
             wanted = targets_K[start : start + chunk]
-            logits = hidden_KD[start : start + chunk] @ weight_VD.T
+            logits = products.forward(way, hidden_KD[start : start + chunk], weight_VD, None)
             # The logits are overwritten with their gradient.
             function = cross_entropy if kernels else reference
             losses.append(function(logits, wanted, gradient is not None))
             if gradient is not None:
-                torch.mm(logits, weight_VD, out=gradient[start : start + chunk])
+                gradient[start : start + chunk] = products.through(way, logits, weight_VD)
             del logits  # before the next chunk is made
         ctx.save_for_backward(gradient)
         return torch.cat(losses).sum() if losses else hidden_KD.new_zeros((), dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None, None
+        return gradient * upstream.to(gradient.dtype), None, None, None, None, None
 
 
 def supervised_loss(
@@ -71,6 +74,7 @@ def supervised_loss(
     chunk: int | None = None,
     *,
     kernels: bool = False,
+    way: Way = "torch",
 ) -> Tensor:
     """Σ cross-entropy of ``targets`` (K,) given hidden states (K, D) and a head (V, D): a scalar, fp32.
 
@@ -79,7 +83,7 @@ def supervised_loss(
 
     Args:
         chunk: positions whose logits are made together; None: as many as memory is set aside for.
-        kernels: whether Triton programs run here.
+        kernels: whether Triton programs run here. way: of multiplying with a frozen head.
     """
     if weight_VD.requires_grad:
         wanted = targets_K.clamp(min=-1)
@@ -87,5 +91,5 @@ def supervised_loss(
     vocabulary = len(weight_VD)
     if chunk is None:
         chunk = chunk_in_place(vocabulary, weight_VD.element_size()) if kernels else chunk_of(vocabulary)
-    loss: Tensor = _FrozenHeadLoss.apply(hidden_KD, weight_VD, targets_K, chunk, kernels)
+    loss: Tensor = _FrozenHeadLoss.apply(hidden_KD, weight_VD, targets_K, chunk, kernels, way)
     return loss

@@ -233,7 +233,14 @@ def _model(
         pissa=config.pissa_iter if config.pissa_init else None,
     )
     checkpointing = config.gradient_checkpointing == "true"
-    adapted = add_lora(model, spec, seed=config.seed, checkpointing=checkpointing, kernels=config.kernels)
+    adapted = add_lora(
+        model,
+        spec,
+        seed=config.seed,
+        checkpointing=checkpointing,
+        kernels=config.kernels,
+        rounding=config.precision == "auto",
+    )
     parent = None if config.adapter_name_or_path is None else start_from(adapted, config, path)
     return adapted, parent
 

@@ -43,7 +43,8 @@ class ModelKeys:
     )
     dtype: Dtype = key(
         "auto",
-        "numbers of the frozen base and of the arithmetic: auto is bf16 where the hardware is fast at it, else fp32",
+        "numbers of the frozen base and of the arithmetic: auto is bf16 where the hardware is fast at it, "
+        "else fp32; on a CPU that is fast at bf16 only the products with frozen weights are, while training",
         theirs=None,
         affects="learning",
     )
