@@ -7,9 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from qlora_fast import atomic_io
 from qlora_fast.config import Config, dump
 from qlora_fast.data.findings import as_json
+from qlora_fast.model import openmp
 from qlora_fast.model.load import count
 from qlora_fast.model.patch import report_of
 from qlora_fast.runs import layout
@@ -97,6 +100,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             "max_tokens_per_row": asdict(setup.row_budget),
             "kernels": report_of(setup.model).described(),
             "cuda_graphs": row_pass.described(),
+            "threads": {"count": torch.get_num_threads(), "waiting": str(openmp.waiting())},
             "parent": setup.parent,
             "waiting": trainer.waits.about,
             "preparation": as_json(setup.data.prepared.report, setup.data.prepared.findings),
@@ -106,7 +110,11 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
         _announce(setup, trainer)
         atomic_io.write_text(output / layout.CONFIG, dump(config))
     with status.watching(trainer):
-        with trackers, explained(config, setup.data.train, setup.longest):
+        with (
+            trackers,
+            explained(config, setup.data.train, setup.longest),
+            openmp.considerate(machine.device) as watcher,
+        ):
             # Loading is over, and the first update may take a minute.
             callbacks.on_update(trainer)
             trainer.run()
@@ -115,6 +123,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             results |= {"ended": ended, "gradient_checkpointing": recomputed, "memory": _memory(setup)}
             results["preparation"] = status.about["preparation"]
             trackers.finish(results)
+        if watcher is not None:
+            status.about["threads"]["seconds_asleep_for_others"] = round(watcher.yielded, 1)
         if ranks.first:
             finish_output(config, trainer.progress, results, best=best)
     status.about["cuda_graphs"] = row_pass.described()

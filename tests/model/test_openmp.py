@@ -1,0 +1,119 @@
+"""Threads spin while cores are idle, and sleep at once while other processes want them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from qlora_fast.model import openmp
+
+_LINUX = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores and Linux"
+)
+
+# Processor time of operations that are followed by a pause: threads that spin through the pause take it, others do not.
+_SCRIPT = """
+import json, subprocess, sys, time, torch
+from qlora_fast.model import openmp
+
+def milliseconds():
+    x, began = torch.empty(1 << 18), time.process_time()
+    for _ in range(12):
+        x.fill_(1.0)
+        time.sleep(0.01)
+    return (time.process_time() - began) / 12 * 1e3
+
+out = {"why": str(openmp.waiting()), "spinning": milliseconds()}
+team = openmp._IdleTeam()
+out["with a team"] = milliseconds()
+team.leave()
+out["without it again"] = milliseconds()
+print(json.dumps(out))
+"""
+
+
+def _run(script: str, **settings: str) -> dict[str, float | str]:
+    environment = {k: v for k, v in os.environ.items() if k not in (*openmp.SETTINGS, "OMP_NUM_THREADS")}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=environment | settings, capture_output=True, text=True, check=True
+    )
+    out: dict[str, float | str] = json.loads(ran.stdout)
+    return out
+
+
+@_LINUX
+def test_an_idle_team_ends_the_spinning_and_its_end_brings_it_back() -> None:
+    seen = _run(_SCRIPT)
+    if not str(seen["why"]).startswith("spinning, and"):
+        pytest.skip(f"nothing to decide here: {seen['why']}")
+    spinning, team, again = (float(seen[k]) for k in ("spinning", "with a team", "without it again"))
+    assert team < spinning / 3
+    assert team < again / 3
+
+
+@_LINUX
+@pytest.mark.parametrize("setting", [{"OMP_WAIT_POLICY": "passive"}, {"GOMP_SPINCOUNT": "1000"}])
+def test_what_the_user_set_is_left_alone(setting: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    found = openmp.waiting()
+    assert not found.watched
+    assert all(f"{name}={value}" in str(found) for name, value in setting.items())
+
+
+def test_it_decides_by_how_long_threads_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    teams: list[str] = []
+
+    class Team:
+        def __init__(self) -> None:
+            teams.append("came")
+
+        def leave(self) -> None:
+            teams.append("left")
+
+    monkeypatch.setattr(openmp, "_IdleTeam", Team)
+    watcher = openmp.Considerate()
+    for share, calm, yielding in (
+        (0.02, 9.0, False),  # nobody else
+        (0.30, 0.0, True),  # a neighbour
+        (0.30, 0.0, True),
+        (0.05, 0.0, True),  # less, but still there
+        (0.01, 1.0, True),  # gone for a moment
+        (0.01, 2.5, False),  # gone
+        (0.09, 0.0, False),  # the odd process
+    ):
+        watcher._decide(share, calm)
+        assert watcher.yielding == yielding
+    assert teams == ["came", "left"]
+
+
+def test_without_what_linux_tells_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in openmp.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(openmp.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(openmp, "_team", lambda: 2)
+    monkeypatch.setattr(openmp, "_runtime", lambda: "libgomp")
+    monkeypatch.setattr(openmp, "_waited", lambda: None)
+    assert not openmp.waiting().watched
+    monkeypatch.setattr(openmp, "_waited", lambda: 1.0)
+    assert openmp.waiting().watched
+    for name, value, why in (
+        ("_runtime", lambda: "libiomp", "KMP_BLOCKTIME"),
+        ("_runtime", lambda: None, "unknown"),
+        ("_team", lambda: 5, "cores for others"),
+    ):
+        with monkeypatch.context() as other:
+            other.setattr(openmp, name, value)
+            assert not openmp.waiting().watched
+            assert why in str(openmp.waiting())
+
+
+def test_on_a_gpu_nothing_is_watched() -> None:
+    import torch
+
+    with openmp.considerate(torch.device("cuda")) as watcher:
+        assert watcher is None
