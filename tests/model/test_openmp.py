@@ -78,7 +78,7 @@ def test_it_decides_by_how_long_threads_waited(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(openmp, "_IdleTeam", Team)
     watcher = openmp.Considerate()
     for share, calm, yielding in (
-        (0.02, 9.0, False),  # nobody else
+        (0.02, 9.0, False),  # alone
         (0.30, 0.0, True),  # a neighbour
         (0.30, 0.0, True),
         (0.05, 0.0, True),  # less, but still there

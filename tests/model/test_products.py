@@ -67,7 +67,7 @@ def test_a_model_computes_by_what_the_probe_found(
     assert (found["scores"], found["training"]) == wanted
     assert "torch 4e+03 ms" in found["why"]
     exact = patch.report_of(add_lora(tiny.llama(), LoraSpec(4, 8), seed=0)).products
-    assert exact.training == exact.exact == wanted[0], "nobody allowed rounding here"
+    assert exact.training == exact.exact == wanted[0], "rounding was not allowed here"
 
 
 def test_narrow_layers_gpus_and_16_bits_are_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from qlora_fast.model.kernels import launch, rms_norm, rope, swiglu
 from qlora_fast.model.patched_class import patch_class
 from qlora_fast.model.products import TORCH, Products, choose
 from qlora_fast.model.projections import Projections
+from qlora_fast.model.streamed.hooks import stream_of
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +116,8 @@ def _products(model: Any, device: torch.device, *, rounding: bool) -> Products:
     """The fastest ways to multiply with the frozen layers that are not quantized."""
     layers = [m for m in model.modules() if type(m) is nn.Linear and not m.weight.requires_grad]
     shapes = [(m.out_features, m.in_features) for m in layers if m is not model.get_output_embeddings()]
-    # A second copy of the weights, in 16 bits, has to fit beside everything else.
-    fits = 2 * sum(n * d for n, d in shapes) < host.memory().available / 4
+    # A second copy of the weights, in 16 bits, has to fit beside everything else; a base that is streamed is not to stay.
+    fits = 2 * sum(n * d for n, d in shapes) < host.memory().available / 4 and stream_of(model) is None
     dtype = model.get_input_embeddings().weight.dtype
     return choose(shapes, dtype, device, rounding=rounding and fits)
 
