@@ -117,9 +117,10 @@ def _products(model: Any, device: torch.device, *, rounding: bool) -> Products:
     layers = [m for m in model.modules() if type(m) is nn.Linear and not m.weight.requires_grad]
     shapes = [(m.out_features, m.in_features) for m in layers if m is not model.get_output_embeddings()]
     # A second copy of the weights, in 16 bits, has to fit beside everything else; a base that is streamed is not to stay.
-    fits = 2 * sum(n * d for n, d in shapes) < host.memory().available / 4 and stream_of(model) is None
+    fits = 2 * sum(n * d for n, d in shapes) < host.memory().available / 4
+    rounding = rounding and fits and stream_of(model) is None
     dtype = model.get_input_embeddings().weight.dtype
-    return choose(shapes, dtype, device, rounding=rounding and fits)
+    return choose(shapes, dtype, device, rounding=rounding)
 
 
 def report_of(model: nn.Module) -> Patched:
