@@ -83,7 +83,7 @@ def _run(chosen: list[Campaign], words: argparse.Namespace) -> int:
             if words.again or words.sample:
                 record.forget()
             cases = list(campaign.cases(world))
-            record.total(len(cases))
+            record.total({case.name for case in cases})
             _run_campaign(campaign, cases, record, words, end)
             tally = record.read()
             failed += len(tally.failures)

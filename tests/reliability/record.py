@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,8 +69,13 @@ class Record:
     def add(self, result: Result) -> None:
         self._write(asdict(result))
 
-    def total(self, cases: int) -> None:
-        self._write({"of": cases})
+    def total(self, cases: Collection[str]) -> None:
+        """Note how many cases there are now; results of cases that no longer exist are dropped."""
+        kept = [result for result in self.read().results if result.case in cases]
+        self.forget()
+        self._write({"of": len(cases)})
+        for result in kept:
+            self.add(result)
 
     def _write(self, value: object) -> None:
         with self._path.open("a", encoding="utf-8") as file:

@@ -55,7 +55,8 @@ def test_a_sample_is_spread_over_all_cases() -> None:
 
 def test_results_are_kept_and_the_last_one_counts(tmp_path: object) -> None:
     record = Record(tmp_path, "x")  # type: ignore[arg-type]
-    record.total(2)
+    record.add(Result("gone", "stuck", "why", 1.0))
+    record.total({"a", "b"})
     record.add(Result("a", "stuck", "why", 1.0))
     record.add(Result("b", "", "2 kills", 30.0))
     assert (record.read().held, record.read().complete, record.read().ways()) == (1, True, "STUCK: 1, kills: 1")
