@@ -33,8 +33,7 @@ def load_adapter(model: nn.Module, folder: Path, name: str = "default", *, keep_
 
     try:
         settings: Any = LoraConfig.from_pretrained(str(folder))
-        patterns = (settings.target_modules, settings.exclude_modules)
-        if any(isinstance(pattern, str) for pattern in patterns) or settings.layers_pattern:
+        if isinstance(settings.target_modules, str) or settings.exclude_modules or settings.layers_pattern:
             # Regular expressions, which may never end; the weights say which modules they found.
             settings.target_modules = set(untrusted.adapted_modules(folder))
             settings.exclude_modules = settings.layers_to_transform = settings.layers_pattern = None
