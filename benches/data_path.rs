@@ -42,7 +42,7 @@ fn stages(c: &mut Criterion) {
             }
         });
     });
-    for (name, choice) in [("fastokens", Choice::Fastokens), ("tokenizers", Choice::Tokenizers)] {
+    for (name, choice) in [("native", Choice::Native), ("tokenizers", Choice::Tokenizers)] {
         let tokenizer = Tokenizer::load(&tokenizer(), choice, None).expect("the test tokenizer");
         let mut ids = Vec::new();
         group.bench_function(format!("encode/{name}"), |b| {

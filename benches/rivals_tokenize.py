@@ -91,7 +91,6 @@ def load_tokie(path: str, threads: int) -> tuple[Encode, Callable[[Any], list[li
 
 ENGINES: dict[str, Load] = {
     "qlora-fast": ours("native"),
-    "fastokens": ours("fastokens"),
     "gigatoken": load_gigatoken,
     "tokie": load_tokie,
     "tiktoken": load_tiktoken,

@@ -26,7 +26,7 @@ def ours(encoder: _core.ChatEncoder, texts: list[str]) -> list[list[int]]:
     return [encoder.encode_text(text) for text in texts]
 
 
-@pytest.mark.parametrize("engine", ["native", "fastokens", "tokenizers"])
+@pytest.mark.parametrize("engine", ["native", "tokenizers"])
 def test_ours(benchmark: Callable[..., Any], texts: list[str], engine: str) -> None:
     encoder = _core.ChatEncoder(TOKENIZER, "chatml", engine=engine)
     reference = [e.ids for e in Tokenizer.from_file(TOKENIZER).encode_batch_fast(texts, add_special_tokens=False)]

@@ -175,7 +175,7 @@ class Oracle:
         self.plain.post_processor = None  # type: ignore[assignment]
         self.wrapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(str(tokenizer)))
         self.wrapped.chat_template = (jinja / f"{JINJA[template]}.jinja").read_text(encoding="utf-8")
-        self.controls = [t.content for t in self.plain.get_added_tokens_decoder().values()]
+        self.controls = [t.content for t in self.plain.get_added_tokens_decoder().values() if t.special]
 
     def knows(self, talk: dict[str, Any]) -> bool:
         """Whether the template has a place for all of the dialogue."""

@@ -543,11 +543,11 @@ def render_jinja(
 
 @final
 class Tokenizer:
-    """A ``tokenizer.json`` for plain text: text never gives a control token, whatever it says.
+    """A ``tokenizer.json`` for plain text: special tokens stay text, other added tokens are tokens in it.
 
     Args:
         path: the ``tokenizer.json``.
-        engine: auto, native, fastokens or tokenizers; all give equal ids.
+        engine: auto, native or tokenizers; all give equal ids.
         cache: folder in which compiled tokenizers are kept; None: it is compiled each time.
 
     Raises:
@@ -561,7 +561,7 @@ class Tokenizer:
     ) -> Tokenizer: ...
     @property
     def engine(self) -> str:
-        """The engine that runs: native, fastokens or tokenizers."""
+        """The engine that runs: native or tokenizers."""
 
     @property
     def reason(self) -> str | None:
@@ -590,7 +590,7 @@ class ChatEncoder:
     Args:
         tokenizer: path of a ``tokenizer.json``.
         template: a built-in template's name, or a written template as a JSON object (``{"jinja": "…"}``: the model's own).
-        engine: auto, native, fastokens or tokenizers; all give equal ids.
+        engine: auto, native or tokenizers; all give equal ids.
         default_system: the system prompt of conversations that have none.
         bos_token: the tokenizer's beginning-of-sequence token.
         eos_token: the tokenizer's end-of-sequence token.
@@ -615,7 +615,7 @@ class ChatEncoder:
     ) -> ChatEncoder: ...
     @property
     def engine(self) -> str:
-        """The engine that runs: native, fastokens or tokenizers."""
+        """The engine that runs: native or tokenizers."""
 
     def encode(
         self, conversation: str, *, add_generation_prompt: bool = False, enable_thinking: bool = False
@@ -654,7 +654,7 @@ class ChatEncoder:
         """
 
     def encode_text(self, text: str) -> list[int]:
-        """The ids of plain text: no control token is ever among them, whatever the text says.
+        """The ids of text from a conversation: control tokens in it stay text, other added tokens are tokens.
 
         Raises:
             DataError: the engine refuses the text.

@@ -105,6 +105,9 @@ NOTICES = {
         "an answer begins with blanks or a line break, which some templates would merge with their own"
     ),
     "content_left_out": Explanation("the model's own template does not print some of the content"),
+    "added_token_in_text": Explanation(
+        "the text holds a token that was added to the tokenizer and is no control token: it is that token, as in a chat"
+    ),
     "control_token_kept_as_text": Explanation(
         "the text holds something that looks like a control token; it stays plain text"
     ),

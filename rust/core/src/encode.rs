@@ -4,7 +4,9 @@ use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::reasons::Reason;
 use crate::template::{self, Controls, Kind, Learn, Rendered, Segment, Source, Template, Turn};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{AddedToken, Content, Tokenizer};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A half-open range of supervised token positions.
 pub type Span = (u32, u32);
@@ -77,7 +79,9 @@ pub struct Encoder<'t> {
     pub template: &'t Template,
     /// The tokenizer.
     pub tokenizer: &'t Tokenizer,
+    content: Arc<Content>,
     eos: Option<u32>,
+    eos_token: Option<String>,
     controls: Controls,
     edge: Option<Edge>,
 }
@@ -114,11 +118,12 @@ impl<'t> Encoder<'t> {
                 },
             });
         }
-        let controls = match template {
-            Template::Frames(_) => Controls::default(),
-            Template::Jinja(_) => Controls::new(tokenizer.added()),
-        };
-        Ok(Self { template, tokenizer, eos, controls, edge: Edge::of(tokenizer) })
+        let content = tokenizer.content(|token| {
+            Some(token.content.as_str()) == eos_token || template.controls(token, tokenizer.added())
+        })?;
+        let edge = Edge::of(&content);
+        let controls = Controls::of(template, tokenizer.added());
+        Ok(Self { template, tokenizer, content, eos, eos_token: eos_token.map(str::to_owned), controls, edge })
     }
 
     /// Renders a repaired conversation; `system` is the system prompt of rows that have none.
@@ -179,7 +184,13 @@ impl<'t> Encoder<'t> {
         &self.controls
     }
 
-    /// The id of a control token of the template; an empty name is the end of the sequence.
+    /// How the text of a conversation is encoded.
+    #[must_use]
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The id of a token of the template; an empty name is the end of the sequence.
     #[must_use]
     pub fn control(&self, token: &str) -> Option<u32> {
         if token.is_empty() { self.eos } else { self.tokenizer.control(token) }
@@ -211,7 +222,7 @@ impl<'t> Encoder<'t> {
         encoded.ids.clear();
         encoded.spans.clear();
         scratch.goes_on = false;
-        for turn in turns {
+        for turn in self.stripped(turns).iter() {
             self.runs(&turn.segments, scratch, &mut |ids, run, _| {
                 let start = encoded.ids.len();
                 encoded.ids.extend_from_slice(ids);
@@ -239,7 +250,43 @@ impl<'t> Encoder<'t> {
             })?;
             Ok(pieces)
         };
-        turns.iter().map(each).collect()
+        self.stripped(turns).iter().map(each).collect()
+    }
+
+    /// The turns without the white space that belongs to a control token beside it (`lstrip`, `rstrip`: those of Phi-3).
+    fn stripped<'s, 'a>(&self, turns: &'s [Turn<'a>]) -> Cow<'s, [Turn<'a>]> {
+        if !self.tokenizer.added().iter().any(|token| token.lstrip || token.rstrip) {
+            return Cow::Borrowed(turns);
+        }
+        let mut turns = turns.to_vec();
+        let mut segments: Vec<&mut Segment<'a>> = turns.iter_mut().flat_map(|turn| &mut turn.segments).collect();
+        self.strip(&mut segments.iter_mut().map(|s| &mut **s), |t| t.rstrip, str::trim_start);
+        self.strip(&mut segments.iter_mut().rev().map(|s| &mut **s), |t| t.lstrip, str::trim_end);
+        for turn in &mut turns {
+            turn.segments.retain(|s| s.kind != Kind::Text || !s.text.is_empty());
+        }
+        Cow::Owned(turns)
+    }
+
+    /// Trims what comes after each token for which `strips` holds, up to the first text that is more than white space.
+    fn strip<'s, 'a: 's>(
+        &self,
+        segments: &mut dyn Iterator<Item = &'s mut Segment<'a>>,
+        strips: fn(&AddedToken) -> bool,
+        trim: fn(&str) -> &str,
+    ) {
+        let mut open = false;
+        for segment in segments {
+            if !self.is_text(segment) {
+                let name =
+                    if segment.text.is_empty() { self.eos_token.as_deref() } else { Some(segment.text.as_ref()) };
+                open = name.and_then(|name| self.tokenizer.token(name)).is_some_and(strips);
+            } else if open {
+                let kept = trim(&segment.text);
+                open = kept.is_empty();
+                segment.text = Cow::Owned(kept.to_owned());
+            }
+        }
     }
 
     /// Cuts the ids of a run where content begins and ends. A token that stands on both sides is the template's.
@@ -318,13 +365,13 @@ impl<'t> Encoder<'t> {
                 joined.as_str()
             }
         };
-        self.tokenizer.engine().encode(text, ids)?;
+        self.content.engine().encode(text, ids)?;
         if let Some(edge) = edge {
             if ids.starts_with(&edge.ids) {
                 ids.drain(..edge.ids.len());
             } else {
                 ids.clear();
-                self.tokenizer.engine().encode(&text[edge.text.len_utf8()..], ids)?;
+                self.content.engine().encode(&text[edge.text.len_utf8()..], ids)?;
             }
         }
         Ok(())
@@ -349,10 +396,10 @@ impl Edge {
     /// For a tokenizer that begins every text with a blank (SentencePiece's dummy prefix). A text that only continues, where supervision
     /// begins or ends within a line, must not get one, nor, with some tokenizers, a text after a control token: it is
     /// encoded after an edge, which merges with nothing and whose ids are removed again.
-    fn of(tokenizer: &Tokenizer) -> Option<Self> {
+    fn of(content: &Content) -> Option<Self> {
         let encode = |text: &str| {
             let mut ids = Vec::new();
-            tokenizer.engine().encode(text, &mut ids).ok().map(|()| ids)
+            content.engine().encode(text, &mut ids).ok().map(|()| ids)
         };
         let alone = encode("a")?;
         // Line breaks stand in some tokens, zeros in none; but some normalizers drop those.

@@ -34,7 +34,7 @@ fn golden(name: &str) -> String {
 
 #[test]
 fn golden_vectors() {
-    for engine in [Choice::Fastokens, Choice::Tokenizers] {
+    for engine in [Choice::Native, Choice::Tokenizers] {
         let tokenizer = Tokenizer::load(&data().join("tokenizer/tokenizer.json"), engine, None).unwrap();
         for name in ["qwen3", "qwen", "chatml", "smollm2", "llama3"] {
             let template = template(name, None, None);
@@ -152,7 +152,7 @@ fn files_that_are_no_tokenizer_are_named() {
     {
         let path = dir.path().join("tokenizer.json");
         std::fs::write(&path, text).unwrap();
-        for engine in [Choice::Auto, Choice::Fastokens, Choice::Tokenizers] {
+        for engine in [Choice::Auto, Choice::Native, Choice::Tokenizers] {
             let error = Tokenizer::load(&path, engine, None).err().unwrap().to_string();
             let names_it = error.to_lowercase().contains(&word.to_lowercase());
             assert!(names_it && error.contains("tokenizer.json"), "{text:?}: {error}");

@@ -98,13 +98,11 @@ pub(crate) fn compare_templates<'py>(
     tokenizer: PathBuf,
 ) -> PyResult<Bound<'py, PyAny>> {
     let template = Template::new(&source(template)?, bos_token, eos_token).map_err(error::core)?;
-    let controls = match template {
-        Template::Frames(_) => Controls::default(),
-        Template::Jinja(_) => {
-            let added = py.detach(|| Tokenizer::added_of(&tokenizer)).map_err(error::core)?;
-            Controls::new(added.iter().map(String::as_str))
-        }
+    let added = match template {
+        Template::Frames(_) => Vec::new(),
+        Template::Jinja(_) => py.detach(|| Tokenizer::added_of(&tokenizer)).map_err(error::core)?,
     };
+    let controls = Controls::of(&template, &added);
     let compared = template::check(&template, chat_template, bos_token, eos_token, &controls);
     let compared = compared.map_err(TokenizerError::new_err)?;
     let probes: Vec<_> = compared
@@ -168,7 +166,7 @@ fn source(text: String) -> PyResult<Source> {
 /// Args:
 ///     tokenizer: path of a ``tokenizer.json``.
 ///     template: a built-in template's name, or a written template as a JSON object (``{"jinja": "…"}``: the model's own).
-///     engine: auto, native, fastokens or tokenizers; all give equal ids.
+///     engine: auto, native or tokenizers; all give equal ids.
 ///     default_system: the system prompt of conversations that have none.
 ///     bos_token: the tokenizer's beginning-of-sequence token.
 ///     eos_token: the tokenizer's end-of-sequence token.
@@ -236,7 +234,7 @@ impl ChatEncoder {
         Ok(encoder)
     }
 
-    /// The engine that runs: native, fastokens or tokenizers.
+    /// The engine that runs: native or tokenizers.
     #[getter]
     fn engine(&self) -> &'static str {
         self.tokenizer.engine().name()
@@ -308,13 +306,13 @@ impl ChatEncoder {
         })
     }
 
-    /// The ids of plain text: no control token is ever among them, whatever the text says.
+    /// The ids of text from a conversation: control tokens in it stay text, other added tokens are tokens.
     ///
     /// Raises:
     ///     DataError: the engine refuses the text.
     fn encode_text(&self, text: &str) -> PyResult<Vec<u32>> {
         let mut ids = Vec::new();
-        self.tokenizer.engine().encode(text, &mut ids).map_err(DataError::new_err)?;
+        self.encoder()?.content().engine().encode(text, &mut ids).map_err(DataError::new_err)?;
         Ok(ids)
     }
 

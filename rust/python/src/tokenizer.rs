@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 type Columns<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<i64>>);
 
-/// A ``tokenizer.json`` for plain text: text never gives a control token, whatever it says.
+/// A ``tokenizer.json`` for plain text: special tokens stay text, other added tokens are tokens in it.
 ///
 /// Args:
 ///     path: the ``tokenizer.json``.
-///     engine: auto, native, fastokens or tokenizers; all give equal ids.
+///     engine: auto, native or tokenizers; all give equal ids.
 ///     cache: folder in which compiled tokenizers are kept; None: it is compiled each time.
 ///
 /// Raises:
@@ -31,7 +31,7 @@ impl Tokenizer {
         py.detach(|| core::Tokenizer::load(&path, engine, cache.as_deref())).map(Self).map_err(error::core)
     }
 
-    /// The engine that runs: native, fastokens or tokenizers.
+    /// The engine that runs: native or tokenizers.
     #[getter]
     fn engine(&self) -> &'static str {
         self.0.engine().name()

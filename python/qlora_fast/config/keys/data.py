@@ -17,7 +17,7 @@ PACKED: tuple[Packing, ...] = ("exact", "dense")
 MixStrategy = Literal["concat", "interleave_under", "interleave_over"]
 Deduplicate = Literal["off", "exact"]
 Verify = Literal["full", "quick", "off"]
-Engine = Literal["auto", "native", "fastokens", "tokenizers"]
+Engine = Literal["auto", "native", "tokenizers"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -205,10 +205,14 @@ impl RowMaker<'_> {
             *encoded = cut.encoded;
         }
         rendered.notices.iter().for_each(|notice| count(&mut batch.notices, notice.name()));
-        let mut content = rendered.turns.iter().flat_map(|t| &t.segments).filter(|s| s.content && s.kind == Kind::Text);
-        if content.any(|s| self.encoder.tokenizer.has_lookalike(&s.text)) {
-            count(&mut batch.notices, Notice::ControlTokenKeptAsText.name());
+        let content = rendered.turns.iter().flat_map(|t| &t.segments).filter(|s| s.content && s.kind == Kind::Text);
+        let (mut control, mut word) = (false, false);
+        for segment in content {
+            control = control || self.encoder.content().has_control(&segment.text);
+            word = word || self.encoder.content().has_word(&segment.text);
         }
+        let found = [(control, Notice::ControlTokenKeptAsText), (word, Notice::AddedTokenInText)];
+        found.iter().filter(|(there, _)| *there).for_each(|(_, notice)| count(&mut batch.notices, notice.name()));
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! whatever a user typed is [`Kind::Text`] and is encoded by a tokenizer that knows no control tokens. A border between
 //! learned and not learned is a border between segments, so no token straddles it.
 
+mod added;
 mod builtin;
 mod chat_template;
 mod check;

@@ -1,26 +1,30 @@
-//! Text → token ids, by one of three engines with equal ids: the project's own where it knows the tokenizer's parts, the
-//! crate `fastokens` where only that one does, and the crate `tokenizers`, which is the reference, elsewhere.
+//! Text → token ids, by one of two engines with equal ids: the project's own where it knows the tokenizer's parts, and the
+//! crate `tokenizers`, which is the reference, elsewhere.
 //!
-//! All encode as if the tokenizer had no added tokens: text can then never become a control token, whatever it contains.
-//! Control tokens are looked up by name, by the template.
+//! Control tokens are looked up by name, by the template: text never becomes one, whatever it contains. Other added tokens
+//! are tokens in text, as they are for the model's own tokenizer ([`Tokenizer::content`]).
 
+mod added;
+mod content;
 mod engine;
-mod fast;
 pub(crate) mod native;
 mod reference;
+mod words;
 mod work_stealing;
 
+pub use added::AddedToken;
+pub use content::Content;
 pub use engine::Engine;
 
 use crate::error::{Error, Result};
 use crate::threads;
-use aho_corasick::AhoCorasick;
-use native::AddedToken;
+use engine::Base;
 use rayon::prelude::*;
-use serde::de::IgnoredAny;
+use reference::Reference;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use strum::EnumString;
 
 /// Bytes of text that a thread takes at a time: small enough that no thread waits long for another at the end.
@@ -36,24 +40,25 @@ pub enum Choice {
     Auto,
     /// The project's own, or an error.
     Native,
-    /// The crate `fastokens`, or an error.
-    Fastokens,
     /// The crate `tokenizers`: the reference.
     Tokenizers,
 }
 
 fn unknown_engine(name: &str) -> Error {
-    Error::Option { problem: format!("unknown engine `{name}`: use auto, native, fastokens or tokenizers") }
+    Error::Option { problem: format!("unknown engine `{name}`: use auto, native or tokenizers") }
 }
 
-/// An engine and the control tokens of the tokenizer.
+/// An engine and the added tokens of the tokenizer.
 pub struct Tokenizer {
-    engine: Box<dyn Engine>,
+    engine: Arc<dyn Base>,
     /// Why a slower engine was chosen.
     reason: Option<String>,
-    added: HashMap<String, u32>,
+    added: Vec<AddedToken>,
+    /// Place of each in `added`.
+    names: HashMap<String, usize>,
     blank_is_first_only: bool,
-    lookalikes: Option<AhoCorasick>,
+    /// The latest of [`Self::content`], as a program has one template at a time.
+    content: Mutex<Option<Arc<Content>>>,
 }
 
 impl Tokenizer {
@@ -68,63 +73,76 @@ impl Tokenizer {
         let fault = |problem: String| unusable(path, &problem);
         let tables = cache.map(|cache| cache.join("tokenizers"));
         let native = || native::Native::load(&bytes, tables.as_deref());
-        let fast = || fast::Fast::load(path);
-        let reference = || reference::Reference::load(path).map_err(fault);
-        let mut reason = None;
-        let outside = || Outside::of(&bytes).map_err(fault);
-        let (engine, outside): (Box<dyn Engine>, _) = match choice {
-            Choice::Native => of_native(native().map_err(fault)?),
-            Choice::Fastokens => (Box::new(fast().map_err(fault)?), outside()?),
-            Choice::Tokenizers => (Box::new(reference()?), outside()?),
+        let reference = || Reference::load(&bytes).map_err(fault);
+        match choice {
+            Choice::Native => Ok(Self::of_native(native().map_err(fault)?)),
+            Choice::Tokenizers => Ok(Self::of_reference(reference()?, None)),
             Choice::Auto => match native() {
-                Ok(engine) => of_native(engine),
-                Err(own) => match fast() {
-                    Ok(engine) => {
-                        reason = Some(own);
-                        (Box::new(engine), outside()?)
-                    }
-                    Err(why) => {
-                        reason = Some(format!("{own}; fastokens: {why}"));
-                        (Box::new(reference()?), outside()?)
-                    }
-                },
+                Ok(engine) => Ok(Self::of_native(engine)),
+                Err(why) => Ok(Self::of_reference(reference()?, Some(why))),
             },
-        };
-        let Outside { added, blank_is_first_only } = outside;
-        let blanks = added.iter().find(|t| !t.special && t.content.trim().is_empty());
-        if let Some(blank) = blanks {
-            // Such tokens take part in splitting ordinary text; without them the ids would differ.
-            return Err(fault(format!(
-                "its added token {:?} is white space, which is not supported yet",
-                blank.content
-            )));
         }
-        let added: HashMap<String, u32> = added.into_iter().map(|t| (t.content, t.id)).collect();
-        let lookalikes = AhoCorasick::new(added.keys()).ok().filter(|_| !added.is_empty());
-        Ok(Self { engine, reason, added, blank_is_first_only, lookalikes })
     }
 
-    /// The engine that runs.
+    fn of_native(engine: native::Native) -> Self {
+        let (added, first_only) = (engine.added().to_vec(), engine.blank_is_first_only());
+        Self::new(Arc::new(engine), added, first_only, None)
+    }
+
+    fn of_reference(mut engine: Reference, reason: Option<String>) -> Self {
+        let (added, first_only) = (std::mem::take(&mut engine.added), engine.blank_is_first_only);
+        Self::new(Arc::new(engine), added, first_only, reason)
+    }
+
+    fn new(engine: Arc<dyn Base>, added: Vec<AddedToken>, blank_is_first_only: bool, reason: Option<String>) -> Self {
+        let names = added.iter().enumerate().map(|(i, token)| (token.content.clone(), i)).collect();
+        Self { engine, reason, added, names, blank_is_first_only, content: Mutex::default() }
+    }
+
+    /// The engine that runs, for text in which no added token is one.
     #[must_use]
     pub fn engine(&self) -> &dyn Engine {
         self.engine.as_ref()
     }
 
-    /// Encodes many texts on `threads` threads (0: all cores): all ids concatenated, and how many each text has.
+    /// How text is encoded: the added tokens are tokens, but for those that are special or for which `is_control` holds,
+    /// which stay text.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`]: they cannot be searched for.
+    pub fn content(&self, is_control: impl Fn(&AddedToken) -> bool) -> Result<Arc<Content>> {
+        let mut added = self.added.clone();
+        added.iter_mut().for_each(|token| token.special |= is_control(token));
+        let mut latest = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(content) = latest.as_ref().filter(|content| content.added == added) {
+            return Ok(content.clone());
+        }
+        let content = Content::new(added, &self.engine).map_err(|problem| Error::Tokenizer {
+            path: None,
+            problem: format!("the tokenizer's added tokens cannot be used: {problem}"),
+            hint: "no two of them may be equal".to_owned(),
+        })?;
+        Ok(latest.insert(Arc::new(content)).clone())
+    }
+
+    /// Encodes many texts on `threads` threads (0: all cores), special tokens as text, other added tokens as tokens: all ids concatenated, and how many each text has.
     ///
     /// # Errors
     ///
     /// [`Error::Tokenizer`] if the engine refuses a text, and [`Error::Option`] if the threads cannot be started.
     pub fn encode_all<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Result<(Vec<u32>, Vec<usize>)> {
+        let content = self.content(|_| false)?;
+        let engine = content.engine();
         if threads == 1 {
             let mut all = Part::default();
-            self.encode_some(texts, &mut all)?;
+            encode_some(engine, texts, &mut all)?;
             return Ok((all.ids, all.lengths));
         }
         let pool = threads::pool(threads)?;
         let parts: Vec<Part> = work_stealing::each(&pool, &shares(texts), |some| {
             let mut part = Part::default();
-            self.encode_some(some, &mut part).map(|()| part)
+            encode_some(engine, some, &mut part).map(|()| part)
         })
         .into_iter()
         .collect::<Result<_>>()?;
@@ -137,48 +155,39 @@ impl Tokenizer {
         Ok((ids, lengths))
     }
 
-    fn encode_some<T: AsRef<str>>(&self, texts: &[T], to: &mut Part) -> Result<()> {
-        let Part { ids, lengths } = to;
-        // A rough estimate.
-        ids.reserve(texts.iter().map(|text| text.as_ref().len()).sum::<usize>() / 4);
-        lengths.reserve(texts.len());
-        for (i, text) in texts.iter().enumerate() {
-            // Texts are scattered over memory, so the processor cannot prefetch the next one itself.
-            if let Some(next) = texts.get(i + 1) {
-                native::prefetch(next.as_ref());
-            }
-            let before = ids.len();
-            self.engine.encode(text.as_ref(), ids).map_err(|problem| Error::Tokenizer {
-                path: None,
-                problem,
-                hint: "try another engine".to_owned(),
-            })?;
-            lengths.push(ids.len() - before);
-        }
-        Ok(())
-    }
-
     /// Why a slower engine runs, if one does and none was asked for.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// The id of a control token.
+    /// The id of an added token.
     #[must_use]
     pub fn control(&self, token: &str) -> Option<u32> {
-        self.added.get(token).copied()
+        self.token(token).map(|token| token.id)
     }
 
-    /// The control tokens of a `tokenizer.json`, without the rest of it.
+    /// An added token.
+    #[must_use]
+    pub fn token(&self, token: &str) -> Option<&AddedToken> {
+        self.names.get(token).map(|&at| &self.added[at])
+    }
+
+    /// The added tokens of a `tokenizer.json`, without the rest of it; their ids are those of the file.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] and [`Error::Tokenizer`].
-    pub fn added_of(path: &Path) -> Result<Vec<String>> {
+    pub fn added_of(path: &Path) -> Result<Vec<AddedToken>> {
+        #[derive(Deserialize)]
+        struct Shape {
+            added_tokens: Vec<AddedToken>,
+            #[serde(rename = "model")]
+            _model: serde::de::IgnoredAny,
+        }
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let outside = Outside::of(&bytes).map_err(|problem| unusable(path, &problem))?;
-        Ok(outside.added.into_iter().map(|t| t.content).collect())
+        let file: Shape = serde_json::from_slice(&bytes).map_err(|e| unusable(path, &e.to_string()))?;
+        Ok(file.added_tokens)
     }
 
     /// Whether a leading blank is added only to a text with nothing before it, not even a control token: then
@@ -188,16 +197,32 @@ impl Tokenizer {
         self.blank_is_first_only
     }
 
-    /// All control tokens.
-    pub fn added(&self) -> impl Iterator<Item = &str> {
-        self.added.keys().map(String::as_str)
-    }
-
-    /// Whether a text contains the text of a control token.
+    /// All added tokens.
     #[must_use]
-    pub fn has_lookalike(&self, text: &str) -> bool {
-        self.lookalikes.as_ref().is_some_and(|l| l.is_match(text))
+    pub fn added(&self) -> &[AddedToken] {
+        &self.added
     }
+}
+
+fn encode_some<T: AsRef<str>>(engine: &dyn Engine, texts: &[T], to: &mut Part) -> Result<()> {
+    let Part { ids, lengths } = to;
+    // A rough estimate.
+    ids.reserve(texts.iter().map(|text| text.as_ref().len()).sum::<usize>() / 4);
+    lengths.reserve(texts.len());
+    for (i, text) in texts.iter().enumerate() {
+        // Texts are scattered over memory, so the processor cannot prefetch the next one itself.
+        if let Some(next) = texts.get(i + 1) {
+            native::prefetch(next.as_ref());
+        }
+        let before = ids.len();
+        engine.encode(text.as_ref(), ids).map_err(|problem| Error::Tokenizer {
+            path: None,
+            problem,
+            hint: "try another engine".to_owned(),
+        })?;
+        lengths.push(ids.len() - before);
+    }
+    Ok(())
 }
 
 fn unusable(path: &Path, problem: &str) -> Error {
@@ -226,35 +251,4 @@ fn shares<T: AsRef<str>>(texts: &[T]) -> Vec<&[T]> {
         }
     }
     shares
-}
-
-fn of_native(engine: native::Native) -> (Box<dyn Engine>, Outside) {
-    let outside = Outside { added: engine.added().to_vec(), blank_is_first_only: engine.blank_is_first_only() };
-    (Box::new(engine), outside)
-}
-
-/// Settings of a `tokenizer.json` that all engines share.
-struct Outside {
-    /// The control tokens.
-    added: Vec<AddedToken>,
-    blank_is_first_only: bool,
-}
-
-impl Outside {
-    fn of(json: &[u8]) -> std::result::Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Shape {
-            added_tokens: Vec<AddedToken>,
-            #[serde(default)]
-            pre_tokenizer: serde_json::Value,
-            #[serde(rename = "model")]
-            _model: IgnoredAny,
-        }
-        let file: Shape = serde_json::from_slice(json).map_err(|e| e.to_string())?;
-        let steps = file.pre_tokenizer["pretokenizers"].as_array().into_iter().flatten();
-        let blank_is_first_only = std::iter::once(&file.pre_tokenizer)
-            .chain(steps)
-            .any(|step| step["type"] == "Metaspace" && step["prepend_scheme"] == "first");
-        Ok(Self { added: file.added_tokens, blank_is_first_only })
-    }
 }

@@ -1,25 +1,41 @@
 //! The reference: the crate `tokenizers`.
 
-use super::engine::Engine;
+use super::added::{AddedToken, assign};
+use super::engine::{Base, Engine};
+use serde::Deserialize;
 use serde_json::Value;
-use std::path::Path;
+use std::sync::Arc;
 
-pub(super) struct Reference(tokenizers::Tokenizer);
+pub(super) struct Reference {
+    tokenizer: tokenizers::Tokenizer,
+    /// The added tokens of the file.
+    pub(super) added: Vec<AddedToken>,
+    /// Only a text with nothing before it gets a leading blank.
+    pub(super) blank_is_first_only: bool,
+}
 
 impl Reference {
     /// Loads the file without its added tokens, and without what else would put tokens into text.
-    pub(super) fn load(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-        let mut json: Value = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    pub(super) fn load(json: &[u8]) -> Result<Self, String> {
+        let mut json: Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        let mut added = Vec::new();
         if let Some(root) = json.as_object_mut() {
-            root.insert("added_tokens".to_owned(), Value::Array(Vec::new()));
+            let tokens = root.insert("added_tokens".to_owned(), Value::Array(Vec::new()));
+            added = Vec::deserialize(tokens.unwrap_or(Value::Array(Vec::new()))).map_err(|e| e.to_string())?;
             for step in ["post_processor", "truncation", "padding"] {
                 root.insert(step.to_owned(), Value::Null);
             }
         }
         let bytes = serde_json::to_vec(&json).map_err(|e| e.to_string())?;
-        tokenizers::Tokenizer::from_bytes(bytes).map(Self).map_err(|e| e.to_string())
+        let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
+        assign(&mut added, tokenizer.get_vocab_size(false), |token| tokenizer.token_to_id(token));
+        Ok(Self { tokenizer, added, blank_is_first_only: blank_is_first_only(&json["pre_tokenizer"]) })
     }
+}
+
+fn blank_is_first_only(step: &Value) -> bool {
+    let steps = step["pretokenizers"].as_array().into_iter().flatten();
+    std::iter::once(step).chain(steps).any(|step| step["type"] == "Metaspace" && step["prepend_scheme"] == "first")
 }
 
 impl Engine for Reference {
@@ -28,8 +44,24 @@ impl Engine for Reference {
     }
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        let encoding = self.0.encode_fast(text, false).map_err(|e| e.to_string())?;
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| e.to_string())?;
         ids.extend_from_slice(encoding.get_ids());
         Ok(())
+    }
+}
+
+impl Base for Reference {
+    fn with_added(self: Arc<Self>, added: &[AddedToken]) -> Result<Arc<dyn Engine>, String> {
+        let mut tokenizer = self.tokenizer.clone();
+        let tokens = added.iter().map(|token| {
+            tokenizers::AddedToken::from(token.content.as_str(), token.special)
+                .single_word(token.single_word)
+                .lstrip(token.lstrip)
+                .rstrip(token.rstrip)
+                .normalized(token.normalized)
+        });
+        tokenizer.add_tokens(tokens).map_err(|e| e.to_string())?;
+        tokenizer.set_encode_special_tokens(true);
+        Ok(Arc::new(Self { tokenizer, added: Vec::new(), blank_is_first_only: self.blank_is_first_only }))
     }
 }

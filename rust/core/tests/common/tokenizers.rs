@@ -51,6 +51,7 @@ pub(crate) fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
             (name.to_owned(), save(folder, name, &file))
         })
         .collect();
+    files.extend(unusual(folder, &base));
     for (name, pre_tokenizer) in published() {
         let mut file = base.clone();
         file["pre_tokenizer"] = pre_tokenizer;
@@ -66,6 +67,64 @@ pub(crate) fn synthetic(folder: &Path) -> Vec<(String, PathBuf)> {
         files.push((name.to_owned(), save(folder, name, &file)));
     }
     files
+}
+
+/// Patterns without rules, bytes that no token stands for, added words with every flag.
+fn unusual(folder: &Path, base: &Value) -> Vec<(String, PathBuf)> {
+    let byte_level =
+        |own: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": own});
+    let splits = |regexes: &[&str], own: bool| {
+        let split = |regex: &&str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+        json!({"type": "Sequence", "pretokenizers": regexes.iter().map(split).chain([byte_level(own)]).collect::<Vec<_>>()})
+    };
+    let qwen35 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let tekken = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let lacking = |unk: Option<&str>, fuse: bool| {
+        let mut file = base.clone();
+        let model = file["model"].as_object_mut().unwrap();
+        let without = ["Ą", "Ċ", "ł", "Ń", "x", "ä"];
+        let vocab = model["vocab"].as_object_mut().unwrap();
+        // With their merges, as a trained vocabulary would be.
+        vocab.retain(|token, _| !without.iter().any(|byte| token.contains(byte)));
+        let next = vocab.values().map(|id| id.as_u64().unwrap()).max().unwrap() + 1;
+        unk.map(|unk| vocab.insert(unk.to_owned(), json!(next)));
+        let known = vocab.clone();
+        model["merges"].as_array_mut().unwrap().retain(|merge| {
+            let parts: Vec<&str> = match merge {
+                Value::String(line) => line.split(' ').collect(),
+                pair => pair.as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect(),
+            };
+            parts.iter().all(|part| known.contains_key(*part)) && known.contains_key(&parts.concat())
+        });
+        model.insert("unk_token".to_owned(), json!(unk));
+        model.insert("fuse_unk".to_owned(), json!(fuse));
+        file
+    };
+    let with = |key: &str, value: Value, mut file: Value| {
+        file[key] = value;
+        file
+    };
+    let mut unfused = metaspace();
+    unfused["model"]["byte_fallback"] = json!(false);
+    let mut fused = unfused.clone();
+    (unfused["model"]["fuse_unk"], fused["model"]["fuse_unk"]) = (json!(false), json!(true));
+    let mut some_bytes = metaspace();
+    some_bytes["model"]["vocab"].as_object_mut().unwrap().retain(|token, _| token != "<0xC3>" && token != "<0xE4>");
+    let marks = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+    [
+        ("qwen35", with("pre_tokenizer", splits(&[qwen35], false), base.clone())),
+        ("tekken", with("pre_tokenizer", splits(&[tekken], false), base.clone())),
+        ("regexes", with("pre_tokenizer", splits(&[r"\d+|[a-f]*", "[中文]", r"\s{2}"], true), base.clone())),
+        ("dropped", lacking(None, false)),
+        ("unknown", lacking(Some("<unk>"), false)),
+        ("unknown-fused", lacking(Some("<unk>"), true)),
+        ("metaspace-unknown", with("pre_tokenizer", marks.clone(), unfused)),
+        ("metaspace-unknown-fused", with("pre_tokenizer", marks.clone(), fused)),
+        ("metaspace-some-bytes", with("pre_tokenizer", marks, some_bytes)),
+    ]
+    .into_iter()
+    .map(|(name, file)| (name.to_owned(), save(folder, name, &file)))
+    .collect()
 }
 
 /// The pre-tokenizers of DeepSeek, as published.

@@ -13,10 +13,11 @@ mod samples;
 mod talk;
 
 use super::controls::Controls;
+use super::probes::probes;
 use super::render::{Learn, Rendered};
 use super::segment::{Kind, Turn};
 use crate::conversation::{Conversation, Message, Role};
-use crate::jinja::Fault;
+use crate::jinja::{Fault, TEMPLATE};
 use crate::reasons::Reason;
 use model::reason;
 use printer::Printer;
@@ -31,6 +32,24 @@ impl Jinja {
     pub(super) fn direct(&self, conversation: &Conversation<'_>, asked: Asked) -> Result<String, Fault> {
         let printer = Printer::new(self, conversation).map_err(|reason| Fault::Failed(reason.to_string()))?;
         printer.print(conversation.messages.len(), asked).map(|text| text.as_str().to_owned())
+    }
+
+    /// What it writes itself on the probes, without their texts.
+    pub(super) fn own_text(&self) -> &str {
+        self.own.get_or_init(|| {
+            let mut own = String::new();
+            for probe in probes() {
+                let Ok(printer) = Printer::new(self, &probe.talk) else { continue };
+                let asked = Asked { prompt: probe.thinking.is_some(), thinking: probe.thinking };
+                let Ok(text) = printer.print(probe.talk.messages.len(), asked) else { continue };
+                let runs = text.runs(0..text.as_str().len()).filter(|(_, origin)| *origin == TEMPLATE);
+                runs.for_each(|(run, _)| {
+                    own.push_str(&text.as_str()[run]);
+                    own.push('\0');
+                });
+            }
+            own
+        })
     }
 
     /// The samples of a repaired conversation, of which the last is the whole of it; `system` stands for a system

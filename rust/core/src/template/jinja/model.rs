@@ -2,16 +2,19 @@
 
 use crate::jinja::{Fault, Program, Text, Variable};
 use crate::reasons::Reason;
+use std::sync::OnceLock;
 
 /// A model's own chat template.
 #[derive(Debug)]
 pub struct Jinja {
-    pub(super) source: String,
+    pub(in crate::template) source: String,
     program: Program,
     bos: Option<String>,
     pub(super) eos: Option<String>,
     /// Tokens at which serving ends an answer, beside the end-of-sequence token.
     pub(super) stops: Vec<String>,
+    /// See [`Self::own_text`].
+    pub(super) own: OnceLock<String>,
 }
 
 /// What a template is given beside the messages.
@@ -42,6 +45,7 @@ impl Jinja {
             bos: bos.map(str::to_owned),
             eos: eos.map(str::to_owned),
             stops: stops.to_vec(),
+            own: OnceLock::new(),
         })
     }
 
@@ -77,8 +81,13 @@ impl Jinja {
         self.eos.as_deref() == Some(token) || self.stops.iter().any(|s| s == token) || !token.starts_with("</")
     }
 
+    /// Whether this is the token that begins a text.
+    pub(in crate::template) fn begins_with(&self, token: &str) -> bool {
+        self.bos.as_deref() == Some(token)
+    }
+
     /// Whether serving is known to stop at this token.
-    pub(super) fn stops_at(&self, token: &str) -> bool {
+    pub(in crate::template) fn stops_at(&self, token: &str) -> bool {
         self.eos.as_deref() == Some(token) || self.stops.iter().any(|s| s == token)
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Metaspace {
     pub(super) first_only: bool,
     /// A piece begins at each `▁`; else a text is one piece.
     pub(super) split: bool,
+    /// The normalizer does it, and not the pre-tokenizer: added tokens are looked for behind it.
+    pub(super) normalizes: bool,
 }
 
 /// When a text gets a `▁` in front.
@@ -35,7 +37,12 @@ impl Metaspace {
         }
         // Llama-2, TinyLlama, Mistral.
         if *normalizer == json!({ "type": "Sequence", "normalizers": [prepend, replace] }) {
-            return pre_tokenizer.is_null().then_some(Self { front: Front::Always, first_only: false, split: false });
+            return pre_tokenizer.is_null().then_some(Self {
+                front: Front::Always,
+                first_only: false,
+                split: false,
+                normalizes: true,
+            });
         }
         // Gemma. It splits at blanks when there are none any more.
         let idle = json!({
@@ -45,6 +52,7 @@ impl Metaspace {
             front: Front::Never,
             first_only: false,
             split: false,
+            normalizes: true,
         })
     }
 
@@ -60,12 +68,13 @@ impl Metaspace {
             _ => return None,
         };
         let split = step.get("split").filter(|split| !split.is_null()).map_or(Some(true), Value::as_bool)?;
-        Some(Self { front, first_only: scheme == "first", split })
+        Some(Self { front, first_only: scheme == "first", split, normalizes: false })
     }
 
-    /// Appends a text as it is encoded.
-    pub(super) fn mark(self, text: &str, marked: &mut String) {
+    /// Appends a text as it is encoded. `first`: nothing stands before it.
+    pub(super) fn mark(self, text: &str, first: bool, marked: &mut String) {
         let front = match self.front {
+            _ if self.first_only && !first => false,
             Front::Always => !text.is_empty(),
             Front::Missing => !text.is_empty() && !text.starts_with([' ', '▁']),
             Front::Never => false,
@@ -106,9 +115,15 @@ mod tests {
     fn what_is_not_quite_known_is_not_taken() {
         let step = |fields: &str| format!(r#"{{"type": "Metaspace", {fields}}}"#);
         let first = step(r#""replacement": "▁", "prepend_scheme": "first", "split": false"#);
-        assert_eq!(known("null", &first), Some(Metaspace { front: Front::Missing, first_only: true, split: false }));
+        assert_eq!(
+            known("null", &first),
+            Some(Metaspace { front: Front::Missing, first_only: true, split: false, normalizes: false })
+        );
         let short = step(r#""replacement": "▁""#);
-        assert_eq!(known("null", &short), Some(Metaspace { front: Front::Missing, first_only: false, split: true }));
+        assert_eq!(
+            known("null", &short),
+            Some(Metaspace { front: Front::Missing, first_only: false, split: true, normalizes: false })
+        );
         for fields in [
             r#""replacement": "_", "prepend_scheme": "first""#,
             r#""replacement": "▁", "prepend_scheme": "last""#,
@@ -118,7 +133,10 @@ mod tests {
             assert_eq!(known("null", &step(fields)), None, "{fields}");
         }
         let replace = r#"{"type": "Replace", "pattern": {"String": " "}, "content": "▁"}"#;
-        assert_eq!(known(replace, "null"), Some(Metaspace { front: Front::Never, first_only: false, split: false }));
+        assert_eq!(
+            known(replace, "null"),
+            Some(Metaspace { front: Front::Never, first_only: false, split: false, normalizes: true })
+        );
         assert_eq!(known(replace, &first), None);
         assert_eq!(known(r#"{"type": "NFKC"}"#, &first), None);
     }
@@ -127,7 +145,8 @@ mod tests {
     fn a_text_gets_one_mark_in_front() {
         let marked = |front, text| {
             let mut marked = String::new();
-            Metaspace { front, first_only: false, split: false }.mark(text, &mut marked);
+            let metaspace = Metaspace { front, first_only: false, split: false, normalizes: true };
+            metaspace.mark(text, true, &mut marked);
             marked
         };
         for (text, always, missing, never) in

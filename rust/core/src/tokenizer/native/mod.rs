@@ -25,6 +25,7 @@ mod metaspace;
 mod normalizer;
 mod pieces;
 mod prefaulted;
+mod regexes;
 mod rules;
 mod scan;
 mod sets;
@@ -34,22 +35,25 @@ mod source;
 mod starts;
 mod steps;
 mod tables;
+mod unknown;
 mod windows;
 
-pub(super) use tables::AddedToken;
-
-use super::engine::Engine;
+use super::added::AddedToken;
+use super::engine::{Base, Engine};
+use super::words::{Between, Words};
 use cache::{Cache, Cuts};
 use deepseek::DeepSeek;
 use fill::{Filled, by_blocks, one_by_one};
+use metaspace::Metaspace;
 use pieces::Encoder;
-use rules::{Gpt2, Llama3, O200k, Qwen, Smol};
+use rules::{Gpt2, Llama3, O200k, Qwen, Qwen35, Smol, Tekken};
 use scan::Scanner;
 use shared::Shared;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use steps::Cutter;
 use tables::{Head, Pattern, Tables};
 use thread_local::ThreadLocal;
@@ -58,6 +62,7 @@ use unicode_normalization_alignments::UnicodeNormalization;
 pub(super) struct Native {
     head: Head,
     tables: Tables,
+    splits: Vec<onig::Regex>,
     caches: ThreadLocal<RefCell<Cache>>,
     /// There from the second thread on.
     shared: OnceLock<Shared>,
@@ -75,21 +80,23 @@ impl Native {
         let source = blake3::hash(json).to_hex();
         let path = folder.map(|folder| folder.join(file::name(&source)));
         if let Some((head, tables)) = path.as_ref().and_then(|path| file::read(path, &source)) {
-            return Ok(Self::of(head, tables));
+            return Self::of(head, tables);
         }
         let (head, tables) = compile::compile(json)?;
         if let Some(path) = path {
             // A folder that cannot be written costs the next start half a second, and nothing else.
             let _ = file::write(&path, &source, &head, &tables);
         }
-        Ok(Self::of(head, tables))
+        Self::of(head, tables)
     }
 
-    fn of(head: Head, tables: Tables) -> Self {
-        Self { head, tables, caches: ThreadLocal::new(), shared: OnceLock::new(), threads: AtomicUsize::new(0) }
+    fn of(head: Head, tables: Tables) -> Result<Self, String> {
+        let splits = regexes::compiled(&head.splits)?;
+        let (caches, shared) = (ThreadLocal::new(), OnceLock::new());
+        Ok(Self { head, tables, splits, caches, shared, threads: AtomicUsize::new(0) })
     }
 
-    /// The control tokens of the file.
+    /// The added tokens of the file.
     pub(super) fn added(&self) -> &[AddedToken] {
         &self.head.added
     }
@@ -107,7 +114,7 @@ impl Native {
         RefCell::default()
     }
 
-    fn encode_normal(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
+    fn encode_bytes(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
         self.encode_unless(|| false, text, cache, ids);
     }
 
@@ -116,6 +123,8 @@ impl Native {
         let encoder = Encoder::new(&self.head, &self.tables, self.shared.get());
         match self.head.pattern {
             Pattern::Qwen => encode(&encoder, by_blocks(Scanner::<Qwen>::new(text)), refused, text, cache, ids),
+            Pattern::Qwen35 => encode(&encoder, by_blocks(Scanner::<Qwen35>::new(text)), refused, text, cache, ids),
+            Pattern::Tekken => encode(&encoder, by_blocks(Scanner::<Tekken>::new(text)), refused, text, cache, ids),
             Pattern::Llama3 => encode(&encoder, by_blocks(Scanner::<Llama3>::new(text)), refused, text, cache, ids),
             Pattern::Gpt2 => encode(&encoder, by_blocks(Scanner::<Gpt2>::new(text)), refused, text, cache, ids),
             Pattern::Smol => encode(&encoder, by_blocks(Scanner::<Smol>::new(text)), refused, text, cache, ids),
@@ -127,11 +136,16 @@ impl Native {
                 let mut cutter = Cutter::new(text, deepseek.steps());
                 encode(&encoder, one_by_one(text, |at| cutter.end(at)), refused, text, cache, ids)
             }
+            Pattern::Regexes => {
+                let ends = std::str::from_utf8(text).map_or(Vec::new(), |text| regexes::ends(&self.splits, text));
+                let end = |at| ends.get(ends.partition_point(|&end| end <= at)).copied().unwrap_or(text.len());
+                encode(&encoder, one_by_one(text, end), refused, text, cache, ids)
+            }
             Pattern::Metaspace(metaspace) if metaspace.split => {
                 encode(&encoder, one_by_one(text, |at| metaspace::piece_end(text, at)), refused, text, cache, ids)
             }
             Pattern::Metaspace(_) => {
-                encoder.stretches(text, cache, ids);
+                encoder.whole(text, cache, ids);
                 true
             }
         }
@@ -162,31 +176,97 @@ fn encode(
     at == text.len()
 }
 
+impl Native {
+    /// Encodes a text; `first`: nothing stands before it, not even an added token.
+    fn encode_text(&self, text: &str, first: bool, ids: &mut Vec<u32>) -> Result<(), String> {
+        fits(text)?;
+        let cache = &mut *self.caches.get_or(|| self.new_cache()).borrow_mut();
+        if let Pattern::Metaspace(metaspace) = self.head.pattern {
+            self.encode_marked(metaspace, text, first, cache, ids);
+        } else if !self.encode_unless(|| self.head.nfc && composes(text), text.as_bytes(), cache, ids) {
+            let mut normal = std::mem::take(&mut cache.text);
+            normal.clear();
+            normal.extend(text.nfc().map(|(c, _)| c));
+            self.encode_bytes(normal.as_bytes(), cache, ids);
+            cache.text = normal;
+        }
+        Ok(())
+    }
+
+    fn encode_marked(&self, metaspace: Metaspace, text: &str, first: bool, cache: &mut Cache, ids: &mut Vec<u32>) {
+        let mut marked = std::mem::take(&mut cache.text);
+        marked.clear();
+        metaspace.mark(text, first, &mut marked);
+        self.encode_bytes(marked.as_bytes(), cache, ids);
+        cache.text = marked;
+    }
+}
+
+/// Places in a text are kept in four bytes, and marks for blanks, or NFC, make it three times as long at most.
+fn fits(text: &str) -> Result<(), String> {
+    if text.len() > u32::MAX as usize / 4 { Err("a text of more than 1 GiB".to_owned()) } else { Ok(()) }
+}
+
+impl Between for Native {
+    fn normalize<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.head.pattern {
+            Pattern::Metaspace(metaspace) if metaspace.normalizes => {
+                let mut marked = String::with_capacity(text.len() + text.len() / 2);
+                metaspace.mark(text, true, &mut marked);
+                Cow::Owned(marked)
+            }
+            _ if self.head.nfc && composes(text) => Cow::Owned(text.nfc().map(|(c, _)| c).collect()),
+            _ => Cow::Borrowed(text),
+        }
+    }
+
+    fn encode_raw(&self, text: &str, first: bool, ids: &mut Vec<u32>) -> Result<(), String> {
+        self.encode_text(text, first, ids)
+    }
+
+    fn encode_normal(&self, text: &str, first: bool, ids: &mut Vec<u32>) -> Result<(), String> {
+        fits(text)?;
+        let cache = &mut *self.caches.get_or(|| self.new_cache()).borrow_mut();
+        match self.head.pattern {
+            Pattern::Metaspace(metaspace) if !metaspace.normalizes => {
+                self.encode_marked(metaspace, text, first, cache, ids);
+            }
+            _ => self.encode_bytes(text.as_bytes(), cache, ids),
+        }
+        Ok(())
+    }
+}
+
 impl Engine for Native {
     fn name(&self) -> &'static str {
         "native"
     }
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        // Places in a text are kept in four bytes, and marks for blanks, or NFC, make it three times as long at most.
-        if text.len() > u32::MAX as usize / 4 {
-            return Err("a text of more than 1 GiB".to_owned());
-        }
-        let cache = &mut *self.caches.get_or(|| self.new_cache()).borrow_mut();
-        if let Pattern::Metaspace(metaspace) = self.head.pattern {
-            let mut marked = std::mem::take(&mut cache.text);
-            marked.clear();
-            metaspace.mark(text, &mut marked);
-            self.encode_normal(marked.as_bytes(), cache, ids);
-            cache.text = marked;
-        } else if !self.encode_unless(|| self.head.nfc && composes(text), text.as_bytes(), cache, ids) {
-            let mut normal = std::mem::take(&mut cache.text);
-            normal.clear();
-            normal.extend(text.nfc().map(|(c, _)| c));
-            self.encode_normal(normal.as_bytes(), cache, ids);
-            cache.text = normal;
-        }
-        Ok(())
+        self.encode_text(text, true, ids)
+    }
+}
+
+impl Base for Native {
+    fn with_added(self: Arc<Self>, added: &[AddedToken]) -> Result<Arc<dyn Engine>, String> {
+        let words = Words::new(added, self.as_ref())?;
+        Ok(Arc::new(Worded { engine: self, words }))
+    }
+}
+
+/// The engine for text in which added tokens are tokens.
+struct Worded {
+    engine: Arc<Native>,
+    words: Words,
+}
+
+impl Engine for Worded {
+    fn name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
+        self.words.encode(text, self.engine.as_ref(), ids)
     }
 }
 
@@ -289,6 +369,7 @@ mod tests {
             ("/pre_tokenizer", serde_json::json!({"type": "Whitespace"}), "pre-tokenizer"),
             ("/pre_tokenizer/pretokenizers/0/behavior", serde_json::json!("Removed"), "pre-tokenizer"),
             ("/model/byte_fallback", serde_json::json!(true), "bytes"),
+            ("/model/unk_token", serde_json::json!("nowhere"), "unknown"),
             ("/model/dropout", serde_json::json!(0.1), "dropout"),
             ("/model/type", serde_json::json!("Unigram"), "Unigram"),
         ] {

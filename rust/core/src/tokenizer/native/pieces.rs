@@ -10,6 +10,7 @@ use super::long;
 use super::merge;
 use super::shared::Shared;
 use super::tables::{Head, Key, SHORT, Tables, WHOLE_ONLY, key};
+use super::unknown::{Unknown, by_byte};
 use std::ops::Range;
 
 /// Second half of the key of a piece that is too long for one; the first is its hash. No line has such a key.
@@ -45,6 +46,7 @@ pub(super) struct Encoder<'t> {
     whole_only: bool,
     /// Merging may begin with whole characters.
     by_characters: bool,
+    unknown: Unknown,
 }
 
 impl<'t> Encoder<'t> {
@@ -55,12 +57,19 @@ impl<'t> Encoder<'t> {
             metaspace: head.pattern.is_metaspace(),
             whole_only: head.whole_only,
             by_characters: head.monotone,
+            unknown: head.unknown,
         }
     }
 
     /// The first `n` pieces of a batch.
     pub(super) fn cut<'x>(&self, text: &'x [u8], n: usize, stretches: bool) -> Cut<'x> {
         Cut { text, n, stretches, apart: u64::from(stretches && self.whole_only) << 63 }
+    }
+
+    /// Appends the ids of a text that is one piece.
+    #[inline(always)]
+    pub(super) fn whole(&self, text: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
+        if self.has_unknown(text) { self.merge(text, cache, ids) } else { self.stretches(text, cache, ids) }
     }
 
     /// Appends the ids of a text that is one piece, however long, by its stretches: parts that merge with nothing outside.
@@ -152,7 +161,7 @@ impl<'t> Encoder<'t> {
         }
         let before = ids.len();
         // A token has no border inside, so what has one is cut without a look at the table.
-        if !stretch && Borders(&self.tables.borders).end(piece, 0) < piece.len() {
+        if !stretch && !self.has_unknown(piece) && Borders(&self.tables.borders).end(piece, 0) < piece.len() {
             self.stretches(piece, cache, ids);
         } else {
             match self.tables.long(piece) {
@@ -165,7 +174,7 @@ impl<'t> Encoder<'t> {
 
     /// A piece that is no token: cut at its borders, or merged.
     fn parts(&self, piece: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
-        if !piece.is_ascii() {
+        if !piece.is_ascii() && !self.has_unknown(piece) {
             let end = Borders(&self.tables.borders).end(piece, 0);
             if end < piece.len() {
                 return self.stretches(piece, cache, ids);
@@ -176,7 +185,14 @@ impl<'t> Encoder<'t> {
 
     fn merge(&self, piece: &[u8], cache: &mut Cache, ids: &mut Vec<u32>) {
         let scratch = &mut cache.scratch;
-        if self.metaspace {
+        if self.has_unknown(piece) {
+            let byte_ids = &self.tables.byte_ids;
+            match self.metaspace {
+                true => self.unknown.symbols(self.each_character(piece), byte_ids, &mut scratch.ids),
+                false => self.unknown.symbols(by_byte(piece, byte_ids), byte_ids, &mut scratch.ids),
+            }
+            merge::merge(self.tables, scratch);
+        } else if self.metaspace {
             self.characters_or_bytes(piece, &mut scratch.ids);
             merge::merge(self.tables, scratch);
         } else if self.by_characters && !piece.is_ascii() && self.characters(piece, &mut scratch.ids) {
@@ -201,6 +217,32 @@ impl<'t> Encoder<'t> {
             at += length;
         }
         Borders(&self.tables.borders).whole_characters(text)
+    }
+
+    /// Whether a text has characters that neither a token nor bytes stand in for: its neighbours may then meet, or be
+    /// unknown together, so that it is not cut.
+    #[inline(always)]
+    fn has_unknown(&self, text: &[u8]) -> bool {
+        let lacks = |&byte: &u8| self.tables.byte_ids[usize::from(byte)] == NONE;
+        self.unknown.lacking
+            && match self.metaspace {
+                true => self.each_character(text).any(|(id, bytes)| id == NONE && bytes.iter().any(lacks)),
+                false => text.iter().any(lacks),
+            }
+    }
+
+    /// The characters of a text, each with its id.
+    fn each_character<'c>(&'c self, text: &'c [u8]) -> impl Iterator<Item = (u32, &'c [u8])> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let from = at;
+            (from < text.len()).then(|| {
+                let (code, length) = super::classes::decode(text, from);
+                at = (from + length).min(text.len());
+                let known = self.tables.characters.get(code as usize).copied();
+                (known.unwrap_or_else(|| self.tables.character(code)), &text[from..at])
+            })
+        })
     }
 
     /// The characters of a text as symbols; the bytes of those that the vocabulary does not have.

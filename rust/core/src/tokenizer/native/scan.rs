@@ -134,6 +134,9 @@ impl<R: Rules> Pieces for Scanner<'_, R> {
 }
 
 impl<'t, R: Rules> Scanner<'t, R> {
+    /// What a run of letters is made of; marks are both upper and lower case, and no letters.
+    const WORD: u8 = if R::MARKS { LETTER | UPPER | LOWER } else { LETTER };
+
     /// `text` must be UTF-8.
     pub(super) fn new(text: &'t [u8]) -> Self {
         Self { text, classes: classes::table(), rules: std::marker::PhantomData }
@@ -168,7 +171,7 @@ impl<'t, R: Rules> Scanner<'t, R> {
             if let Some(end) = self.cased(at, class, next, first) {
                 return end;
             }
-        } else if class & LETTER != 0 {
+        } else if class & Self::WORD != 0 {
             return self.letters(next);
         }
         if first == b'\''
@@ -180,14 +183,14 @@ impl<'t, R: Rules> Scanner<'t, R> {
         let (behind, behind_length) = self.class(next);
         let known = behind_length > 0 && !(R::DIGITS_APART && behind & DIGIT != 0);
         let line_break = matches!(first, b'\r' | b'\n');
-        if !R::CASED && behind & LETTER != 0 && known && if R::ANY_LEAD { !line_break } else { first == b' ' } {
+        if !R::CASED && behind & Self::WORD != 0 && known && if R::ANY_LEAD { !line_break } else { first == b' ' } {
             return self.letters(next + behind_length);
         }
         if class & SPACE == 0 {
             return self.others(next);
         }
         if first == b' ' && known {
-            if behind & (LETTER | NUMBER | SPACE) == 0 {
+            if behind & (Self::WORD | NUMBER | SPACE) == 0 {
                 return self.others(next + behind_length);
             }
             if !R::LINE_BREAKS && behind & NUMBER != 0 {
@@ -222,7 +225,7 @@ impl<'t, R: Rules> Scanner<'t, R> {
         while self.text.get(at).is_some_and(|&b| b >= 0x80) {
             let (code, length) = decode(self.text, at);
             match self.classes.get(code as usize) {
-                Some(class) if class & LETTER != 0 && !(R::DIGITS_APART && class & DIGIT != 0) => at += length,
+                Some(class) if class & Self::WORD != 0 && !(R::DIGITS_APART && class & DIGIT != 0) => at += length,
                 _ => break,
             }
         }
@@ -245,7 +248,7 @@ impl<'t, R: Rules> Scanner<'t, R> {
     fn others(&self, mut at: usize) -> usize {
         loop {
             let (class, length) = self.class(at);
-            if length == 0 || class & (LETTER | NUMBER | SPACE) != 0 || (R::DIGITS_APART && class & DIGIT != 0) {
+            if length == 0 || class & (Self::WORD | NUMBER | SPACE) != 0 || (R::DIGITS_APART && class & DIGIT != 0) {
                 break;
             }
             at += length;
@@ -310,7 +313,8 @@ impl<'t, R: Rules> Scanner<'t, R> {
             }
         }
         let end = found?;
-        if self.text.get(end) == Some(&b'\'') { self.contraction(end).or(Some(end)) } else { Some(end) }
+        let contraction = R::CONTRACTIONS_IN_WORDS && self.text.get(end) == Some(&b'\'');
+        if contraction { self.contraction(end).or(Some(end)) } else { Some(end) }
     }
 
     /// `upper* lower+` with the backtracking of a regular expression: the longest run of upper-like characters that
@@ -359,7 +363,7 @@ impl<'t, R: Rules> Scanner<'t, R> {
 #[cfg(test)]
 mod tests {
     use super::super::fill::tests::{Texts, ends_of, single_ends};
-    use super::super::rules::{Gpt2, Llama3, O200k, Qwen, Smol};
+    use super::super::rules::{Gpt2, Llama3, O200k, Qwen, Qwen35, Smol, Tekken};
     use super::*;
 
     /// What the masks of whole blocks say is what going from piece to piece says, wherever in a block a piece begins and the text
@@ -387,5 +391,7 @@ mod tests {
         masks_agree_with_single_steps::<Gpt2>();
         masks_agree_with_single_steps::<Smol>();
         masks_agree_with_single_steps::<O200k>();
+        masks_agree_with_single_steps::<Qwen35>();
+        masks_agree_with_single_steps::<Tekken>();
     }
 }

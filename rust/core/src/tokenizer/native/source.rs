@@ -3,7 +3,9 @@
 use super::deepseek::DeepSeek;
 use super::metaspace::Metaspace;
 use super::normalizer::is_empty;
-use super::tables::{AddedToken, Pattern};
+use super::regexes::GPT2;
+use super::tables::Pattern;
+use crate::tokenizer::added::AddedToken;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -32,6 +34,10 @@ pub(super) struct Model<'a> {
     continuing_subword_prefix: Option<String>,
     #[serde(default)]
     end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    pub(super) unk_token: Option<String>,
+    #[serde(default)]
+    pub(super) fuse_unk: bool,
     #[serde(default)]
     pub(super) byte_fallback: bool,
     #[serde(default)]
@@ -120,9 +126,14 @@ const O200K: &str = concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
+const QWEN35: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
 impl Source<'_> {
     /// The split pattern and whether the text is brought to NFC first; or what is not known.
-    pub(super) fn parts(&self) -> Result<(Pattern, bool), String> {
+    pub(super) fn parts(&self) -> Result<Parts, String> {
         let model = &self.model;
         if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
             return Err(format!("its model is {}, not BPE", model.kind.as_deref().unwrap_or_default()));
@@ -134,33 +145,64 @@ impl Source<'_> {
         {
             return Err("its model has dropout or affixes".to_owned());
         }
-        if model.byte_fallback {
-            let metaspace = Metaspace::of(&self.normalizer, &self.pre_tokenizer)
-                .ok_or("it falls back to bytes in a way that is not known")?;
+        if let Some(metaspace) = Metaspace::of(&self.normalizer, &self.pre_tokenizer) {
             return if model.ignore_merges {
-                Err("it falls back to bytes and ignores merges".to_owned())
+                Err("it marks blanks and ignores merges".to_owned())
             } else {
-                Ok((Pattern::Metaspace(metaspace), false))
+                Ok(Parts { pattern: Pattern::Metaspace(metaspace), splits: Vec::new(), nfc: false })
             };
+        }
+        if model.byte_fallback {
+            return Err("it falls back to bytes in a way that is not known".to_owned());
         }
         let nfc = match self.normalizer["type"].as_str() {
             _ if is_empty(&self.normalizer) => false,
             Some("NFC") => true,
             _ => return Err(format!("its normalizer is not known: {}", self.normalizer)),
         };
-        let pattern = pattern(&self.pre_tokenizer)
-            .ok_or_else(|| format!("its pre-tokenizer is not known: {}", self.pre_tokenizer))?;
-        Ok((pattern, nfc))
+        let step = &self.pre_tokenizer;
+        if let Some(pattern) = pattern(step) {
+            return Ok(Parts { pattern, splits: Vec::new(), nfc });
+        }
+        let splits = splits(step).ok_or_else(|| format!("its pre-tokenizer is not known: {step}"))?;
+        Ok(Parts { pattern: Pattern::Regexes, splits, nfc })
     }
+}
+
+/// How a text becomes pieces.
+pub(super) struct Parts {
+    pub(super) pattern: Pattern,
+    /// Of [`Pattern::Regexes`].
+    pub(super) splits: Vec<String>,
+    /// The text is brought to NFC first.
+    pub(super) nfc: bool,
+}
+
+/// A byte-level pre-tokenizer that adds no blank; `own`: it splits by GPT-2's pattern.
+fn byte_level(step: &Value, own: bool) -> bool {
+    step["type"] == "ByteLevel"
+        && step["add_prefix_space"] == false
+        && step["use_regex"].as_bool().unwrap_or(true) == own
+}
+
+/// The regular expressions of a pre-tokenizer that cuts at their matches and then goes to bytes.
+fn splits(step: &Value) -> Option<Vec<String>> {
+    let (last, steps) = step["pretokenizers"].as_array().filter(|_| step["type"] == "Sequence")?.split_last()?;
+    let isolated = |step: &Value| {
+        let regex = step["pattern"]["Regex"].as_str().filter(|_| step["type"] == "Split")?;
+        (step["behavior"] == "Isolated" && step["invert"] != true).then(|| regex.to_owned())
+    };
+    let mut splits = steps.iter().map(isolated).collect::<Option<Vec<_>>>()?;
+    if byte_level(last, true) {
+        splits.push(GPT2.to_owned());
+    } else if !byte_level(last, false) {
+        return None;
+    }
+    Some(splits)
 }
 
 /// The pattern of a pre-tokenizer: a byte-level one with its own pattern, or a known pattern before it.
 fn pattern(step: &Value) -> Option<Pattern> {
-    let byte_level = |step: &Value, own: bool| {
-        step["type"] == "ByteLevel"
-            && step["add_prefix_space"] == false
-            && step["use_regex"].as_bool().unwrap_or(true) == own
-    };
     if byte_level(step, true) {
         return Some(Pattern::Gpt2);
     }
@@ -179,11 +221,13 @@ fn pattern(step: &Value) -> Option<Pattern> {
         return Some(Pattern::Smol);
     }
     let regex = first["pattern"]["Regex"].as_str()?;
-    if first["type"] != "Split"
-        || first["behavior"] != "Isolated"
-        || first["invert"] == true
-        || !byte_level(second, false)
-    {
+    // All of these patterns match every character, so that nothing lies between two matches.
+    let matches = match first["behavior"].as_str() {
+        Some("Isolated") => first["invert"] != true,
+        Some("Removed") => first["invert"] == true,
+        _ => false,
+    };
+    if first["type"] != "Split" || !matches || !byte_level(second, false) {
         return None;
     }
     let words = r"|[^\r\n\p{L}\p{N}]?\p{L}+|";
@@ -193,6 +237,10 @@ fn pattern(step: &Value) -> Option<Pattern> {
         Some(Pattern::Llama3)
     } else if regex == O200K {
         Some(Pattern::O200k)
+    } else if regex == O200K.replace(CONTRACTIONS, "").replace(r"\p{N}{1,3}", r"\p{N}").replace("?|", "|") {
+        Some(Pattern::Tekken)
+    } else if regex == QWEN35 {
+        Some(Pattern::Qwen35)
     } else {
         None
     }

@@ -5,6 +5,8 @@ use super::cpu::{self, Cpu};
 use super::deepseek::DeepSeek;
 use super::line::{FREE, ID_BITS, LINE, NONE, Pairs, RANK, RANK_BITS};
 use super::metaspace::Metaspace;
+use super::unknown::Unknown;
+use crate::tokenizer::added::AddedToken;
 use serde::{Deserialize, Serialize};
 
 /// Bytes that fit into a key; the sixteenth holds their number, so no two texts share a key.
@@ -16,11 +18,15 @@ pub(super) const WHOLE_ONLY: u32 = 1 << 31;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Pattern {
     Qwen,
+    Qwen35,
     Llama3,
     Gpt2,
     Smol,
     O200k,
+    Tekken,
     DeepSeek(DeepSeek),
+    /// [`Head::splits`].
+    Regexes,
     /// SentencePiece: characters are the first symbols, bytes stand in for unknown ones.
     Metaspace(Metaspace),
 }
@@ -31,19 +37,14 @@ impl Pattern {
     }
 }
 
-/// A control token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::tokenizer) struct AddedToken {
-    pub(in crate::tokenizer) id: u32,
-    pub(in crate::tokenizer) content: String,
-    #[serde(default)]
-    pub(in crate::tokenizer) special: bool,
-}
-
 /// The small part: written as JSON at the head of the compiled file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) pattern: Pattern,
+    /// The split patterns of [`Pattern::Regexes`], in order.
+    pub(super) splits: Vec<String>,
+    /// What happens to characters that are no tokens.
+    pub(super) unknown: Unknown,
     /// The text is brought to NFC first.
     pub(super) nfc: bool,
     /// Whether a piece that is in the vocabulary is that token, whatever merging would give.
@@ -58,8 +59,8 @@ pub(super) struct Head {
 /// The arrays. Tables with keys are open-addressed, a power of two long, and never full.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Tables {
-    /// Id of each byte: the first symbols of a piece, or with [`Pattern::Metaspace`] what stands in for an unknown
-    /// character.
+    /// Id of each byte, or [`NONE`]: the first symbols of a piece, or with [`Pattern::Metaspace`] what stands in for an
+    /// unknown character.
     pub(super) byte_ids: Vec<u32>,
     /// `[key, key, id]` of tokens of at most [`SHORT`] bytes; key 0 is a free slot.
     pub(super) short: Vec<[u64; 3]>,
