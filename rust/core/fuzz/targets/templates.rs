@@ -38,7 +38,7 @@ static VENDOR: LazyLock<Vec<Encoder<'static>>> = LazyLock::new(|| {
 });
 
 static CONTROLS: LazyLock<HashSet<u32>> =
-    LazyLock::new(|| TOKENIZER.added().filter_map(|token| TOKENIZER.control(token)).collect());
+    LazyLock::new(|| TOKENIZER.added().iter().filter(|token| token.special).map(|token| token.id).collect());
 
 fn check(input: &[u8], encoders: &[Encoder<'_>]) {
     let [which, longest, record @ ..] = input else { return };
