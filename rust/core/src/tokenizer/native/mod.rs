@@ -369,7 +369,6 @@ mod tests {
             ("/pre_tokenizer", serde_json::json!({"type": "Whitespace"}), "pre-tokenizer"),
             ("/pre_tokenizer/pretokenizers/0/behavior", serde_json::json!("Removed"), "pre-tokenizer"),
             ("/model/byte_fallback", serde_json::json!(true), "bytes"),
-            ("/model/unk_token", serde_json::json!("nowhere"), "unknown"),
             ("/model/dropout", serde_json::json!(0.1), "dropout"),
             ("/model/type", serde_json::json!("Unigram"), "Unigram"),
         ] {
