@@ -20,7 +20,7 @@ NOT_COMPARED = {
     "prepared_dir", "dataset_dir", "eval_dataset", "engine", "verify", "threads", "strict", "quantization_method",
     "kernels",
 }  # fmt: skip
-SINCE = {"train_beyond_max_positions", "max_dropped_share", "dataset_outside", "shard_base"}
+SINCE = {"train_beyond_max_positions", "max_dropped_share", "dataset_outside", "shard_base", "offload_base"}
 """Keys that came after the lists were computed; they let a run begin or not or say where its base lies, and change nothing of it."""
 SWEEP_IGNORES = {"output_dir", "overwrite_output_dir", "resume_from_checkpoint", "threads"}
 CORE_OPTIONS = {
