@@ -11,6 +11,7 @@ import pytest
 from cli_run import cli
 from qlora_fast.errors import ArtifactError
 from qlora_fast.runs.resolve import target_of
+from qlora_fast.train.resume import starting_point
 from tiny_folder import trained
 
 SETTINGS = {
@@ -106,6 +107,29 @@ def test_a_project_that_was_moved_still_finds_its_base(run: Path, tmp_path: Path
     assert target_of(moved / run.name).base() == str(moved / "models" / "base")
     config.write_text(config.read_text().replace("/gone/project/models/base", "models/base"))
     assert target_of(moved / run.name).base() == str(moved / "models" / "base")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "is a run, not a checkpoint in it"),
+        ("best", "is an adapter, not a checkpoint"),
+        ("last", "is an adapter, not a checkpoint"),
+        ("../peft", "is not a checkpoint of qlora-fast"),
+        ("../models/base", "is a base model, not a checkpoint"),
+        ("..", "is not a checkpoint of qlora-fast"),
+        ("checkpoint-99999", "no checkpoint `"),
+    ],
+)
+def test_resume_says_what_a_folder_is_that_is_no_checkpoint(run: Path, name: str, says: str) -> None:
+    if not (run.parent / "peft").exists():
+        foreign(run.parent / "peft", run)
+    folder = (run / name).resolve()
+    with pytest.raises(ArtifactError, match=says) as caught:
+        starting_point(run, str(folder))
+    newest = max(run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert newest.name in str(caught.value.hint) or "another program" in str(caught.value.hint)
+    assert starting_point(run, str(newest)) == newest
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from typing import TypeGuard
 from qlora_fast.config import Config
 from qlora_fast.errors import ArtifactError
 from qlora_fast.runs import layout
+from qlora_fast.runs.resolve import target_of
 from qlora_fast.train import checkpoint
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
@@ -124,11 +125,52 @@ def starting_point(output: Path, wanted: bool | str) -> Path | None:
     named = Path(wanted)
     if not named.is_dir():
         raise ArtifactError(f"no checkpoint `{named}`", hint=_others(output))
-    if not any((named / name).is_file() for name in (layout.MANIFEST, layout.PROGRESS)):
-        raise ArtifactError(
-            f"`{named}` is not a checkpoint of qlora-fast: it has no {layout.MANIFEST}",
-            hint="the optimizer state of another program cannot be resumed; leave resume_from_checkpoint out, and start over",
+    if _has_state(named):
+        return _complete(named, output)
+    raise _no_state(named, output)
+
+
+def _has_state(folder: Path) -> bool:
+    """Whether a folder is, or was, a checkpoint: what is missing of one is named as damage."""
+    written = any((folder / name).is_file() for name in (layout.MANIFEST, layout.PROGRESS))
+    return written and (layout.update_of(folder.resolve().name) is not None or (folder / layout.PROGRESS).is_file())
+
+
+def _no_state(named: Path, output: Path) -> ArtifactError:
+    """What a folder is that is no checkpoint, in the words of every command."""
+    try:
+        target = target_of(named)
+    except ArtifactError:
+        return _foreign(named, "leave resume_from_checkpoint out, and start over")
+    if target.kind == "run":
+        others = [f"`{path}`" for path in checkpoint.checkpoints(named)]
+        return ArtifactError(
+            f"`{named}` is a run, not a checkpoint in it",
+            hint=f"checkpoints there: {', '.join(others)}" if others else f"`{named}` has no checkpoints",
         )
+    if target.adapter is None:
+        return ArtifactError(f"`{named}` is a base model, not a checkpoint", hint=_others(output))
+    hint = f"adapter_name_or_path={named} starts a new run from its weights"
+    if target.run is None and not (named / layout.MANIFEST).is_file():
+        return _foreign(named, hint)
+    return ArtifactError(
+        f"`{named}` is an adapter, not a checkpoint: it has no optimizer state", hint=f"{hint}; {_others(output)}"
+    )
+
+
+def _foreign(named: Path, way_out: str) -> ArtifactError:
+    return ArtifactError(
+        f"`{named}` is not a checkpoint of qlora-fast: it has no {layout.MANIFEST}",
+        hint=f"the optimizer state of another program cannot be resumed; {way_out}",
+    )
+
+
+def _complete(named: Path, output: Path) -> Path:
+    """A checkpoint of this folder that is as it was written.
+
+    Raises:
+        ArtifactError: it is of another folder, or damaged.
+    """
     if named.resolve().parent != output.resolve():
         raise ArtifactError(
             f"`{named}` is not in output_dir `{output}`",
