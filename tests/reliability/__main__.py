@@ -123,6 +123,8 @@ def _result(case: Case) -> Result:
         failed, note = "", case.check()
     except Failure as failure:
         failed, note = failure.kind, failure.detail
+    except Exception as error:  # a fault of the harness fails its case, not the hours of the others
+        failed, note = "harness", f"{type(error).__name__}: {error}"[:300]
     return Result(case.name, failed, note, round(time.monotonic() - started, 3))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def _hash(path: Path) -> str:
     content = path.read_bytes()
     if path.suffix in (".json", ".jsonl"):
         lines = content.splitlines() if path.suffix == ".jsonl" else [content]
-        content = json.dumps([_timeless(path.name, json.loads(line)) for line in lines], sort_keys=True).encode()
+        with suppress(ValueError, RecursionError):  # a damaged file is its bytes
+            content = json.dumps([_timeless(path.name, json.loads(line)) for line in lines], sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
