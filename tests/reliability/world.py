@@ -111,7 +111,12 @@ class World:
         for name in ("checkpoint-8", "last"):
             shutil.rmtree(folder / "run" / name)
         for path in (folder / "run").iterdir():
-            if path.is_file() and path.name not in ("run.json", "config.yaml", "trainer_log.jsonl"):
+            if path.is_file() and path.name not in (
+                "run.json",
+                "config.yaml",
+                "trainer_log.jsonl",
+                "eval_samples.jsonl",
+            ):
                 path.unlink()
         return folder
 

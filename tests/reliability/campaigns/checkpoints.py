@@ -107,8 +107,8 @@ NATURAL: dict[str, Hurt] = {
     "best/ empty": lambda c: emptied(c.parent / layout.BEST),
     "best/ of another update": lambda c: replaced(c.parent / layout.BEST, lambda p: _as_best(c, p)),
 }  # fmt: skip
-REFUSED = {"run.json missing"}
-"""Without it nothing says that the folder is a run of this program: it is never touched."""
+REFUSED = {"run.json missing", "the checkpoint before it, under its name"}
+"""Without run.json nothing says that the folder is a run of this program; a whole checkpoint under a wrong name is no damage."""
 
 
 def _as_best(checkpoint: Path, best: Path) -> None:
