@@ -137,7 +137,7 @@ def _has_state(folder: Path) -> bool:
 
 
 def _no_state(named: Path, output: Path) -> ArtifactError:
-    """What a folder is that is no checkpoint, in the words of every command."""
+    """What a folder is instead of a checkpoint, in the words of every command."""
     try:
         target = target_of(named)
     except ArtifactError:

@@ -9,7 +9,9 @@
 //! Words may reach from the template's text into the data, so they are found when both are encoded; control tokens and
 //! tags are found in the template's own bytes.
 
-use super::jinja::Jinja;
+use super::controls::Controls;
+use super::jinja::{Asked, Jinja};
+use super::probes::{Probe, probes};
 use super::source::Template;
 use crate::tokenizer::AddedToken;
 
@@ -35,10 +37,28 @@ impl Template {
     }
 }
 
+impl Controls {
+    /// Those that are looked for in the output of a template; one that is data names its own.
+    #[must_use]
+    pub fn of(template: &Template, added: &[AddedToken]) -> Self {
+        match template {
+            Template::Frames(_) => Self::default(),
+            Template::Jinja(_) => {
+                let own = added.iter().filter(|token| template.writes(token, added));
+                Self::new(own.map(|token| token.content.as_str()))
+            }
+        }
+    }
+}
+
 impl Jinja {
     /// Whether it has a token in its text, or makes it of parts of it.
     fn writes(&self, token: &str) -> bool {
-        self.source.contains(token) || self.own_text().contains(token)
+        let asked = |probe: Probe| {
+            let asked = Asked { prompt: probe.thinking.is_some(), thinking: probe.thinking };
+            (probe.talk, asked)
+        };
+        self.source.contains(token) || self.own_text(|| probes().into_iter().map(asked).collect()).contains(token)
     }
 }
 

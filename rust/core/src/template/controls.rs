@@ -1,8 +1,6 @@
 //! Control tokens in text that a template wrote.
 
 use super::segment::Kind;
-use super::source::Template;
-use crate::tokenizer::AddedToken;
 use aho_corasick::{AhoCorasick, MatchKind};
 
 /// The control tokens that a tokenizer knows, to be found in the output of a template.
@@ -10,18 +8,6 @@ use aho_corasick::{AhoCorasick, MatchKind};
 pub struct Controls(Option<AhoCorasick>);
 
 impl Controls {
-    /// Those that are looked for in the output of a template; one that is data names its own.
-    #[must_use]
-    pub fn of(template: &Template, added: &[AddedToken]) -> Self {
-        match template {
-            Template::Frames(_) => Self::default(),
-            Template::Jinja(_) => {
-                let own = added.iter().filter(|token| template.writes(token, added));
-                Self::new(own.map(|token| token.content.as_str()))
-            }
-        }
-    }
-
     /// Of these tokens; of several that begin at one place the longest wins, as in `tokenizers`.
     pub fn new<'t>(tokens: impl IntoIterator<Item = &'t str>) -> Self {
         let tokens: Vec<_> = tokens.into_iter().filter(|t| !t.is_empty()).collect();

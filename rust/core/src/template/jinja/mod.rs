@@ -13,7 +13,6 @@ mod samples;
 mod talk;
 
 use super::controls::Controls;
-use super::probes::probes;
 use super::render::{Learn, Rendered};
 use super::segment::{Kind, Turn};
 use crate::conversation::{Conversation, Message, Role};
@@ -34,14 +33,13 @@ impl Jinja {
         printer.print(conversation.messages.len(), asked).map(|text| text.as_str().to_owned())
     }
 
-    /// What it writes itself on the probes, without their texts.
-    pub(super) fn own_text(&self) -> &str {
+    /// What it writes itself for some conversations, without their texts.
+    pub(super) fn own_text(&self, talks: impl FnOnce() -> Vec<(Conversation<'static>, Asked)>) -> &str {
         self.own.get_or_init(|| {
             let mut own = String::new();
-            for probe in probes() {
-                let Ok(printer) = Printer::new(self, &probe.talk) else { continue };
-                let asked = Asked { prompt: probe.thinking.is_some(), thinking: probe.thinking };
-                let Ok(text) = printer.print(probe.talk.messages.len(), asked) else { continue };
+            for (talk, asked) in talks() {
+                let Ok(printer) = Printer::new(self, &talk) else { continue };
+                let Ok(text) = printer.print(talk.messages.len(), asked) else { continue };
                 let runs = text.runs(0..text.as_str().len()).filter(|(_, origin)| *origin == TEMPLATE);
                 runs.for_each(|(run, _)| {
                     own.push_str(&text.as_str()[run]);
