@@ -26,7 +26,7 @@ fn main() {
         println!("nothing to do: give a tokenizer.json and files of texts");
         return;
     };
-    let engines: [(&str, fn(&str) -> Box<Engine>); 2] = [("qlora-fast", own), ("fastokens", fastokens)];
+    let engines: [(&str, Load); 2] = [("qlora-fast", own), ("fastokens", fastokens)];
     for file in files {
         let texts = texts(Path::new(file));
         let bytes: usize = texts.iter().map(String::len).sum();
@@ -61,6 +61,9 @@ fn main() {
     }
 }
 
+/// Loads a tokenizer.json as an engine.
+type Load = fn(&str) -> Box<Engine>;
+
 /// Appends the ids of a text.
 type Engine = dyn Fn(&str, &mut Vec<u32>) + Sync;
 
@@ -70,7 +73,7 @@ fn own(path: &str) -> Box<Engine> {
 }
 
 fn fastokens(path: &str) -> Box<Engine> {
-    let tokenizer = fastokens::Tokenizer::from_file(path).expect("a tokenizer");
+    let tokenizer = fastokens::Tokenizer::from_file(Path::new(path)).expect("a tokenizer");
     Box::new(move |text, ids| ids.extend(tokenizer.encode_ordinary(text).expect("ids")))
 }
 
