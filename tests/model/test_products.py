@@ -196,6 +196,7 @@ def test_dtype_auto_allows_rounding_and_fp32_does_not(tmp_path: Path, monkeypatc
     from qlora_fast.data.tokenizer import tokenizer_of
     from qlora_fast.train import setup
     from qlora_fast.train.distributed import Ranks
+    from qlora_fast.train.kept import NOTHING_KEPT
 
     seen: list[bool] = []
 
@@ -207,5 +208,7 @@ def test_dtype_auto_allows_rounding_and_fp32_does_not(tmp_path: Path, monkeypatc
     folder = tiny.model_folder(tmp_path / "m")
     for settings in ({}, {"dtype": "fp32"}):
         config = of(model_name_or_path=str(folder), dataset="general", **settings)
-        setup._model(config, str(folder), tokenizer_of(config), setup.Machine(CPU, torch.float32), Ranks())
+        setup._model(
+            config, str(folder), tokenizer_of(config), setup.Machine(CPU, torch.float32), Ranks(), NOTHING_KEPT
+        )
     assert seen == [True, False]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from parameter_run import Make, Run, maker
 from qlora_fast.config import load
 from qlora_fast.errors import ArtifactError
+from qlora_fast.model import products
 from qlora_fast.train.run import train
 
 
@@ -53,6 +54,36 @@ def test_a_run_goes_on_from_the_named_checkpoint_to_the_same_end(
     assert names(made.folder) == sorted(["checkpoint-2", "checkpoint-4", "checkpoint-6", "checkpoint-8", *aside])
     for name in aside:
         assert (made.folder / name / "adapter_model.safetensors").is_file(), "moved aside, not deleted"
+
+
+def test_a_resumed_run_multiplies_as_its_checkpoint_did(
+    run: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The probe decides otherwise when the run resumes, as it may near its limits or on another machine."""
+    monkeypatch.setattr(products, "_NARROW", 16)
+
+    def probe_finds(**seconds: float) -> None:
+        monkeypatch.setattr(products, "_CHOSEN", {})
+        monkeypatch.setattr(products, "measured", lambda *_: seconds)
+
+    probe_finds(torch=4.0, onednn=9.0, bf16=1.0)
+    made = run(save_strategy="steps", save_steps=2, logging_steps=1)
+    adapter = made.folder / "adapter_model.safetensors"
+    ended = adapter.read_bytes()
+    assert json.loads((made.folder / "checkpoint-4" / "progress.json").read_text())["identity"]["products"] == [
+        "torch",
+        "bf16",
+    ]
+
+    probe_finds(torch=1.0, onednn=9.0, bf16=9.0)
+    go_on(made, made.folder / "checkpoint-4")
+    assert adapter.read_bytes() == ended, "bit for bit"
+    assert "as in the checkpoint" in json.loads((made.folder / "run.json").read_text())["kernels"]["products"]["why"]
+
+    probe_finds(torch=1.0)  # a processor or a torch without bf16 products
+    go_on(made, made.folder / "checkpoint-2")
+    assert "rounds differently" in caplog.text
+    assert adapter.read_bytes() != ended
 
 
 def test_going_back_twice_keeps_both(made: Run) -> None:

@@ -13,6 +13,7 @@ from qlora_fast.config.keys.model import Kernels
 from qlora_fast.errors import ConfigError
 from qlora_fast.model.load import is_quantized, quiet_libraries
 from qlora_fast.model.patch import speed_up
+from qlora_fast.model.products import Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,12 @@ def add_lora(
     checkpointing: bool = False,
     kernels: Kernels = "auto",
     rounding: bool = False,
+    kept: Ways | None = None,
 ) -> nn.Module:
     """Put a fresh adapter on a frozen model: equal seeds give equal weights, whatever was drawn before.
 
     Args:
-        kernels, rounding: see :func:`qlora_fast.model.patch.speed_up`.
+        kernels, rounding, kept: see :func:`qlora_fast.model.patch.speed_up`.
 
     Raises:
         ConfigError: a target is not in the model, or PiSSA is asked of quantized weights.
@@ -84,7 +86,7 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
-    speed_up(adapted, kernels, rounding=rounding)
+    speed_up(adapted, kernels, rounding=rounding, kept=kept)
     return adapted.train()
 
 

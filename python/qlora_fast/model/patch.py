@@ -23,7 +23,7 @@ from qlora_fast.model import host
 from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.kernels import launch, rms_norm, rope, swiglu
 from qlora_fast.model.patched_class import patch_class
-from qlora_fast.model.products import TORCH, Products, choose
+from qlora_fast.model.products import TORCH, Products, Ways, choose
 from qlora_fast.model.projections import Projections
 from qlora_fast.model.streamed.hooks import stream_of
 
@@ -89,7 +89,9 @@ class Patched:
         return found
 
 
-def speed_up(model: nn.Module, setting: Kernels = "auto", *, rounding: bool = False) -> Patched:
+def speed_up(
+    model: nn.Module, setting: Kernels = "auto", *, rounding: bool = False, kept: Ways | None = None
+) -> Patched:
     """Let a model with an adapter compute by our code as far as it is as exact and faster on its device.
 
     On a GPU that is everything here. On a CPU it is the product of each LoRA layer, by the library that is fastest: groups were
@@ -98,13 +100,14 @@ def speed_up(model: nn.Module, setting: Kernels = "auto", *, rounding: bool = Fa
     Args:
         setting: ``off`` keeps transformers' and PEFT's own code everywhere.
         rounding: whether a CPU may multiply with frozen weights in bf16 while training; see :mod:`~qlora_fast.model.products`.
+        kept: how the run that is resumed multiplied.
     """
     if setting == "off":
         report = Patched(reason="kernels: off", products=Products("torch", "torch", "kernels: off"))
     else:
         device = next(model.parameters()).device
         reason = unusable(device)
-        products = _products(model, device, rounding=rounding)
+        products = _products(model, device, rounding, kept)
         fused = fuse(model, kernels=reason is None, products=products)
         report = Patched(reason=reason) if device.type == "cpu" else patch(model, kernels=reason is None, reason=reason)
         report.fused, report.products = fused, products
@@ -112,15 +115,17 @@ def speed_up(model: nn.Module, setting: Kernels = "auto", *, rounding: bool = Fa
     return report
 
 
-def _products(model: Any, device: torch.device, *, rounding: bool) -> Products:
+def _products(model: Any, device: torch.device, rounding: bool, kept: Ways | None) -> Products:
     """The fastest ways to multiply with the frozen layers that are not quantized."""
     layers = [m for m in model.modules() if type(m) is nn.Linear and not m.weight.requires_grad]
     shapes = [(m.out_features, m.in_features) for m in layers if m is not model.get_output_embeddings()]
     # A second copy of the weights, in 16 bits, has to fit beside everything else; a base that is streamed is not to stay.
-    fits = 2 * sum(n * d for n, d in shapes) < host.memory().available / 4
+    # How much is free at this moment does not take a run that had room for it off its bits.
+    room = host.memory().available * (0.25 if kept is None else 0.75)
+    fits = 2 * sum(n * d for n, d in shapes) < room
     rounding = rounding and fits and stream_of(model) is None
     dtype = model.get_input_embeddings().weight.dtype
-    return choose(shapes, dtype, device, rounding=rounding)
+    return choose(shapes, dtype, device, rounding=rounding, kept=kept)
 
 
 def report_of(model: nn.Module) -> Patched:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -34,6 +34,8 @@ from torch.nn.functional import linear
 log = logging.getLogger(__name__)
 
 Way = Literal["torch", "onednn", "bf16"]
+Ways = tuple[Way, Way]
+"""How scores are computed, and passes with a gradient."""
 BOUNDS: dict[Way, float] = {"onednn": 1e-5, "bf16": 1e-2}
 """How far a way may be from torch's fp32 product: ‖difference‖ ÷ ‖product‖. A library beyond it is not taken."""
 _PAYS: dict[Way, float] = {"onednn": 0.8, "bf16": 0.75}
@@ -77,11 +79,18 @@ class Products:
     Attributes:
         exact: for scores, and for everything that is to be fp32. training: for passes with a gradient.
         why: what decided it, for people.
+        run_here: every way that was tried and is exact enough.
     """
 
     exact: Way
     training: Way
     why: str
+    run_here: tuple[Way, ...] = ("torch",)
+
+    @property
+    def ways(self) -> Ways:
+        """Both, without the reason."""
+        return self.exact, self.training
 
     def described(self) -> dict[str, str]:
         """For a JSON file."""
@@ -97,12 +106,21 @@ TORCH = Products("torch", "torch", "nothing else was tried")
 _CHOSEN: dict[tuple[int, int, bool], Products] = {}
 
 
-def choose(shapes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device, *, rounding: bool) -> Products:
+def choose(
+    shapes: Sequence[tuple[int, int]],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    rounding: bool,
+    kept: Ways | None = None,
+) -> Products:
     """The fastest ways for frozen layers of these shapes; measured once a process.
 
     Args:
         shapes: (N, D) of each layer. dtype: of the activations.
         rounding: whether bf16 may be taken.
+        kept: the ways of the checkpoint that a run resumes from. They are taken where they run, so that it goes on to the
+            same bits; the probe could decide otherwise near its limits, or on another machine.
     """
     if device.type != "cpu":
         return Products("torch", "torch", f"the device is a {device.type.upper()}")
@@ -117,7 +135,10 @@ def choose(shapes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.
         ways: tuple[Way, ...] = ("torch", "onednn", "bf16") if rounding else ("torch", "onednn")
         _CHOSEN[key] = judged(measured(tried, ways))
         log.debug("products with frozen weights: %s", _CHOSEN[key])
-    return _CHOSEN[key]
+    found = _CHOSEN[key]
+    if kept is not None and kept != found.ways and set(kept) <= set(found.run_here):
+        return replace(found, exact=kept[0], training=kept[1], why=f"as in the checkpoint; here {found.why}")
+    return found
 
 
 def judged(seconds: dict[Way, float]) -> Products:
@@ -128,7 +149,8 @@ def judged(seconds: dict[Way, float]) -> Products:
     training = exact
     if seconds.get("bf16", float("inf")) <= _PAYS["bf16"] * seconds[exact]:
         training = "bf16"
-    return Products(exact, training, ", ".join(f"{way} {taken * 1e3:.2g} ms" for way, taken in seconds.items()))
+    why = ", ".join(f"{way} {taken * 1e3:.2g} ms" for way, taken in seconds.items())
+    return Products(exact, training, why, tuple(seconds))
 
 
 def measured(shape: tuple[int, int], ways: Sequence[Way]) -> dict[Way, float]:

@@ -36,6 +36,8 @@ EFFECTIVE_BATCH = "samples_per_update"
 """What batch, accumulation and processes come to. How they share it is free to change."""
 ROW_BUDGET = "max_tokens_per_row"
 """As a number, whatever the config says: `auto` may come to another one elsewhere."""
+PRODUCTS = "products"
+"""How a CPU multiplied with frozen weights; see :mod:`qlora_fast.model.products`. A resumed run takes it over."""
 FILES = ("base_weights", "base_config", "generation_config", "data", "training_samples", "eval_data")
 """The parts of an identity that are hashes of files; run.json has them too."""
 _ADDED_LATER = {"base_weights", "base_config", "generation_config", "eval_data"}
@@ -81,7 +83,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         earlier["model_name_or_path"] = settled_base(base)
     if earlier.get(ROW_BUDGET) is None:  # of a version that stored what the config said
         earlier[ROW_BUDGET] = earlier.get("cutoff_len")
-    known = set(plain) - {name for name in _ADDED_LATER if name not in earlier}
+    known = set(plain) - {name for name in _ADDED_LATER if name not in earlier} - {PRODUCTS}
     if earlier.get("packing") == plain.get("packing") == "exact":
         # An exact update is its samples; into how many rows they are split changes memory and speed alone.
         known.discard(ROW_BUDGET)

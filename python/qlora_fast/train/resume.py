@@ -19,7 +19,8 @@ from qlora_fast.train import checkpoint
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.distributed import Ranks
-from qlora_fast.train.identity import ROW_BUDGET, Identity
+from qlora_fast.train.identity import Identity
+from qlora_fast.train.kept import NOTHING_KEPT, Kept
 from qlora_fast.train.on_every_machine import on_every_machine
 from qlora_fast.train.progress import Progress
 from qlora_fast.train.run_log import RunLog
@@ -81,8 +82,8 @@ def resume(setup: Setup, identity: Identity, folder: AdapterFolder, ranks: Ranks
     return progress
 
 
-def kept_budget(config: Config, ranks: Ranks) -> int | None:
-    """Tokens of a row in the checkpoint that a run will probably resume from; None without one that says so.
+def kept(config: Config, ranks: Ranks) -> Kept:
+    """What the checkpoint says that a run will probably resume from; nothing without one.
 
     Nothing is verified here: what is wrong with a checkpoint is said when it is loaded.
     """
@@ -92,11 +93,10 @@ def kept_budget(config: Config, ranks: Ranks) -> int | None:
         newest = reversed(checkpoint.checkpoints(output)) if wanted and output.is_dir() else ()
         for path in [Path(wanted)] if is_named(wanted) else newest:
             with suppress(ArtifactError):
-                found = checkpoint.stored_identity(path).get(ROW_BUDGET)
-                return str(found) if type(found) is int and found > 0 else ""
-        return ""
+                return Kept.of(checkpoint.stored_identity(path)).as_text()
+        return NOTHING_KEPT.as_text()
 
-    return int(text) if (text := ranks.from_first(read)) else None
+    return Kept.from_text(ranks.from_first(read))
 
 
 def check_named(output: Path, wanted: bool | str) -> None:

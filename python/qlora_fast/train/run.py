@@ -22,7 +22,7 @@ from qlora_fast.train.best import restore_best
 from qlora_fast.train.callbacks import RunCallbacks, Watch
 from qlora_fast.train.distributed import Ranks, joined
 from qlora_fast.train.graphs import chosen_pass
-from qlora_fast.train.identity import ROW_BUDGET, identity_of
+from qlora_fast.train.identity import PRODUCTS, ROW_BUDGET, identity_of
 from qlora_fast.train.memory_probe import explained
 from qlora_fast.train.output_folder import (
     check_output,
@@ -73,7 +73,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     with ranks.in_turn():
         if ranks.first:
             check_output(config)
-    setup = set_up(config, machine, ranks, watch.on_prepare, kept_budget=resume.kept_budget(config, ranks))
+    setup = set_up(config, machine, ranks, watch.on_prepare, kept=resume.kept(config, ranks))
     identity = identity_of(config, setup.data, setup.model_path, ranks)
     folder = AdapterFolder(setup.model, setup.adapter, setup.tokenizer, config.model_name_or_path)
 
@@ -85,7 +85,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             claim_output(config, own=own)
     progress = resume.resume(setup, identity, folder, ranks, anyway=resume_anyway)
     recomputed = setup.probe(ranks)
-    identity[ROW_BUDGET] = setup.row_budget.tokens
+    identity |= {ROW_BUDGET: setup.row_budget.tokens, PRODUCTS: list(report_of(setup.model).products.ways)}
 
     # Callbacks and loop.
     trackers = Trackers.of(config, None if progress is None else progress.update) if ranks.first else Trackers()

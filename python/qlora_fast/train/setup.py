@@ -31,6 +31,7 @@ from qlora_fast.train.base import base_of
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.health import check_base
+from qlora_fast.train.kept import NOTHING_KEPT, Kept
 from qlora_fast.train.memory_probe import longest_row, probe
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.parent import start_from
@@ -124,13 +125,13 @@ def set_up(
     progress: PrepareProgress | None = None,
     *,
     world: int | None = None,
-    kept_budget: int | None = None,
+    kept: Kept = NOTHING_KEPT,
 ) -> Setup:
     """Prepare the data, load the model, put an adapter on it.
 
     Args:
         world: devices to plan for; default those of ``ranks``.
-        kept_budget: tokens of a row in the checkpoint that the run resumes from.
+        kept: what the machine decided for the run that is resumed.
 
     Raises:
         QloraFastError: anything that a user can fix.
@@ -141,7 +142,7 @@ def set_up(
         model_path = resolve.model_path(config.model_name_or_path, config.verify)  # a GGUF file is converted here
     timetable = Timetable.of(config, len(data.plan_of_epoch(0).supervised))
     _report(config, data, timetable)
-    model, parent = _model(config, model_path, tokenizer, machine, ranks)
+    model, parent = _model(config, model_path, tokenizer, machine, ranks, kept)
     for dataset in (data.train, data.evals):
         if dataset is not None:
             dataset.check_ids(_embeddings(model))
@@ -150,7 +151,7 @@ def set_up(
     torch.manual_seed(config.seed + ranks.rank)
     batches = Batches(data.train, data.train_ids, data.plans.packed)
     forward = Forward(model, machine.device, noise=config.neftune_noise_alpha or 0.0)
-    budget = _row_budget(config, data, batches, timetable, forward, kept_budget, ranks)
+    budget = _row_budget(config, data, batches, timetable, forward, kept.row_budget, ranks)
     data = data.in_rows_of(budget.tokens)
     return Setup(
         config=config,
@@ -205,7 +206,7 @@ def _report(config: Config, data: RunData, timetable: Timetable) -> None:
 
 
 def _model(
-    config: Config, path: str, tokenizer: Tokenizer, machine: Machine, ranks: Ranks
+    config: Config, path: str, tokenizer: Tokenizer, machine: Machine, ranks: Ranks, kept: Kept
 ) -> tuple[nn.Module, dict[str, str] | None]:
     """The base model with its adapter, and the adapter that this one starts from.
 
@@ -240,7 +241,13 @@ def _model(
         checkpointing=checkpointing,
         kernels=config.kernels,
         rounding=config.precision == "auto",
+        kept=kept.products,
     )
+    now = report_of(adapted).products
+    if kept.products not in (None, now.ways):
+        log.warning(
+            "frozen weights are not multiplied as at the checkpoint, so the run rounds differently: now by %s", now
+        )
     parent = None if config.adapter_name_or_path is None else start_from(adapted, config, path)
     return adapted, parent
 

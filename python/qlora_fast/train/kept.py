@@ -1,0 +1,47 @@
+"""What the machine decided for a run, and a resumed run takes over: another decision would round differently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast, get_args
+
+from qlora_fast.model.products import Way, Ways
+from qlora_fast.train.identity import PRODUCTS, ROW_BUDGET
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Decisions of the run that is resumed; None where it did not store one.
+
+    Attributes:
+        row_budget: tokens of a row.
+        products: how a CPU multiplied with frozen weights.
+    """
+
+    row_budget: int | None = None
+    products: Ways | None = None
+
+    @classmethod
+    def of(cls, identity: Mapping[str, Any]) -> Kept:
+        """Of a checkpoint's identity, of which nothing is certain: what has another shape counts as not stored."""
+        budget, products = identity.get(ROW_BUDGET), identity.get(PRODUCTS)
+        known = isinstance(products, list) and len(products) == 2 and all(way in get_args(Way) for way in products)
+        return cls(
+            row_budget=budget if type(budget) is int and budget > 0 else None,
+            products=cast(Ways, tuple(cast(list[Way], products))) if known else None,
+        )
+
+    def as_text(self) -> str:
+        """For the other processes; :meth:`from_text` reads it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> Kept:
+        """What :meth:`as_text` wrote."""
+        found = json.loads(text)
+        return cls.of({ROW_BUDGET: found["row_budget"], PRODUCTS: found["products"]})
+
+
+NOTHING_KEPT = Kept()
