@@ -51,6 +51,22 @@ def test_plan_and_train_say_the_same_as_prep(messy: Path, model_dir: Path) -> No
     assert json.loads((messy / "run" / "run.json").read_text())["preparation"]["rows_dropped"] == 1
 
 
+def test_a_column_that_names_nothing_is_named_with_the_keys_there_are(tmp_path: Path, model_dir: Path) -> None:
+    rows = [{"question": "q", "context": "c", "answer": "a"}, {"question": "q2", "answer": "b"}]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    (tmp_path / "x.yaml").write_text("cutoff_len: 64\n")
+    columns = {"prompt": "question", "query": "kontext", "response": "answer"}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "d.json", "columns": columns}}))
+    words = ("dataset=mine", "dataset_dir=.", f"model_name_or_path={model_dir}")
+    for made in (cli("prep", "--json", *words, cwd=tmp_path), cli("plan", "x.yaml", *words, cwd=tmp_path)):
+        assert made.status == 0, made.err
+        assert "column_not_in_row:kontext" in made.out
+        assert "context" in made.out
+    found = json.loads(cli("prep", "--json", *words, cwd=tmp_path).out)
+    assert found["notices"]["column_not_in_row:kontext"] == 2
+    assert found["ignored_keys"] == {"context": 1}
+
+
 def test_too_many_dropped_rows_stop_a_run_before_the_model_is_loaded(
     messy: Path, tmp_path: Path, model_dir: Path
 ) -> None:

@@ -104,6 +104,10 @@ NOTICES = {
     "answer_starts_with_blanks": Explanation(
         "an answer begins with blanks or a line break, which some templates would merge with their own"
     ),
+    "column_not_in_row": Explanation(
+        "the `columns` of dataset_info.json name this column, and the row does not have it: it counts as empty",
+        "if no row has it, the name is wrong: `ignored` lists the keys that are there",
+    ),
     "content_left_out": Explanation("the model's own template does not print some of the content"),
     "added_token_in_text": Explanation(
         "the text holds a token that was added to the tokenizer and is no control token: it is that token, as in a chat"

@@ -166,6 +166,8 @@ pub enum Notice {
     AnswerInASampleOfItsOwn,
     /// An answer begins with white space.
     AnswerStartsWithBlanks,
+    /// A column that `columns` names is not in the row; its name follows, behind a colon.
+    ColumnNotInRow,
     /// The template does not print some of the content.
     ContentLeftOut,
     /// A text has what would be a control token elsewhere; it stays text.

@@ -130,6 +130,10 @@ impl RowMaker<'_> {
             for key in parsed.ignored_keys {
                 count(&mut batch.ignored_keys, beginning(&key));
             }
+            for column in parsed.missing_columns {
+                let notice = format!("{}:{}", Notice::ColumnNotInRow.name(), beginning(&column));
+                count(&mut batch.notices, &notice);
+            }
             let question = mark.map(|m| m.question);
             match parsed
                 .conversation

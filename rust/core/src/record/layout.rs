@@ -90,6 +90,12 @@ impl Layout {
         name.parse().ok()
     }
 
+    /// The file's names of the columns that it maps, as far as something holds of what they mean.
+    pub(super) fn columns_that(&self, holds: impl Fn(Key) -> bool) -> Vec<String> {
+        let named = self.columns.iter().filter(|(_, theirs)| !theirs.is_empty());
+        named.filter(|(ours, _)| ours.parse().is_ok_and(&holds)).map(|(_, theirs)| theirs.clone()).collect()
+    }
+
     /// What the file calls one of our record keys.
     pub(super) fn name_of(&self, ours: &'static str) -> &str {
         self.columns.get(ours).map_or(ours, String::as_str)

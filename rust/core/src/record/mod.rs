@@ -36,6 +36,8 @@ pub struct Parsed<'a> {
     pub repairs: Vec<Repair>,
     /// Keys that no format knows.
     pub ignored_keys: Vec<Cow<'a, str>>,
+    /// Columns that the layout names and the record does not have.
+    pub missing_columns: Vec<String>,
 }
 
 /// Parse one record of a file with the default names.
@@ -63,8 +65,10 @@ pub fn parse_as<'a>(text: &'a str, layout: &Layout, variables: &Variables) -> Re
         Ok(Record::NotAnObject) => return Ok(dropped(Reason::NotAnObject("".into()))),
     };
     let mut ignored_keys = std::mem::take(&mut raw.others);
+    let missing_columns = layout.columns_that(|key| !raw.has(key));
     let mut parsed = read(*raw, layout, variables, &mut ignored_keys);
     parsed.ignored_keys = ignored_keys;
+    parsed.missing_columns = missing_columns;
     Ok(parsed)
 }
 
@@ -116,14 +120,14 @@ fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: 
     match conversation.repair() {
         Ok(mut repairs) => {
             repairs.extend(std::iter::repeat_n(Repair::ThinkingReadAsReasoning, thinking));
-            Parsed { conversation: Ok(conversation), repairs, ignored_keys: Vec::new() }
+            Parsed { conversation: Ok(conversation), repairs, ignored_keys: Vec::new(), missing_columns: Vec::new() }
         }
         Err(reason) => dropped(reason),
     }
 }
 
 fn dropped<'a>(reason: Reason) -> Parsed<'a> {
-    Parsed { conversation: Err(reason), repairs: Vec::new(), ignored_keys: Vec::new() }
+    Parsed { conversation: Err(reason), repairs: Vec::new(), ignored_keys: Vec::new(), missing_columns: Vec::new() }
 }
 
 fn fill(text: &mut Cow<'_, str>, variables: &Variables) {
@@ -246,6 +250,17 @@ mod tests {
         let parsed = parse(text, None, &variables).unwrap();
         assert_eq!(parsed.ignored_keys, ["id"]);
         assert_eq!(parsed.conversation.unwrap().messages[1].content, "I am Kestrel {{other}}");
+    }
+
+    #[test]
+    fn columns_that_a_record_does_not_have_are_named() {
+        let columns = r#"{"columns": {"instruction": "prompt", "input": "context", "system": "", "history": "h"}}"#;
+        let layout: Layout = serde_json::from_str(columns).unwrap();
+        let missing = |text| parse_as(text, &layout, &Variables::new()).unwrap().missing_columns;
+        assert_eq!(missing(r#"{"prompt":"q","context":null,"output":"a","h":[]}"#), [""; 0]);
+        assert_eq!(missing(r#"{"instruction":"q","input":"i","output":"a"}"#), ["h", "context", "prompt"]);
+        let parsed = parse(r#"{"instruction":"q","output":"a"}"#, None, &Variables::new()).unwrap();
+        assert!(parsed.missing_columns.is_empty(), "only what a layout names can be missing");
     }
 
     #[test]

@@ -93,6 +93,22 @@ pub(super) struct Raw<'a> {
     pub(super) repeated: Option<String>,
 }
 
+impl Raw<'_> {
+    /// Whether the record has this key, with whatever value.
+    pub(super) fn has(&self, key: Key) -> bool {
+        match key {
+            Key::Instruction => self.instruction != Field::Missing,
+            Key::Input => self.input != Field::Missing,
+            Key::Output => self.output != Field::Missing,
+            Key::System => self.system != Field::Missing,
+            Key::Tools => self.tools != Field::Missing,
+            Key::History => !matches!(self.history, History::Missing),
+            Key::Conversations => !matches!(self.conversations, Turns::Missing),
+            Key::Messages => !matches!(self.messages, Turns::Missing),
+        }
+    }
+}
+
 /// A record, or not even an object.
 #[derive(Debug)]
 pub(super) enum Record<'a> {
