@@ -115,6 +115,8 @@ def test_bare_lengths_are_supervised_entirely_and_a_dataset_has_its_own(
     own = qlora_fast.plan(data, seed=3, epoch=2)
     assert own.digest == epoch_plan(data.lengths, data.supervised, PlanOptions.of(of(seed=3)), 2).digest
     assert own.supervised.sum() == data.supervised.sum() != data.lengths.sum()
+    first = epoch_plan(data.lengths, data.supervised, PlanOptions.of(of(seed=3)))
+    assert first.digest == qlora_fast.plan(data, seed=3, epoch=0).digest
     with pytest.raises(ConfigError):
         qlora_fast.plan([3], packing="loose")
 

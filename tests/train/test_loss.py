@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from qlora_fast.train.loss import chunk_of, supervised_loss
+from qlora_fast.model.kernels.cross_entropy import reference
+from qlora_fast.train import loss as loss_module
+from qlora_fast.train.loss import CHUNK_BYTES, CHUNK_LOGITS, chunk_in_place, chunk_of, supervised_loss
 
 
 def parts(k: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,14 +50,21 @@ def test_nothing_supervised_gives_zero_and_not_nan() -> None:
     assert loss.item() == 0
     assert source.grad is not None
     assert torch.equal(source.grad, torch.zeros(3, 16))
+    hidden, weight, targets = parts(0, torch.bfloat16)
+    assert supervised_loss(hidden, weight, targets).dtype == torch.float32
 
 
 def test_a_trainable_head_gets_its_gradient() -> None:
     hidden, weight, targets = parts(9)
     weight.requires_grad_()
-    supervised_loss(hidden, weight, targets).backward()
-    assert weight.grad is not None
-    assert weight.grad.abs().sum() > 0
+    targets[2:4] = torch.tensor([-1, -100])  # add nothing
+    loss = supervised_loss(hidden, weight, targets)
+    found = torch.autograd.grad(loss, [hidden, weight])
+    kept = targets >= 0
+    plain = cross_entropy(hidden[kept] @ weight.T, targets[kept], reduction="sum")
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-6)
+    for ours, expected in zip(found, torch.autograd.grad(plain, [hidden, weight]), strict=True):
+        assert torch.allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_without_a_gradient_none_is_computed() -> None:
@@ -67,5 +76,23 @@ def test_without_a_gradient_none_is_computed() -> None:
 
 
 def test_logits_stay_below_the_limit_for_large_vocabularies() -> None:
-    assert chunk_of(151_936) * 151_936 * 4 <= 256 << 20
-    assert chunk_of(10_000_000) == 64
+    assert (CHUNK_LOGITS, CHUNK_BYTES) == (2**26, 2**28)
+    assert (chunk_of(151_936), chunk_in_place(151_936, 2), chunk_in_place(151_936, 4)) == (441, 883, 441)
+    assert chunk_of(10_000_000) == chunk_in_place(10_000_000, 4) == 64
+
+
+@pytest.mark.parametrize(("kernels", "taken"), [(False, [4, 4, 1]), (True, [5, 4])])
+def test_the_chunk_is_that_of_the_logits_that_are_made(
+    kernels: bool, taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def watched(logits: Tensor, targets: Tensor, with_gradient: bool) -> Tensor:
+        seen.append(len(targets))
+        return reference(logits, targets, with_gradient)
+
+    monkeypatch.setattr(loss_module, "cross_entropy" if kernels else "reference", watched)
+    monkeypatch.setattr(loss_module, "chunk_of", lambda vocabulary: 4)
+    monkeypatch.setattr(loss_module, "chunk_in_place", lambda vocabulary, value_bytes: 5)
+    supervised_loss(*parts(9), kernels=kernels)
+    assert seen == taken
