@@ -100,14 +100,19 @@ def wait(pids: list[int], limit_s: float) -> dict[int, int]:
     return ended
 
 
+def await_all(folder: Path) -> None:
+    """Until all ranks have met."""
+    while not all((folder / f"joined-{number}").exists() for number in range(WORLD)):
+        time.sleep(0.005)
+
+
 def case(number: int, prepared: Path, folder: Path, span_s: float) -> dict[str, Any]:
     """Kill one rank at a random moment after all have met, and start again."""
     chance = random.Random(number)
     victim, moment = chance.randrange(WORLD), chance.uniform(0, span_s)
     folder.mkdir()
     pids = start(prepared, folder)
-    while not all((folder / f"joined-{number}").exists() for number in range(WORLD)):
-        time.sleep(0.005)
+    await_all(folder)
     time.sleep(moment)
     os.kill(pids[victim], signal.SIGKILL)
     killed = time.monotonic()
@@ -134,8 +139,10 @@ def case(number: int, prepared: Path, folder: Path, span_s: float) -> dict[str, 
 def main(prepared: Path, folder: Path, count: int) -> None:
     whole = folder / "whole"
     whole.mkdir()
+    pids = start(prepared, whole)
+    await_all(whole)
     begun = time.monotonic()
-    statuses = wait(start(prepared, whole), 60)
+    statuses = wait(pids, 60)
     span = time.monotonic() - begun
     assert list(statuses.values()) == [0] * WORLD, (whole / "said").read_text()
     wanted = [(whole / f"weights-{number}.safetensors").read_bytes() for number in range(WORLD)]

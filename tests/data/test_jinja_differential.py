@@ -17,7 +17,13 @@ ENVIRONMENT = _compile_jinja_template("").environment
 GIVEN = json.dumps(VARIABLES)
 
 
-UNFOLDED = ENVIRONMENT.overlay(optimized=False)
+@jinja2.pass_context
+def unchanged(_: jinja2.runtime.Context, value: object) -> object:
+    """What needs the context cannot be called while Jinja2 compiles: so it folds no output."""
+    return value
+
+
+UNFOLDED = ENVIRONMENT.overlay(optimized=False, finalize=unchanged)
 """Evaluates constants when it runs, not when it compiles."""
 
 

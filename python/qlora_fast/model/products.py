@@ -58,13 +58,18 @@ def forward(way: Way, x_TD: Tensor, weight_ND: Tensor, bias: Tensor | None) -> T
     return linear(x_TD, weight_ND, bias)
 
 
-def through(way: Way, g_TN: Tensor, weight_ND: Tensor) -> Tensor:  # noqa: N803
-    """g·W, (T, D) in the dtype of g: what a gradient becomes behind the layer."""
+def through(way: Way, g_TN: Tensor, weight_ND: Tensor, out_TD: Tensor | None = None) -> Tensor:  # noqa: N803
+    """g·W, (T, D) in the dtype of g: what a gradient becomes behind the layer. It is written to ``out_TD`` where one is given."""
+    if way == "torch":
+        return torch.mm(g_TN, weight_ND, out=out_TD) if out_TD is not None else g_TN @ weight_ND
+    product_TD = _through(way, g_TN, weight_ND)  # noqa: N806
+    return product_TD if out_TD is None else out_TD.copy_(product_TD)
+
+
+def _through(way: Way, g_TN: Tensor, weight_ND: Tensor) -> Tensor:  # noqa: N803
     if way == "onednn":
         return _onednn(g_TN, weight_ND.t(), None)
-    if way == "bf16":
-        return (g_TN.to(torch.bfloat16) @ weight_ND).to(g_TN.dtype)
-    return g_TN @ weight_ND
+    return (g_TN.to(torch.bfloat16) @ weight_ND).to(g_TN.dtype)
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -56,7 +56,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
             function = cross_entropy if kernels else reference
             losses.append(function(logits, wanted, gradient is not None))
             if gradient is not None:
-                gradient[start : start + chunk] = products.through(way, logits, weight_VD)
+                products.through(way, logits, weight_VD, gradient[start : start + chunk])
             del logits  # before the next chunk is made
         ctx.save_for_backward(gradient)
         return torch.cat(losses).sum() if losses else hidden_KD.new_zeros((), dtype=torch.float32)
