@@ -106,13 +106,24 @@ def await_all(folder: Path) -> None:
         time.sleep(0.005)
 
 
-def case(number: int, prepared: Path, folder: Path, span_s: float) -> dict[str, Any]:
-    """Kill one rank at a random moment after all have met, and start again."""
+def await_checkpoint(folder: Path) -> None:
+    """Until the run has a checkpoint."""
+    until = time.monotonic() + 60
+    while not any(folder.glob("checkpoint-*")) and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def case(number: int, prepared: Path, folder: Path, span_s: float, way_s: float) -> dict[str, Any]:
+    """Kill one rank at a random moment after all have met, every second time after the first checkpoint; start again."""
     chance = random.Random(number)
-    victim, moment = chance.randrange(WORLD), chance.uniform(0, span_s)
+    victim, share = chance.randrange(WORLD), chance.random()
+    on_its_way = number % 2 == 1
+    moment = share * (way_s if on_its_way else span_s)
     folder.mkdir()
     pids = start(prepared, folder)
     await_all(folder)
+    if on_its_way:
+        await_checkpoint(folder)
     time.sleep(moment)
     os.kill(pids[victim], signal.SIGKILL)
     killed = time.monotonic()
@@ -142,13 +153,15 @@ def main(prepared: Path, folder: Path, count: int) -> None:
     pids = start(prepared, whole)
     await_all(whole)
     begun = time.monotonic()
+    await_checkpoint(whole)
+    saved = time.monotonic()
     statuses = wait(pids, 60)
-    span = time.monotonic() - begun
+    ended = time.monotonic()
     assert list(statuses.values()) == [0] * WORLD, (whole / "said").read_text()
     wanted = [(whole / f"weights-{number}.safetensors").read_bytes() for number in range(WORLD)]
     for number in range(count):
         place = folder / str(number)
-        told = case(number, prepared, place, span)
+        told = case(number, prepared, place, ended - begun, ended - saved)
         files = [place / f"weights-{number}.safetensors" for number in range(WORLD)]
         told["same"] = all(file.exists() for file in files) and [file.read_bytes() for file in files] == wanted
         print(json.dumps(told), flush=True)

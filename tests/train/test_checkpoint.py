@@ -267,6 +267,10 @@ FORGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no progress": (lambda folder: (folder / "progress.json").write_text("[]"), "no identity"),
     "nested too deeply": (lambda folder: (folder / "progress.json").write_text("[" * 50_000), "cannot be used"),
     "weights that are not finite": (_not_finite, "not finite"),
+    "no random state": (
+        lambda folder: save_file({}, folder / "random.safetensors"),
+        "it holds no random state",
+    ),
     "a random state that is cut": (
         lambda folder: save_file({"rank0.cpu": torch.zeros(5, dtype=torch.uint8)}, folder / "random.safetensors"),
         "does not fit",

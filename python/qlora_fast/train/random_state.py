@@ -30,6 +30,8 @@ def restore(states: dict[str, Tensor], ranks: Ranks, fresh_seed: int) -> None:
         KeyError, RuntimeError, TypeError: a state is missing or not one of this torch.
     """
     before = len({name.partition(".")[0] for name in states})
+    if before == 0:
+        raise KeyError("it holds no random state")
     if before != ranks.world:
         log.info("the run had %d process%s, now %d: dropout masks differ", before, "es" * (before > 1), ranks.world)
         torch.manual_seed(fresh_seed + ranks.rank)

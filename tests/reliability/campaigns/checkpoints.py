@@ -105,9 +105,9 @@ NATURAL: dict[str, Hurt] = {
     "best/ flipped": lambda c: flipped(c.parent / layout.BEST / layout.ADAPTER_WEIGHTS, -1),
     "best/ missing": lambda c: shutil.rmtree(c.parent / layout.BEST),
     "best/ empty": lambda c: emptied(c.parent / layout.BEST),
-    "best/ of another update": lambda c: replaced(c.parent / layout.BEST, lambda p: _as_best(c, p)),
+    "best/ of another update": lambda c: replaced(c.parent / layout.BEST, lambda p: _as_best(before(c), p)),
 }  # fmt: skip
-REFUSED = {"run.json missing", "the checkpoint before it, under its name"}
+REFUSED = {"run.json missing", "the checkpoint before it, under its name", "a copy as checkpoint-99999"}
 """Without run.json nothing says that the folder is a run of this program; a whole checkpoint under a wrong name is no damage."""
 
 
@@ -116,7 +116,7 @@ def _as_best(checkpoint: Path, best: Path) -> None:
     for name in (layout.OPTIMIZER, layout.RANDOM, layout.PROGRESS):
         (best / name).unlink()
     (best / layout.MANIFEST).unlink()
-    manifest.write(best, {"update": 6})
+    manifest.write(best, {"update": layout.update_of(checkpoint.name)})
 
 
 def progress_with(checkpoint: Path, **fields: Any) -> None:
