@@ -77,7 +77,7 @@ def _cases(world: World) -> Iterator[Case]:
     tokenizer = Tokenizer.from_file(str(FIXTURES / "tokenizer" / "tokenizer.json"))
     added = tokenizer.get_added_tokens_decoder()
     control = {i: token.content for i, token in added.items() if token.special}
-    strings = [*(token.content for token in added.values()), *MORE]
+    strings = list(dict.fromkeys([*(token.content for token in added.values()), *MORE]))
 
     @cache
     def prepared(template: str, form: str) -> dict[tuple[str, int], Counter[int] | None]:
