@@ -21,10 +21,19 @@ MOST_MIB = 150
 """Twice what the program takes for a handful of rows; the text alone is more."""
 # A process of its own between: a child's peak begins with what its parent holds, and pytest holds much.
 PEAK = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)
+import json, resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode
+print(json.dumps([status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10]))
 """
+
+
+def prep(folder: Path, name: str, model: Path, *words: str, refused: bool = False) -> tuple[str, int]:
+    """What `prep` of a file says, and its peak in MiB."""
+    command = [sys.executable, "-c", PEAK, *arguments("prep", name, f"model_name_or_path={model}", *words)]
+    ran = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
+    status, peak = json.loads(ran.stdout)
+    assert status == int(refused), ran.stderr
+    return ran.stderr, peak
 
 
 def row(i: int) -> dict[str, str]:
@@ -58,11 +67,9 @@ def parquet_of_one_group(path: Path) -> None:
 @pytest.mark.parametrize("write", [plain_array, gzip_array, zstd_lines, parquet_of_one_group])
 def test_memory_does_not_grow_with_the_data(write: Callable[[Path], None], model_dir: Path, tmp_path: Path) -> None:
     write(tmp_path / "data")
-    words = arguments("prep", "data", f"model_name_or_path={model_dir}", "--json")
-    command = [sys.executable, "-c", PEAK, *words]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
-    assert json.loads(ran.stderr)["rows_kept"] == ROWS
-    assert int(ran.stdout) < MOST_MIB
+    said, peak = prep(tmp_path, "data", model_dir, "--json")
+    assert json.loads(said)["rows_kept"] == ROWS
+    assert peak < MOST_MIB
 
 
 def _alone(large: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -98,34 +105,16 @@ def test_a_parquet_row_is_bounded_as_a_json_row_is(
 ) -> None:  # fmt: skip
     content, options = rows("x" * 80_000_000)
     pq.write_table(pa.Table.from_pylist(content), tmp_path / "data.parquet", use_dictionary=False, **options)
-    words = arguments("prep", "data.parquet", f"model_name_or_path={model_dir}")
-    peak = PEAK.replace("check=True, ", "")
-    ran = subprocess.run(
-        [sys.executable, "-c", peak, *words],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"the column `{column}" in ran.stderr
-    assert "64 MiB" in ran.stderr
-    assert row is None or f"data.parquet:{row}:" in ran.stderr
-    assert int(ran.stdout) < 400, ran.stdout
+    said, peak = prep(tmp_path, "data.parquet", model_dir, refused=True)
+    assert f"the column `{column}" in said
+    assert "64 MiB" in said
+    assert row is None or f"data.parquet:{row}:" in said
+    assert peak < 400
 
 
 def test_a_page_that_is_too_large_is_not_unpacked(model_dir: Path, tmp_path: Path) -> None:
     rows = [{"instruction": "q", "output": "x" * 5_000_000}] * 60
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet", use_dictionary=False)
-    words = arguments("prep", "data.parquet", f"model_name_or_path={model_dir}")
-    peak = PEAK.replace("check=True, ", "")
-    ran = subprocess.run(
-        [sys.executable, "-c", peak, *words],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "page of 286 MiB in its column `output`, from row 1 on" in ran.stderr
-    assert int(ran.stdout) < MOST_MIB
+    said, peak = prep(tmp_path, "data.parquet", model_dir, refused=True)
+    assert "page of 286 MiB in its column `output`, from row 1 on" in said
+    assert peak < MOST_MIB
