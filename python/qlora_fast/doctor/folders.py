@@ -47,8 +47,8 @@ def verify_run(path: Path, progress: Progress | None = None) -> Iterator[Finding
     for done, part in enumerate(parts):
         if progress is not None:
             progress("verifying", done, len(parts))
-        mend = _RESUME if layout.update_of(part.name) is not None else _RESTORE
-        yield from _listed(part, f"{part.name}/", mend)
+        hint = _RESUME if layout.update_of(part.name) is not None else _RESTORE
+        yield from _listed(part, f"{part.name}/", hint)
     if layout.is_adapter(path):
         yield from _listed(path, "", _AGAIN, extra=False)
     for name in sorted(entry.name for entry in path.iterdir() if atomic_io.is_temporary(entry)):
@@ -70,7 +70,7 @@ def verify_model(path: Path, progress: Progress | None = None) -> Iterator[Findi
     yield from _listed(path, "", _AGAIN)
 
 
-def _listed(folder: Path, prefix: str, mend: str, *, extra: bool = True) -> Iterator[Finding]:
+def _listed(folder: Path, prefix: str, hint: str, *, extra: bool = True) -> Iterator[Finding]:
     """One finding for each file that is not as the manifest lists it, and one for all that are.
 
     Args:
@@ -85,7 +85,7 @@ def _listed(folder: Path, prefix: str, mend: str, *, extra: bool = True) -> Iter
     for problem in found:
         edited = problem.file in manifest.FOR_PEOPLE
         what = f"{problem.what}: it was edited" if edited else problem.what
-        yield Finding(prefix + problem.file, "note" if edited else "broken", what, None if edited else mend)
+        yield Finding(prefix + problem.file, "note" if edited else "broken", what, None if edited else hint)
     for name in manifest.unlisted(folder) if extra else ():
         yield Finding(prefix + name, "note", "not listed in the manifest: it came later")
     if any(problem.file == manifest.MANIFEST for problem in found):
