@@ -52,7 +52,7 @@ test: $(STAMPS)/package $(STAMPS)/model ## Rust and Python tests (CPU, no networ
 	cargo test --quiet
 	$(BIN)/python $(PYTEST)
 
-test-slow: $(STAMPS)/package $(STAMPS)/model ## The slow tests: the embedded model, kill sweeps, large inputs
+test-slow: $(STAMPS)/package $(STAMPS)/model ## The slow tests: the embedded model, a sample of every fault campaign, large inputs
 	$(BIN)/python $(PYTEST) -m slow
 
 reliability: $(STAMPS)/package ## Kills, errors, damage, hostile files: half an hour (CAMPAIGN=name: one); writes docs/reliability.md

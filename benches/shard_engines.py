@@ -52,7 +52,7 @@ def main() -> None:
             common: dict[str, Any] = {"dtype": torch.float32, "device": CPU, "quantization": bits}
             whole = adapted(load_base(str(path), **common), code)
             expected = row(whole)
-            report(rank, f"{name}, kernels: {code}, whole", whole, expected, expected, held(whole))
+            report(rank, f"{name}, kernels: {code}, complete", whole, expected, expected, held(whole))
             source = Gathered(Share(dist.new_group(), rank, world, "world"))
             streamed = adapted(load_streamed(str(path), source, multiple=world, **common), code)
             report(rank, f"{name}, kernels: {code}, shard_base", streamed, row(streamed), expected, source.device_bytes)

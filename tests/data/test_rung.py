@@ -20,11 +20,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 
 
 @pytest.mark.parametrize("tokens", [1, 127, 128, 129, 1000, 4096, 4097, 8000, 60_001])
-def test_a_capacity_is_the_next_of_a_few_and_wastes_a_sixteenth_at_most(tokens: int) -> None:
+def test_a_capacity_is_the_next_of_a_few_and_wastes_a_sixteenth_or_127_tokens_at_most(tokens: int) -> None:
     found = capacity(tokens)
     assert tokens <= found <= tokens + max(127, tokens // 16)
     assert capacity(found) == found
     assert len({capacity(n) for n in range(4096, 8193)}) <= 33
+
+
+def test_what_the_docs_say_of_the_sizes_of_rungs() -> None:
+    for octave in (2048, 4096, 8192, 16_384):
+        assert len({capacity(n) for n in range(octave + 1, 2 * octave + 1)}) == 16
+    assert max(capacity(n) - n for n in range(1, 2049)) == 127
+    assert max((capacity(n) - n) / capacity(n) for n in range(2049, 16_385)) < 1 / 16
 
 
 @pytest.mark.parametrize("packing", ["exact", "dense"])

@@ -23,9 +23,9 @@ from qlora_fast.data.plan import EpochPlan
 DEAD = -1
 """The target of a position that is not learned from."""
 _STEPS = 32
-"""Rungs between 1 and 2 times a number of tokens, doubled: at most 1/16 of a row is dead, a thirty-second on average."""
+"""Steps up to a power of two: from 2,048 tokens on at most 1/16 of a row is dead."""
 _LEAST = 128
-"""Tokens between two rungs at the least."""
+"""Tokens between two rungs at the least: of a shorter row up to 127 are dead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class ModelKeys:
     shard_base: ShardBase = key(
         "off",
         "with several GPUs, each keeps a part of the frozen base and gathers one layer at a time: less memory, more traffic, the "
-        "same result; world: over all processes, node: over those of one machine, auto: only if the base does not fit whole",
+        "same result; world: over all processes, node: over those of one machine, auto: only if the base does not fit completely",
         theirs=None,
         affects="nothing",
     )
