@@ -173,3 +173,23 @@ def test_a_listed_file_inside_its_folder_needs_no_setting(tmp_path: Path) -> Non
     for name in ("sub/x.json", "sub/../sub/x.json", str(tmp_path / "ds" / "sub" / "x.json")):
         (tmp_path / "real" / dataset_info.FILE).write_text(json.dumps({"d": {"file_name": name}}))
         assert sources.resolve(["d"], str(tmp_path / "ds"))[0].files
+
+
+@pytest.mark.parametrize("named", ["loop.json", "a\0b.json", "\ud800.json", "x" * 400, f"{'x' * 400}/x.json"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, named: str) -> None:
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    (tmp_path / dataset_info.FILE).write_text(json.dumps({"d": {"file_name": named}}))
+    for outside in (False, True):
+        with pytest.raises(DataError, match="has no file") as caught:
+            sources.resolve(["d"], str(tmp_path), outside=outside)
+        assert caught.value.hint
+    with pytest.raises(DataError, match="no data"):
+        sources.resolve([named], str(tmp_path))
+
+
+def test_a_link_in_a_folder_that_leads_to_itself_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x.json").write_text("[]")
+    (tmp_path / "mine" / "loop.json").symlink_to("loop.json")
+    (tmp_path / dataset_info.FILE).write_text(json.dumps({"d": {"file_name": "mine"}}))
+    assert sources.resolve(["d"], str(tmp_path))[0].files == (str(tmp_path / "mine" / "x.json"),)

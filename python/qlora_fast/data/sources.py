@@ -92,22 +92,22 @@ def _resolve_one(name: str, folder: Path, outside: bool) -> Dataset:
         return Dataset("-", (_standard_input(),), shown="-")
     entry = dataset_info.find(name, folder)
     if entry is not None:
-        if not outside:
-            _refuse_outside(name, entry.path, folder)
-        if not entry.path.exists():
+        if not os.path.exists(entry.path):  # false for a name that no file can have; Path.exists raises
             raise DataError(
                 f"dataset `{name}` of `{folder / dataset_info.FILE}` has no file `{entry.path}`",
                 hint=_beside(entry.path),
             )
+        if not outside:
+            _refuse_outside(name, entry.path, folder)
         return Dataset(name, _files(entry.path), entry.layout, num_samples=entry.num_samples)
     path = folder / name
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if os.path.exists(path):
+        if path.is_file() or path.is_dir():
+            return Dataset(name, _files(path))
         raise DataError(
             f"`{path}` is a pipe or a device, not a file",
             hint="give - and pipe the data into standard input, or a file",
         )
-    if path.is_file() or path.is_dir():
-        return Dataset(name, _files(path))
     if glob.has_magic(name):
         found = (Path(f) for f in glob.glob(str(path), recursive=True))
         matches = sorted(str(f) for f in found if f.is_file() and f.name != dataset_info.FILE)
@@ -125,11 +125,12 @@ def _refuse_outside(name: str, path: Path, folder: Path) -> None:
     Raises:
         DataError: it, or a file of the folder that is named, lies outside.
     """
-    inside = folder.resolve()
+    inside = os.path.realpath(folder)
     for file in (path, *(path.iterdir() if path.is_dir() else ())):
-        if not file.resolve().is_relative_to(inside):
+        real = Path(os.path.realpath(file))  # a link that leads to itself lies where it lies; Path.resolve raises
+        if not real.is_relative_to(inside):
             raise DataError(
-                f"dataset `{name}` of `{folder / dataset_info.FILE}` names a file outside `{folder}`: `{file.resolve()}`",
+                f"dataset `{name}` of `{folder / dataset_info.FILE}` names a file outside `{folder}`: `{real}`",
                 hint="if you know that file and want it read, set dataset_outside=true",
             )
 
@@ -192,7 +193,7 @@ def _nothing(name: str, folder: Path) -> DataError:
 
 def _beside(path: Path) -> str:
     parent = path.parent
-    near = sorted(p.name for p in parent.iterdir() if _is_data(p)) if parent.is_dir() else []
+    near = sorted(p.name for p in parent.iterdir() if _is_data(p)) if os.path.isdir(parent) else []
     if not near:
         return f"embedded datasets: {', '.join(EMBEDDED)}"
     close = get_close_matches(path.name, near, n=1)
