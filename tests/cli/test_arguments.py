@@ -97,3 +97,10 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_done(
     with pytest.raises(ConfigError, match="is not UTF-8"):
         Config(output_dir=bad)
     assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
+
+
+@pytest.mark.parametrize("value", ["x" * 400, "x/" * 3000])
+def test_a_value_that_is_too_long_for_a_file_name_is_a_setting(value: str) -> None:
+    word = f"default_system={value}"
+    assert sort_words([word]) == ([], [word])
+    assert Place().convert(word, None, None) == word

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -32,7 +32,8 @@ class Place(click.Path):
 
 def _is_setting(word: str) -> bool:
     """Whether a word is ``key=value``. A file whose name looks like that is a file if it exists."""
-    return _SETTING.match(word) is not None and not Path(word).exists()
+    # A text that no file can be called, such as one that is too long, is none; Path.exists raises there.
+    return _SETTING.match(word) is not None and not os.path.exists(word)
 
 
 def sort_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
