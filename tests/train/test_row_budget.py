@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from parameter_run import Make, maker
-from qlora_fast.config import Config, load
+from qlora_fast.config import Config, dump, load
 from qlora_fast.data.plan import PlanOptions, epoch_plan, row_tokens, update_samples
-from qlora_fast.errors import OutOfMemoryError
+from qlora_fast.errors import ConfigError, OutOfMemoryError
 from qlora_fast.model import host
 from qlora_fast.train import memory_usage, plan_report, row_budget, row_fit, setup
 from qlora_fast.train.distributed import Ranks
@@ -193,3 +193,13 @@ def test_plan_shows_the_number_and_why(model_dir: Path, run: Make, monkeypatch: 
     assert {way["packing"]: way["rows"] for way in on_gpu["padding"]}["exact"] == on_gpu["updates_per_epoch"]
     monkeypatch.setattr(host, "gpu_free", lambda: 600_000_000)
     assert plan_report.from_data(config)["max_tokens_per_row"]["tokens"] <= on_gpu["max_tokens_per_row"]["tokens"]
+
+
+@pytest.mark.parametrize("text", ["", "null", "auto"])
+def test_nothing_given_is_auto_and_comes_back_from_what_a_run_stores(text: str, tmp_path: Path) -> None:
+    config = load(None, [f"max_tokens_per_row={text}"]).config
+    assert config.max_tokens_per_row == "auto"
+    (tmp_path / "c.yaml").write_text(dump(config))
+    assert load(tmp_path / "c.yaml").config == config
+    with pytest.raises(ConfigError, match="max_tokens_per_row"):
+        Config(max_tokens_per_row=None)

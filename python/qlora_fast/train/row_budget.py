@@ -46,7 +46,7 @@ def named(config: Config) -> RowBudget:
     """The budget of a config that leaves nothing open."""
     if config.max_tokens_per_row == "auto":
         return RowBudget(config.row_budget, f"cutoff_len, because of `packing: {config.packing}`")
-    return RowBudget(config.row_budget, "cutoff_len" if config.max_tokens_per_row is None else "as set")
+    return RowBudget(config.row_budget, "as set")
 
 
 def chosen(whole: int, longest: int, fits: int | None, *, gpu: bool) -> RowBudget:

@@ -163,10 +163,10 @@ class BatchKeys:
         affects="batch",
         compared_as="samples_per_update",
     )
-    max_tokens_per_row: Annotated[int, Meta(ge=8)] | Literal["auto"] | None = key(
+    max_tokens_per_row: Annotated[int, Meta(ge=8)] | Literal["auto"] = key(
         "auto",
         "token budget of a packed row. auto: on a GPU the whole optimizer step in one row, or the longest row that fits into "
-        "its memory; on a CPU 1024, or the longest sample; with any packing but exact, cutoff_len. unset: cutoff_len",
+        "its memory; on a CPU 1024, or the longest sample; with any packing but exact, cutoff_len",
         unit="tokens",
         theirs=None,
         affects="arithmetic",
