@@ -35,3 +35,26 @@ def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch
     path.write_bytes(b"two" * (1 << 19))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert cache.remembered_sha256(path) != first
+
+
+@pytest.mark.parametrize("age", [0.0, 3600.0])
+def test_a_file_that_changes_or_settles_while_it_is_hashed_is_not_remembered(
+    age: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"one" * (1 << 19))
+    now = [path.stat().st_ctime + age]
+    monkeypatch.setattr(cache.time, "time", lambda: now[0])
+    real = cache.atomic_io.sha256_of
+
+    def slow(file: Path) -> str:
+        digest = real(file)
+        if age:
+            path.write_bytes(b"two" * (1 << 19))  # in place, after it was read
+        now[0] += 3600.0
+        return digest
+
+    monkeypatch.setattr(cache.atomic_io, "sha256_of", slow)
+    cache.remembered_sha256(path)
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]

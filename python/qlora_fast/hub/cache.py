@@ -30,18 +30,26 @@ def remembered_sha256(path: Path) -> str:
     A file counts as unchanged while its device, inode, size and times are the same. The time of the last status change is
     among them: a program can set a file's modification time back, but not that one.
     """
-    stat = path.stat()
-    if stat.st_size < _SMALL:
+    whole = os.path.realpath(path)
+    before = path.stat()
+    if before.st_size < _SMALL:
         return atomic_io.sha256_of(path)
-    known = cache_dir() / "hashes-2" / hashlib.sha256(str(path.resolve()).encode(errors="replace")).hexdigest()[:24]
-    key = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    known = cache_dir() / "hashes-2" / hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:24]
+    key = _state(before)
     with suppress(OSError, ValueError, KeyError, TypeError):
         stored = json.loads(known.read_text(encoding="utf-8"))
         if stored["key"] == key and len(stored["sha256"]) == 64:
             return str(stored["sha256"])
+    # Decided before the first byte is read: the reading may take longer than a file needs to settle.
+    settled = time.time() - max(before.st_mtime, before.st_ctime) > _SETTLED_S
     digest = atomic_io.sha256_of(path)
-    if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S:
-        # A cache folder that cannot be written costs time, nothing else.
-        with suppress(OSError, StorageError, UnicodeError):
-            atomic_io.write_json(known, {"path": str(path.resolve()), "key": key, "sha256": digest})
+    # A cache folder that cannot be written costs time, nothing else.
+    with suppress(OSError, StorageError, UnicodeError):
+        if settled and _state(path.stat()) == key:
+            atomic_io.write_json(known, {"path": whole, "key": key, "sha256": digest})
     return digest
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    """What changes with the content of a file."""
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
