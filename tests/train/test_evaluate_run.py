@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from cli_run import DATA, cli
+from qlora_fast.cli import cli as cli_group
 from qlora_fast.errors import ArtifactError, ConfigError, DataError
+from qlora_fast.hub import resolve
 from qlora_fast.runs.eval_samples import read_samples
 from qlora_fast.runs.read import read_run
+from qlora_fast.train import distributed, evaluate_run
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.evaluate_run import score, subject_of
 from tiny_folder import ALPACA, trained
 
@@ -125,3 +133,32 @@ def test_what_cannot_be_evaluated_is_said(run: Path, model_dir: Path, tmp_path: 
         subject_of(str(tmp_path), base_only=False)
     with pytest.raises(DataError, match="no data file"):
         score(subject_of(str(run), base_only=False), data=[str(DATA / "nothing.json")])
+
+
+def test_of_several_ranks_the_first_converts_and_hashes_the_base(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it happens in turn: what the others need is then found."""
+
+    class Turns(Ranks):
+        inside = False
+
+        @contextmanager
+        def in_turn(self) -> Iterator[None]:
+            self.inside = True
+            yield
+            self.inside = False
+
+    ranks, seen = Turns(), []
+
+    def note(real: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **more: Any) -> Any:
+            seen.append(ranks.inside)
+            return real(*args, **more)
+
+        return noted
+
+    monkeypatch.setattr(distributed, "joined", lambda: nullcontext(ranks))
+    monkeypatch.setattr(evaluate_run, "subject_of", note(evaluate_run.subject_of))
+    monkeypatch.setattr(resolve, "model_path", note(resolve.model_path))
+    assert CliRunner().invoke(cli_group, ["evaluate", str(run)], catch_exceptions=False).exit_code == 0
+    assert seen == [True, True]
+    assert not ranks.inside

@@ -43,7 +43,8 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
         with progress.shown(waiting=f"loading {subject}"):
             from qlora_fast.train import evaluate_run
 
-            who = evaluate_run.subject_of(subject, base_only=base, settings=given)
+            with ranks.in_turn():
+                who = evaluate_run.subject_of(subject, base_only=base, settings=given)
         with progress.shown() as prepared, progress.shown("samples") as tick:
             done = evaluate_run.score(
                 who, data=data or None, name=name, ranks=ranks,

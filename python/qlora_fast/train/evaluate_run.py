@@ -105,8 +105,9 @@ def score(
     ranks = ranks or Ranks()
     with ranks.in_turn():
         dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare if ranks.first else None)
+        base = resolve.model_path(config.model_name_or_path, config.verify)  # a GGUF file is converted here
     machine = Machine.of(config, ranks)
-    model = _model(subject, machine, ranks)
+    model = _model(subject, base, machine, ranks)
     dataset.check_ids(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     packed = config.packed
     options = EvalOptions(config.per_device_eval_batch_size, config.row_budget, packed, accuracy=True)
@@ -184,10 +185,10 @@ def _check_unchanged(run: Path, fingerprint: str) -> None:
         )
 
 
-def _model(subject: Subject, machine: Machine, ranks: Ranks) -> nn.Module:
+def _model(subject: Subject, base: str, machine: Machine, ranks: Ranks) -> nn.Module:
     """Base and adapter in the arithmetic of training: the adapter's products in the dtype of the base."""
     config = subject.config
-    model = base_of(config, resolve.model_path(config.model_name_or_path, config.verify), machine, ranks)
+    model = base_of(config, base, machine, ranks)
     if subject.adapter is None:
         return model
     adapted = load_adapter(model, subject.adapter, keep_dtype=True)
