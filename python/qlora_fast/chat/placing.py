@@ -29,9 +29,12 @@ def place_of(base: str, dtype: torch.dtype, device: torch.device, quantization: 
         return "device"
     double = quantization is not None and quantization.double
     method = Method(bits=None if quantization is None else quantization.bits, double=double, width=dtype.itemsize)
-    first = device.index or 0
-    others = [i for i in range(torch.cuda.device_count()) if i != first]
-    return chosen(base_bytes(shape, method), [torch.cuda.mem_get_info(i)[0] for i in (first, *others)])
+    first, needed = device.index or 0, base_bytes(shape, method)
+    free = [torch.cuda.mem_get_info(first)[0]]
+    if chosen(needed, free) == "device":
+        return "device"  # the others are not asked: that creates a CUDA context on each
+    free += [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()) if i != first]
+    return chosen(needed, free)
 
 
 def chosen(needed: int, free: Sequence[int]) -> Place:

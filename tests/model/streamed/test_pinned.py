@@ -11,7 +11,7 @@ import torch
 import tiny
 from cli_run import cli
 from parameter_run import maker
-from qlora_fast.chat import session
+from qlora_fast.chat import placing, session
 from qlora_fast.chat.placing import chosen
 from qlora_fast.config import Config
 from qlora_fast.errors import ConfigError
@@ -111,3 +111,15 @@ def test_the_plan_says_what_it_costs(tmp_path: Path) -> None:
     told = cli("plan", "x.yaml", "--rows", "1000", "--json", cwd=tmp_path).json["fetched"]
     assert set(told["tokens_to_hide"]) == {"PCIe 5", "PCIe 4"}
     assert told["offload"] is True
+
+
+@pytest.mark.parametrize(("free", "asked", "where"), [(10**12, [1], "device"), (10**6, [1, 0, 2], "main memory")])
+def test_other_gpus_are_asked_only_where_the_first_is_too_small(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, free: int, asked: list[int], where: str
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: seen.append(i) or (free, free))
+    monkeypatch.setattr(placing, "base_bytes", lambda *_: 10**9)
+    assert placing.place_of(str(model_dir), torch.bfloat16, torch.device("cuda", 1), None) == where
+    assert seen == asked
