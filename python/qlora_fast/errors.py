@@ -105,6 +105,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
+def is_out_of_gpu_memory(error: BaseException) -> bool:
+    """Whether it is the memory of a GPU: torch.OutOfMemoryError is of devices alone, the host's is another error."""
+    return type(error).__name__ == "OutOfMemoryError" or (is_out_of_memory(error) and str(error).startswith("CUDA"))
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class where it has none."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,3 +154,25 @@ def test_memory_that_runs_out_is_an_error_and_another_failure_stays_a_bug(
     if isinstance(error, RuntimeError):
         with pytest.raises(RuntimeError):
             main()
+
+
+@pytest.mark.parametrize(
+    ("error", "gpu"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (MemoryError(), False),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), False),
+    ],
+)
+def test_the_hint_is_about_the_memory_that_ran_out(
+    error: Exception, gpu: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(click.Group, "main", run)
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().err
+    assert ("nvidia-smi" in shown, "ulimit" in shown) == (gpu, not gpu)

@@ -34,6 +34,13 @@ COMMANDS = {
     "completion": "Print a completion script for bash, zsh or fish.",
 }
 
+_HOST_MEMORY = (
+    "close other programs, raise the limit of memory (ulimit -v, the container's), or use a machine with more"
+)
+_GPU_MEMORY = (
+    "end other programs on the GPU (nvidia-smi lists them), load the base in 4 bits, or use a GPU with more memory"
+)
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands' names and one-line helps without importing them."""
@@ -86,7 +93,14 @@ def cli(quiet: bool) -> None:
 
 def main() -> None:
     """The entry point: errors that a user can cause become one message and an exit status."""
-    from qlora_fast.errors import Interrupted, PeerError, QloraFastError, first_line, is_out_of_memory
+    from qlora_fast.errors import (
+        Interrupted,
+        PeerError,
+        QloraFastError,
+        first_line,
+        is_out_of_gpu_memory,
+        is_out_of_memory,
+    )
 
     try:
         sys.exit(cli.main(prog_name="qlora-fast", standalone_mode=False))
@@ -119,8 +133,6 @@ def main() -> None:
             raise
         from qlora_fast.cli import console
 
-        hint = (
-            "close other programs, raise the limit of memory (ulimit -v, the container's), or use a machine with more"
-        )
+        hint = _GPU_MEMORY if is_out_of_gpu_memory(error) else _HOST_MEMORY
         console.fail(QloraFastError(f"out of memory: {first_line(error)}", hint=hint))
         sys.exit(1)
