@@ -36,6 +36,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
 
     low, high = (spell(s) for s in report["seconds"])
     rows, memory, rates = report["rows_timed"], report["memory"], report["lr"]
+    budget = report["max_tokens_per_row"]
     devices = f" on {report['world_size']} devices" if report["world_size"] > 1 else ""
     took = low if low == high else f"{low} – {high}"
     parts = [f"weights {gb(memory['weights'])}"]
@@ -48,16 +49,10 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("rate", ", ".join(f"{rate:.3e} at {int(k):,}" for k, rate in rates.items())),
         ("time", f"{took}{devices} ({report['seconds_per_update']:.2f} s an update, {report['evaluations']} evaluations)"),
         ("", f"from {len(rows)} rows of {rows[0]['tokens']:,} – {rows[-1]['tokens']:,} tokens: {report['tokens_per_second']:,.0f} tok/s, {report['dtype']} on {report['device']}"),
+        ("", f"in rows of at most {budget['tokens']:,} tokens: {budget['why']}"),
         ("memory", f"GB: {', '.join(parts)} for the longest row, {report['longest_row']:,} tokens{checkpointing}"),
         ("", f"peak {gb(memory['peak'])}" + (f", {gb(memory['free'])} still free" if memory["free"] is not None else "")),
     ]  # fmt: skip
-    lines.insert(
-        3,
-        (
-            "",
-            f"in rows of at most {report['max_tokens_per_row']['tokens']:,} tokens: {report['max_tokens_per_row']['why']}",
-        ),
-    )
     if memory["foretold"] is not None:
         lines.append(
             (

@@ -136,8 +136,6 @@ def name_of(source: str) -> str:
     """What reports call a template."""
     if not source.startswith("{"):
         return source
-    if not source.startswith("{"):
-        return source
     keys = written(source)
     return "jinja" if "jinja" in keys else str(keys["name"])
 
