@@ -29,7 +29,7 @@ def test_every_name_the_core_knows_is_explained() -> None:
     assert (set(REASONS), set(REPAIRS), set(NOTICES)) == (reasons, repairs, notices)
     for explanation in REASONS.values():
         assert explanation.what
-        assert explanation.mend
+        assert explanation.fix
     assert explain("not_text:output") == REASONS["not_text"]
     assert explain("nonsense") is None
 

@@ -144,7 +144,7 @@ def test_globs_and_folders_are_read_in_order(
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "mend"),
+    ("name", "said", "hint"),
     [
         ("none/*.json", "no file matches", "embedded datasets"),
         ("empty", "no data file in the folder", ".json"),
@@ -152,13 +152,13 @@ def test_globs_and_folders_are_read_in_order(
         ("identty", "no data file or dataset `identty`", "did you mean `identity`?"),
     ],
 )
-def test_names_that_stand_for_nothing(name: str, said: str, mend: str, tmp_path: Path) -> None:
+def test_names_that_stand_for_nothing(name: str, said: str, hint: str, tmp_path: Path) -> None:
     write(tmp_path / "rows.json", ROWS)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=said) as caught:
         sources.resolve([name], str(tmp_path))
     assert caught.value.hint
-    assert mend in caught.value.hint
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("name", sources.EMBEDDED)

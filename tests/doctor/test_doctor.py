@@ -31,6 +31,7 @@ def test_the_machine_of_the_tests_is_fit() -> None:
     report = ran.json
     assert report["ok"]
     found = {f["name"]: f for group in doctor.GROUPS for f in report[group]}
+    assert list(found["torch"]) == ["name", "state", "found", "mend"]
     assert found["torch"]["found"] == torch.__version__.split("+")[0] or torch.__version__ in found["torch"]["found"]
     assert "release build" in found["qlora-fast core"]["found"]
     assert found["attention"]["state"] == "ok"
@@ -124,7 +125,7 @@ def test_a_folder_that_may_not_be_written_is_broken(monkeypatch: pytest.MonkeyPa
 def test_a_container_with_fewer_cores_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "cores", lambda: 0.5)
     (found,) = machine.cpu()
-    assert (found.state, "threads: 1" in (found.mend or "")) == ("warning", True)
+    assert (found.state, "threads: 1" in (found.hint or "")) == ("warning", True)
 
 
 def gpu(monkeypatch: pytest.MonkeyPatch, *, capability: tuple[int, int], built: list[str], free: float = 20e9) -> None:
@@ -164,13 +165,13 @@ def test_a_gpu_in_use_and_one_that_torch_cannot_use_are_warnings(monkeypatch: py
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = one(machine.gpus(), "gpu")
     assert (found.state, "torch cannot use it" in found.found) == ("warning", True)
-    assert found.mend
+    assert found.hint
 
 
 def test_an_older_gpu_is_told_of_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, capability=(7, 5), built=["sm_75"])
     (found,) = fast_paths.numbers()
-    assert "fp16: true" in (found.mend or "")
+    assert "fp16: true" in (found.hint or "")
 
 
 def test_a_debug_core_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +187,7 @@ def test_packages_are_held_to_pyproject(monkeypatch: pytest.MonkeyPatch) -> None
     assert {name: f.state for name, f in found.items()} == {
         "torch": "broken", "numpy": "ok", "nowhere-to-be-found": "warning", "gguf": "warning",
     }  # fmt: skip
-    assert found["torch"].mend == "pip install 'torch>=999'"
+    assert found["torch"].hint == "pip install 'torch>=999'"
 
 
 def test_attention_that_mixes_samples_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,4 +207,4 @@ def test_idle_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (found,) = fast_paths.threads()
-    assert (found.state, "OMP_NUM_THREADS=1" in (found.mend or "")) == ("warning", True)
+    assert (found.state, "OMP_NUM_THREADS=1" in (found.hint or "")) == ("warning", True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,7 @@ def command(path: Path | None, as_json: bool) -> None:
         groups = examine()
     if as_json:
         states = [finding.state for group in groups.values() for finding in group]
-        found = {name: [asdict(f) for f in group] for name, group in groups.items()}
+        found = {name: [_as_json(f) for f in group] for name, group in groups.items()}
         console.out_json({"ok": "broken" not in states, **found})
     elif path is not None:
         states = _show((name, finding) for name, group in groups.items() for finding in group)
@@ -59,6 +58,11 @@ def command(path: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _as_json(finding: Finding) -> dict[str, str | None]:
+    """A finding under the keys that scripts know."""
+    return {"name": finding.name, "state": finding.state, "found": finding.found, "mend": finding.hint}
+
+
 def _show(found: Iterable[tuple[str, Finding]]) -> list[State]:
     """Print each finding when it is known; returns their states."""
     states: list[State] = []
@@ -68,8 +72,8 @@ def _show(found: Iterable[tuple[str, Finding]]) -> list[State]:
             console.out(group)
             last = group
         console.out(f"  {_MARKS[finding.state]:<6}  {finding.name:<{_NAMES}}  {finding.found}")
-        if finding.mend:
-            console.out(f"  {'':<6}  {'':<{_NAMES}}  → {finding.mend}")
+        if finding.hint:
+            console.out(f"  {'':<6}  {'':<{_NAMES}}  → {finding.hint}")
         states.append(finding.state)
     return states
 

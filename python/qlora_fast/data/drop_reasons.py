@@ -10,10 +10,10 @@ class Explanation:
     """What was found, and how to fix it (empty if there is nothing to fix)."""
 
     what: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.mend}" if self.mend else self.what
+        return f"{self.what}; {self.fix}" if self.fix else self.what
 
 
 REASONS = {

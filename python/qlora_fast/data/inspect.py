@@ -67,5 +67,5 @@ def _explained(row: dict[str, Any]) -> dict[str, Any]:
     """With the reason, if there is one, in words."""
     if row["dropped"] is not None:
         found = drop_reasons.explain(row["dropped"]["reason"])
-        row["dropped"] |= {"what": found.what if found else "", "mend": found.mend if found else ""}
+        row["dropped"] |= {"what": found.what if found else "", "mend": found.fix if found else ""}
     return row

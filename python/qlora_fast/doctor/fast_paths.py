@@ -30,12 +30,12 @@ def numbers() -> Iterable[Finding]:
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         if major < _AMPERE:
-            mend = (
+            hint = (
                 "fp16: true is the fast choice on it; auto takes fp32"
                 if chosen == "float32"
                 else "fp16: true is faster"
             )
-            yield Finding("numbers", "note", f"dtype: auto is {chosen}; this GPU has no fast bf16", mend)
+            yield Finding("numbers", "note", f"dtype: auto is {chosen}; this GPU has no fast bf16", hint)
         else:
             yield Finding("numbers", "ok", f"dtype: auto is {chosen}")
         return
@@ -106,8 +106,8 @@ def kernels() -> Iterable[Finding]:
     if device.type == "cpu":
         yield Finding("kernels", "ok", "kernels: auto fuses each LoRA layer; the rest is transformers' own code (CPU)")
     elif reason is not None:
-        mend = "training runs without them, slower; Triton needs a C compiler and Python's headers"
-        yield Finding("kernels", "note", f"no Triton kernel runs: {reason}", mend)
+        hint = "training runs without them, slower; Triton needs a C compiler and Python's headers"
+        yield Finding("kernels", "note", f"no Triton kernel runs: {reason}", hint)
     else:
         x = torch.linspace(-2, 2, 4 * 256, device=device).reshape(4, 256)
         theirs = rms_norm.reference(x, x[0], 1e-6)
@@ -150,8 +150,8 @@ def quantization() -> Iterable[Finding]:
             error = float((functional.dequantize_4bit(packed, state) - weight).abs().max())
         except Exception as failure:
             reason = first_line(failure)
-            mend = "update bitsandbytes, or its CUDA libraries: python -m bitsandbytes"
-            yield Finding(f"4 bits ({device})", "warning", f"quantization_bit: 4 will not work: {reason}", mend)
+            hint = "update bitsandbytes, or its CUDA libraries: python -m bitsandbytes"
+            yield Finding(f"4 bits ({device})", "warning", f"quantization_bit: 4 will not work: {reason}", hint)
             continue
         sound = error < 0.2
         speed = "" if device == "cuda" else "; slow, for tests and small models"
@@ -189,7 +189,7 @@ def threads() -> Iterable[Finding]:
     found = f"torch computes with {used} of {cores} core{'s' * (cores != 1)}; at barriers: {openmp.waiting()}"
     if not torch.cuda.is_available() and used < cores // 2:
         named = os.environ.get("OMP_NUM_THREADS")
-        mend = f"OMP_NUM_THREADS={named} is set: unset it for training on the CPU" if named else None
-        yield Finding("threads", "warning", found, mend)
+        hint = f"OMP_NUM_THREADS={named} is set: unset it for training on the CPU" if named else None
+        yield Finding("threads", "warning", found, hint)
     else:
         yield Finding("threads", "ok", found)

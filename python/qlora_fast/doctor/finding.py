@@ -15,4 +15,4 @@ class Finding:
     name: str
     state: State
     found: str
-    mend: str | None = None
+    hint: str | None = None

@@ -22,8 +22,8 @@ _LITTLE_MEMORY = 4 * _GB
 def python() -> Iterable[Finding]:
     version = platform.python_version()
     old = sys.version_info < (3, 10)
-    mend = "install Python 3.10 or newer" if old else None
-    yield Finding("python", "broken" if old else "ok", f"{version} at {sys.executable}", mend)
+    hint = "install Python 3.10 or newer" if old else None
+    yield Finding("python", "broken" if old else "ok", f"{version} at {sys.executable}", hint)
 
 
 def system() -> Iterable[Finding]:
@@ -67,8 +67,8 @@ def disks() -> Iterable[Finding]:
         free = shutil.disk_usage(there).free
         found = f"{wanted}: {free / _GB:.1f} GB free"
         if not os.access(there, os.W_OK):
-            mend = "run in a folder that you may write to" if there == Path.cwd() else "set XDG_CACHE_HOME and HF_HOME"
-            yield Finding(name, "broken", f"{found}, not writable", mend)
+            hint = "run in a folder that you may write to" if there == Path.cwd() else "set XDG_CACHE_HOME and HF_HOME"
+            yield Finding(name, "broken", f"{found}, not writable", hint)
         elif free < _NO_DISK:
             yield Finding(name, "broken", found, "free some space, or put output_dir and the caches elsewhere")
         elif free < _LITTLE_DISK:
@@ -84,14 +84,14 @@ def gpus() -> Iterable[Finding]:
     if not torch.cuda.is_available():
         if seen:
             built = torch.version.cuda
-            mend = (
+            hint = (
                 f"torch is built for CUDA {built}: update the driver, or install the torch for this driver"
                 if built
                 else "this torch is built without CUDA: install the CUDA build (https://pytorch.org)"
             )
             hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-            mend = "CUDA_VISIBLE_DEVICES is empty: unset it" if hidden else mend
-            yield Finding("gpu", "warning", f"{'; '.join(seen)}: there, but torch cannot use it", mend)
+            hint = "CUDA_VISIBLE_DEVICES is empty: unset it" if hidden else hint
+            yield Finding("gpu", "warning", f"{'; '.join(seen)}: there, but torch cannot use it", hint)
         else:
             yield Finding("gpu", "note", "none: training runs on the CPU, slowly")
         return
@@ -106,8 +106,8 @@ def gpus() -> Iterable[Finding]:
             f"driver {driver}, torch's CUDA {torch.version.cuda}"
         )
         if architectures and not _runs_on(architectures, major, minor):
-            mend = f"this torch has kernels for {', '.join(architectures)} only: install another build"
-            yield Finding(f"gpu {index}", "broken", found, mend)
+            hint = f"this torch has kernels for {', '.join(architectures)} only: install another build"
+            yield Finding(f"gpu {index}", "broken", found, hint)
         elif free < total / 2:
             yield Finding(
                 f"gpu {index}", "warning", found, "another program holds much of its memory: nvidia-smi names it"

@@ -32,8 +32,8 @@ def verify(path: Path, progress: Callable[[str, int, int], object] | None = None
         if file == _EDITED:
             yield Finding(file, "note", f"{problem}: it was edited or damaged")
         else:
-            mend = "run the same `qlora-fast prep` or `train` again: it makes the shard again from its source"
-            yield Finding(file, "broken", problem, mend)
+            hint = "run the same `qlora-fast prep` or `train` again: it makes the shard again from its source"
+            yield Finding(file, "broken", problem, hint)
     known = {*_FILES, *(shard["file"] for shard in manifest["shards"])}
     for extra in sorted(entry.name for entry in path.iterdir() if entry.name not in known):
         yield Finding(extra, "note", "no part of the prepared data: nothing reads it")

@@ -95,10 +95,10 @@ def _line(run: RunRecord, changed: list[str]) -> Report:
 def _difference(run: RunRecord, baseline: RunRecord, confidence: float) -> tuple[Report | None, str | None]:
     if run.samples is None or baseline.samples is None:
         who = run if run.samples is None else baseline
-        mend = f"make one with `qlora-fast evaluate {who.path}`"
+        hint = f"make one with `qlora-fast evaluate {who.path}`"
         if not who.finished:
-            mend = "it comes when the run has finished: resume_from_checkpoint=true goes on"
-        return None, f"{who.name} has no per-sample evaluation; {mend}"
+            hint = "it comes when the run has finished: resume_from_checkpoint=true goes on"
+        return None, f"{who.name} has no per-sample evaluation; {hint}"
     found = statistics.compare(run.samples, baseline.samples, confidence=confidence)
     if not isinstance(found, Difference):
         return None, found.reason
