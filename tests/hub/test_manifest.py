@@ -92,3 +92,10 @@ def test_without_what_is_known_of_the_folder_the_format_is_that_of_checkpoints(t
 
 def test_what_was_written_by_no_manifest_passes(tmp_path: Path) -> None:
     manifest.verify(tmp_path, "adapter")
+
+
+def test_nothing_is_verified_where_nothing_is_to_be(folder: Path) -> None:
+    (folder / "a.json").unlink()
+    (folder / MANIFEST).write_text("{}")
+    assert manifest.problems(folder)
+    assert manifest.problems(folder, "off") == []

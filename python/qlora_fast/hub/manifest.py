@@ -60,13 +60,22 @@ def write(folder: Path, about: Mapping[str, Any] | None = None) -> None:
     (folder / MANIFEST).write_text(_text(files, about), encoding="utf-8")
 
 
-def problems(folder: Path, level: Verify = "full", *, remembered: bool = False) -> list[Problem]:
+def problems(
+    folder: Path,
+    level: Verify = "full",
+    *,
+    remembered: bool = False,
+    on_bytes: Callable[[int], object] = lambda _: None,
+) -> list[Problem]:
     """Every file that a manifest lists and that is not as it was written, in the order of the names.
 
     Args:
         level: what is verified.
         remembered: take the hash of a large file from the cache folder where the file has not changed since.
+        on_bytes: called with the listed bytes of each file when it has been verified, in the order of the names.
     """
+    if level == "off":
+        return []
     try:
         files = _read(folder)["files"]
     except FileNotFoundError:
@@ -79,8 +88,12 @@ def problems(folder: Path, level: Verify = "full", *, remembered: bool = False) 
         return _damage_of(folder / name, files[name], None if level == "quick" else sha256)
 
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
-        found = zip(files, pool.map(look, files), strict=True)
-        return [Problem(name, what) for name, what in found if what]
+        found = []
+        for name, what in zip(files, pool.map(look, files), strict=True):
+            on_bytes(files[name]["bytes"])
+            if what:
+                found.append(Problem(name, what))
+        return found
 
 
 def unlisted(folder: Path) -> list[str]:
@@ -124,6 +137,14 @@ def listed(folder: Path) -> list[str]:
         OSError, ValueError: there is no readable manifest.
     """
     return [*_read(folder)["files"], MANIFEST]
+
+
+def listed_bytes(folder: Path) -> int:
+    """Bytes of the files that a manifest lists; 0 where it cannot be read."""
+    try:
+        return sum(entry["bytes"] for entry in _read(folder)["files"].values())
+    except (OSError, ValueError, RecursionError):
+        return 0
 
 
 def verify(folder: Path, what: str, level: Verify = "full") -> None:

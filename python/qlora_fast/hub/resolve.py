@@ -58,7 +58,7 @@ def model_path(name: str, verify: manifest.Verify = "full") -> str:
     """What ``from_pretrained`` takes for this model: a local folder with weights, or a hub id.
 
     Args:
-        verify: of a model that this program merged: what is compared with its manifest.
+        verify: of a model that this program merged or converted: what is compared with its manifest.
 
     Raises:
         ArtifactError: the embedded model's package is missing or of another version, the folder holds no model, or a
@@ -66,7 +66,7 @@ def model_path(name: str, verify: manifest.Verify = "full") -> str:
     """
     gguf = _gguf(name)
     if gguf is not None:
-        return str(_converted(gguf, "model", _write_model))
+        return str(_converted(gguf, "model", _write_model, verify))
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ArtifactError(
@@ -177,13 +177,13 @@ def _embedded() -> Path:
     return path
 
 
-def _converted(gguf: Path, part: str, write: atomic_io.Writer) -> Path:
+def _converted(gguf: Path, part: str, write: atomic_io.Writer, verify: manifest.Verify = "full") -> Path:
     """The converted ``part`` of a GGUF file, from the cache or made now; complete or not there."""
     stat = gguf.stat()
     identity = f"{_CONVERSION}\0{gguf.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = cache_dir() / f"{gguf.stem.lower()}-{key}" / part
-    if folder.is_dir() and (problem := _damage_of_conversion(folder)):
+    if folder.is_dir() and (problem := _damage_of_conversion(folder, verify)):
         log.warning("the converted %s in `%s` is damaged (%s): converting it again", part, folder, problem)
     elif folder.is_dir():
         return folder
@@ -198,9 +198,9 @@ def _converted(gguf: Path, part: str, write: atomic_io.Writer) -> Path:
     return folder
 
 
-def _damage_of_conversion(folder: Path) -> str | None:
+def _damage_of_conversion(folder: Path, verify: manifest.Verify) -> str | None:
     """What is wrong with a converted model, in words. Earlier versions wrote no manifest; theirs pass."""
-    found = manifest.problems(folder, remembered=True) if (folder / manifest.MANIFEST).exists() else []
+    found = manifest.problems(folder, verify, remembered=True) if (folder / manifest.MANIFEST).exists() else []
     return next(map(str, found), None)
 
 
