@@ -74,8 +74,7 @@ def test_every_damaged_or_missing_file_of_every_kind_is_named(copied: Path) -> N
             names.add(str(file.relative_to(folder)))
         expected[folder] = names - {"Modelfile"}
     for folder, names in expected.items():
-        found = broken(folder) - {folder.name}  # the shape of a file may be reported as well
-        assert found == names
+        assert broken(folder) == names
         assert len(names) > 5
     notes = findings(copied / "merged")
     assert notes["Modelfile"].state == "note"
@@ -95,18 +94,59 @@ def test_what_came_later_is_a_note_and_no_damage(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("run.json", "[]"), ("trainer_state.json", "{"), ("all_results.json", "null"), ("trainer_log.jsonl", '{"a": 1}\n{"b"')]
+    ("name", "content"), [("run.json", "[]"), ("trainer_state.json", "{"), ("all_results.json", "null"), ("trainer_log.jsonl", '{"a": 1}\n{"b"\n'), ("config.yaml", "lora_rank: many")]
 )  # fmt: skip
 def test_the_records_of_a_run_are_read(copied: Path, name: str, content: str) -> None:
     (copied / "run" / name).write_text(content)
-    assert len(broken(copied / "run")) == 1
+    assert broken(copied / "run") == {name}
+    assert "from where it came" not in str(findings(copied / "run")[name].hint)
+
+
+def test_a_line_of_the_log_that_a_killed_run_left_unfinished_is_no_damage(copied: Path) -> None:
+    with (copied / "run" / "trainer_log.jsonl").open("a") as file:
+        file.write('{"b"')
+    assert broken(copied / "run") == set()
+    assert findings(copied / "run")["trainer_log.jsonl"].state == "note"
+
+
+@pytest.mark.parametrize("lost", ["adapter_config.json", "adapter_model.safetensors", "config.yaml", "run.json"])
+def test_a_finished_run_that_lost_a_file_is_damaged(copied: Path, lost: str) -> None:
+    (copied / "run" / lost).unlink()
+    assert broken(copied / "run") == {lost}
+
+
+def test_a_finding_is_named_after_its_file(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copied / "run")
+    Path("run.json").write_text("[]")
+    Path("all_results.json").write_text("[]")
+    assert broken(Path()) == {"run.json", "all_results.json"}
+
+
+def test_without_a_manifest_nothing_is_said_of_who_wrote_the_run(copied: Path) -> None:
+    (copied / "run" / MANIFEST).unlink()
+    assert findings(copied / "run")[MANIFEST].found == "not found: the bytes of the folder cannot be verified"
+
+
+def test_progress_counts_the_bytes_of_all_folders(made: Path) -> None:
+    for path, folders in (
+        (made / "run", [made / "run", *(p.parent for p in (made / "run").glob(f"*/{MANIFEST}"))]),
+        (made / "merged", [made / "merged"]),
+        (made / "run" / "best", [made / "run" / "best"]),
+    ):
+        size = sum((f / name).stat().st_size for f in folders for name in manifest.listed(f) if name != MANIFEST)
+        told: list[tuple[str, int, int]] = []
+        examine_artifact(path, lambda *report, told=told: told.append(report))  # type: ignore[misc]
+        assert told[0] == ("verifying", 0, size)
+        assert told[-1] == ("verifying", size, size)
+        assert len(told) > len(folders)
+        assert told == sorted(told)
 
 
 def test_what_another_program_wrote_is_held_to_its_shape(copied: Path) -> None:
     (copied / "merged" / MANIFEST).unlink()
     assert findings(copied / "merged")[MANIFEST].state == "note"
     (copied / "merged" / "config.json").write_text("[]")
-    assert broken(copied / "merged") == {"merged"}
+    assert broken(copied / "merged") == {"config.json"}
 
 
 def test_scripts_get_the_same_with_an_exit_status(copied: Path) -> None:
@@ -159,3 +199,10 @@ def test_a_damaged_conversion_is_made_again(tmp_path: Path, monkeypatch: pytest.
     assert resolve._converted(gguf, "tokenizer", lambda _, folder: (folder / "t").write_text("new") and None) == made
     assert (made / "t").read_text() == "new"
     assert resolve._converted(gguf, "tokenizer", lambda *_: pytest.fail("made a third time")) == made
+    flip(made / "t")
+    levels: tuple[Verify, ...] = ("quick", "off")
+    for level in levels:
+        monkeypatch.setattr(resolve, "_write_model", lambda *_: pytest.fail("verified at another level"))
+        made.rename(made.with_name("model"))
+        assert resolve.model_path(str(gguf), level) == str(made.with_name("model"))
+        made.with_name("model").rename(made)

@@ -8,7 +8,7 @@ only files beside it. :func:`check_model` and :func:`check_adapter` look at a wh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ MODEL_CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+Checks = list[tuple[str, Callable[[], object]]]
+"""Checks of a folder, each under the name of the file that it reads."""
 _LARGEST = 256 << 20
 """Bytes of a JSON file; the index of the largest models has some ten million."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -233,11 +235,23 @@ def check_model(folder: Path) -> None:
     Raises:
         ArtifactError: one is missing, malformed, a pickle, or outside the folder.
     """
-    read_json(folder / MODEL_CONFIG, ModelConfig)
-    read_optional(folder / GENERATION_CONFIG, GenerationConfig)
-    read_optional(folder / TOKENIZER_CONFIG, TokenizerConfig)
-    for path in weight_files(folder):
-        check_weights(path)
+    for _, check in model_checks(folder):
+        check()
+
+
+def model_checks(folder: Path) -> Checks:
+    """The checks of a model folder's files, by the name of the file; of weights in several files by their index."""
+
+    def weights() -> None:
+        for path in weight_files(folder):
+            check_weights(path)
+
+    return [
+        (MODEL_CONFIG, lambda: read_json(folder / MODEL_CONFIG, ModelConfig)),
+        (GENERATION_CONFIG, lambda: read_optional(folder / GENERATION_CONFIG, GenerationConfig)),
+        (TOKENIZER_CONFIG, lambda: read_optional(folder / TOKENIZER_CONFIG, TokenizerConfig)),
+        (INDEX if (folder / INDEX).exists() else SINGLE, weights),
+    ]
 
 
 def check_adapter(folder: Path) -> dict[str, Any]:
@@ -247,6 +261,19 @@ def check_adapter(folder: Path) -> dict[str, Any]:
         ArtifactError: one is missing, malformed, or a pickle.
     """
     config = read_json(folder / ADAPTER_CONFIG, AdapterConfig)
+    _check_adapter_weights(folder)
+    return config
+
+
+def adapter_checks(folder: Path) -> Checks:
+    """The checks of an adapter's files, by the name of the file."""
+    return [
+        (ADAPTER_CONFIG, lambda: read_json(folder / ADAPTER_CONFIG, AdapterConfig)),
+        (ADAPTER_WEIGHTS, lambda: _check_adapter_weights(folder)),
+    ]
+
+
+def _check_adapter_weights(folder: Path) -> None:
     weights = folder / ADAPTER_WEIGHTS
     if not weights.is_file():
         pickled = folder / "adapter_model.bin"
@@ -254,7 +281,6 @@ def check_adapter(folder: Path) -> dict[str, Any]:
             raise _pickled(pickled, _convert_adapter(folder))
         raise ArtifactError(f"`{folder}` has no {ADAPTER_WEIGHTS}", hint="give the output_dir of a finished run")
     check_weights(weights)
-    return config
 
 
 def adapted_modules(folder: Path) -> list[str]:
