@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import Gemma2Config, GemmaConfig, GptOssConfig, MambaConfig, Qwen3Config, Qwen3NextConfig
+from transformers import (
+    BloomConfig,
+    FalconConfig,
+    Gemma2Config,
+    GemmaConfig,
+    GptOssConfig,
+    MambaConfig,
+    MptConfig,
+    Qwen3Config,
+    Qwen3NextConfig,
+)
 
 import tiny
 from qlora_fast.errors import ConfigError
@@ -130,8 +140,11 @@ def test_it_refuses_masks_and_caches() -> None:
         (MambaConfig(num_hidden_layers=1), "linear_attention"),
         (Qwen3NextConfig(num_hidden_layers=4), "linear_attention"),
         (Gemma2Config(num_hidden_layers=2), "soft cap"),
+        (BloomConfig(n_layer=1), "attention of its own"),
+        (FalconConfig(num_hidden_layers=1), "attention of its own"),
+        (MptConfig(n_layers=1), "attention of its own"),
     ],
-    ids=["mamba", "hybrid", "soft cap"],
+    ids=["mamba", "hybrid", "soft cap", "bloom", "falcon", "mpt"],
 )
 def test_models_that_would_mix_samples_are_refused_by_name(config: Any, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:

@@ -175,7 +175,14 @@ def _refuse_what_would_be_wrong(
 
 def packable(config: Any) -> str | None:
     """What keeps a model from being packed, or None. Layers that are not attention carry state across samples."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
     text = config.get_text_config()
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        # Code of before transformers' attention interface would ignore ours, and leave out its own causal mask as well.
+        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        if not model_class._can_set_attn_implementation():
+            return "attention of its own, which cannot be replaced"
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"]) - _PACKABLE_LAYERS
     if kinds:
         return f"{', '.join(sorted(kinds))} layers"

@@ -26,7 +26,9 @@ def install(parts: list[nn.Module], stream: Stream) -> None:
 def stream_of(model: Any) -> Stream | None:
     """The stream that a model's base comes by, or None for one that is all on the device."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    found: _Hooks | None = getattr(next(iter(inner.get_decoder().layers)), "streamed", None)
+    # A decoder that calls them otherwise, as GPT-2's, is never loaded in parts.
+    layers = getattr(inner.get_decoder(), "layers", None)
+    found: _Hooks | None = getattr(next(iter(layers)), "streamed", None) if layers is not None else None
     return None if found is None else found.stream
 
 
