@@ -52,7 +52,7 @@ def method(bits: int | None = 4) -> Method:
 def test_what_fits_on_how_many_gpus(model: str, bits: int | None, devices: int, each: int, enough: bool) -> None:
     verdict = fits(SHAPES[model], method(bits), devices, each * GB)
     assert verdict.fits is enough
-    assert verdict.fits == (verdict.spare >= 0)
+    assert verdict.fits == (verdict.memory.total <= each * GB)
     assert verdict.host == 0
 
 

@@ -40,11 +40,6 @@ class Verdict:
     def fits(self) -> bool:
         return self.memory.total <= self.bytes_each
 
-    @property
-    def spare(self) -> int:
-        """Bytes that are left; negative where the run does not fit."""
-        return self.bytes_each - self.memory.total
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:

@@ -60,7 +60,7 @@ def base_of(config: Config, path: str, machine: Machine, ranks: Ranks) -> nn.Mod
         multiple=parts,
         resident=config.additional_target,
         on_part=lambda part, prefix: check_base(part, config.model_name_or_path, prefix),
-        progress=_told(time.monotonic()),
+        progress=_reported(time.monotonic()),
     )
     if isinstance(source, Pinned):
         log.info("offload_base: %.2f GB of the base are in main memory", source.host_bytes / 1e9)
@@ -111,15 +111,15 @@ def _automatic(config: Config, machine: Machine, ranks: Ranks) -> Sharing:
     return chosen
 
 
-def _told(started: float) -> Callable[[int, int], None]:
+def _reported(started: float) -> Callable[[int, int], None]:
     """Log how far the loading is, every few seconds."""
     last = started
 
-    def tell(done: int, parts: int) -> None:
+    def report(done: int, parts: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= _EVERY_S or (done == parts and now - started >= _EVERY_S):
             last = now
             log.info("loading the base: %d of %d parts, %.0f s", done, parts, now - started)
 
-    return tell
+    return report

@@ -57,6 +57,8 @@ def run_row(forward: Forward, adapter: Adapter, row: Row) -> None:
             forward.loss_sum(row).backward()  # type: ignore[no-untyped-call]
     finally:
         adapter.discard()
+        if forward.stream is not None:
+            forward.stream.reset()  # the pass may have failed in the middle of a layer
 
 
 def probe(

@@ -31,6 +31,8 @@ class Share:
 class Gathered:
     """Each unit's bytes in equal parts, one on each rank of ``share``. A unit's size must be a multiple of their number."""
 
+    shared = True
+
     def __init__(self, share: Share) -> None:
         self._share = share
         self._parts: list[Tensor] = []

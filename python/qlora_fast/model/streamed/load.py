@@ -141,9 +141,13 @@ class _Loader:
         convert = self._quantizer.get_quantize_ops().convert
         for owner, leaf, name in _meta(part, prefix, skip):
             if self._quantizer.param_needs_quantization(self._model, name):
-                value = self._files.read(name).to(self._dtype).to(self._device)
-                made = convert({name: value}, full_layer_name=name, model=self._model)
-                setattr(owner, leaf, made[name])
+                # Without a name of its own: it would be kept while the next one is read.
+                made = convert(
+                    {name: self._files.read(name).to(self._dtype).to(self._device)},
+                    full_layer_name=name,
+                    model=self._model,
+                )
+                setattr(owner, leaf, made.pop(name))
 
     def fill(self, part: nn.Module, prefix: str, skip: Collection[nn.Module]) -> None:
         """Read all other weights of a part, which have their memory already."""
@@ -192,7 +196,11 @@ def _skeleton(
         )
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **arguments)
-    if getattr(model, "_keep_in_fp32_modules", None):
+    if not hasattr(model.get_decoder(), "layers"):
+        raise ConfigError(
+            f"`{config.model_type}` has no list of decoder layers and is not loaded in parts", hint="shard_base: off"
+        )
+    if getattr(model, "_keep_in_fp32_modules", None) or getattr(model, "_keep_in_fp32_modules_strict", None):
         raise ConfigError(f"`{config.model_type}` mixes dtypes and is not loaded in parts", hint="shard_base: off")
     quantizer = None
     if quantization is not None:

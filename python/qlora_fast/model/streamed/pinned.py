@@ -1,7 +1,8 @@
 """A source in main memory: the base of one GPU that is too small for it (``offload_base``).
 
 On a GPU the memory is pinned, so that a copy runs beside the computation and the system never moves it to disk. On a CPU, which
-has no memory of another kind, the copies are plain ones; they show that the result is the same, and save nothing.
+has no memory of another kind, the copies are plain ones, which save nothing; they
+show that the result is that of a complete base which multiplies alike (a base in parts is never rounded to bf16).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Pinned:
     """
 
     device_bytes = 0
+    shared = False
 
     def __init__(self) -> None:
         self._kept: list[Tensor] = []

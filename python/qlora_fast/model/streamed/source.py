@@ -18,7 +18,10 @@ class Source(Protocol):
 
     Attributes:
         device_bytes: what it holds in the device's own memory.
+        shared: whether other processes fill their units at the same moments, and wait for this one.
     """
+
+    shared: bool
 
     @property
     def device_bytes(self) -> int: ...

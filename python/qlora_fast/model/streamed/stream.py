@@ -1,8 +1,8 @@
 """Which units are on the device: fetched before their use, the next one while this one is used, released behind it.
 
-A pass uses the units by places: the embedding, the decoder layers, the head (which may be the embedding's unit again); an embedding
-or a head that is trained is on the device and has none. Every process of a run that shares its base fetches at the same moments, because they only depend on the
-passes made::
+A pass uses the units by places: the embedding, the decoder layers, the head (which may be the embedding's unit again); an
+embedding or a head that is trained is on the device and has none. Every process of a run that shares its base fetches at the
+same moments, because they only depend on the passes made::
 
     forward    place 0, 1, 2, …: need it, start the next one, use it, release it
     backward   …, 2, 1: need it, start the one before, use it, release it
@@ -70,7 +70,7 @@ class Stream:
         if place in self._in_backward:
             return
         if place == 0:
-            self._drop_leftovers()
+            self.reset()
         self._need(place)
         if place + 1 < len(self.places):
             self._start(self.places[place + 1])
@@ -89,8 +89,8 @@ class Stream:
             return
         # Its output is the input of the next place, which is done with its backward pass then, and may say so only later.
         self.leave_backward(place + 1)
-        self._in_backward.add(place)
         self._need(place)
+        self._in_backward.add(place)
         if place > self._layers[0]:
             self._start(self.places[place - 1])
 
@@ -123,7 +123,7 @@ class Stream:
                 self.enter_backward(place)
                 self.leave_backward(place)
 
-    def _drop_leftovers(self) -> None:
+    def reset(self) -> None:
         """Forget a pass that was not finished: it failed, or its gradient was never computed."""
         self._in_backward.clear()
         self._uses = [0] * len(self.units)

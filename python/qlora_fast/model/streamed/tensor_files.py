@@ -67,10 +67,6 @@ class TensorFiles:
         else:
             out.copy_(self.read(name))
 
-    def nbytes(self, name: str) -> int:
-        place = self._places[name]
-        return place.end - place.start
-
     @staticmethod
     def _read(place: _Place, out: Tensor) -> None:
         # Not by numpy: what it has seen of a tensor's storage can no longer be freed before the tensor is.
@@ -82,7 +78,7 @@ class TensorFiles:
             while done < len(buffer):
                 count = file.readinto(buffer[done:])
                 if not count:
-                    raise ArtifactError(f"`{place.path}` is cut short", hint="get the file again from where it came")
+                    raise ArtifactError(f"`{place.path}` is truncated", hint="get the file again from where it came")
                 done += count
 
 
