@@ -17,7 +17,7 @@ from qlora_fast.model import fused_lora, patch, products
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.frozen import Frozen
 from qlora_fast.model.lora import LoraSpec, add_lora
-from qlora_fast.model.products import BOUNDS, TORCH, Products, Way, choose, difference, judged, measured
+from qlora_fast.model.products import BOUNDS, TORCH, Products, Wanted, Way, choose, difference, judged, measured
 from qlora_fast.train.forward import Forward
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_a_model_computes_by_what_the_probe_found(
     monkeypatch.setattr(products, "_CHOSEN", {})
     monkeypatch.setattr(products, "_NARROW", 16)
     monkeypatch.setattr(products, "measured", lambda shape, ways: {way: seconds[way] for way in ways})
-    model = add_lora(tiny.llama(), LoraSpec(4, 8), seed=0, rounding=True)
+    model = add_lora(tiny.llama(), LoraSpec(4, 8), seed=0, products=Wanted(rounding=True))
     report = patch.report_of(model)
     assert (report.products.exact, report.products.training) == wanted
     found = report.described()["products"]
@@ -183,7 +183,7 @@ def test_steps_and_scores_of_a_model(
 
 def test_every_frozen_layer_but_the_head_takes_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_products(tiny.llama(), ONEDNN, monkeypatch, target=["q_proj"])
-    own = {name for name, m in model.named_modules() if isinstance(m, fused_lora._Fused)}
+    own = {name for name, m in model.named_modules() if isinstance(m, fused_lora._Fused | fused_lora._FusedFrozen)}
     linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and not m.weight.requires_grad}
     assert {name.removesuffix(".base_layer") for name in own} == {
         name.removesuffix(".base_layer") for name in linear if "lm_head" not in name
@@ -201,7 +201,7 @@ def test_dtype_auto_allows_rounding_and_fp32_does_not(tmp_path: Path, monkeypatc
     seen: list[bool] = []
 
     def spied(model: nn.Module, spec: LoraSpec, **options: Any) -> nn.Module:
-        seen.append(options["rounding"])
+        seen.append(options["products"].rounding)
         return model
 
     monkeypatch.setattr(setup, "add_lora", spied)

@@ -26,8 +26,6 @@ class Frozen:
     layer: Any
     kernels: bool
     products: Products = TORCH
-    _rounded: tuple[Tensor, int] | None = None
-    """The weight in bf16, and the version of the weight that it was made of."""
 
     @classmethod
     def of(cls, layer: nn.Module, *, kernels: bool, products: Products = TORCH) -> Frozen | None:
@@ -85,13 +83,25 @@ class Frozen:
     def _weight(self, way: Way) -> Tensor:
         if way != "bf16":
             return self.weight()
-        weight: Tensor = self.layer.weight
-        if self._rounded is None or self._rounded[1] != weight._version:
-            self._rounded = (weight.detach().to(torch.bfloat16), weight._version)
-        return self._rounded[0]
+        return rounded_weight(self.layer)
 
     def _four_bit(self) -> bool:
         return getattr(self.layer.weight, "quant_state", None) is not None
+
+
+def rounded_weight(layer: Any) -> Tensor:
+    """The weight of a layer in bf16. The layer keeps it, with the version of the weight that it was made of."""
+    weight: Tensor = layer.weight
+    copy: tuple[Tensor, int] | None = getattr(layer, "rounded", None)
+    if copy is None or copy[1] != weight._version:
+        copy = layer.rounded = (weight.detach().to(torch.bfloat16), weight._version)
+    return copy[0]
+
+
+def rounded_bytes(model: nn.Module) -> int:
+    """Bytes of all copies that :func:`rounded_weight` made."""
+    copies = (getattr(module, "rounded", None) for module in model.modules())
+    return sum(copy[0].nbytes for copy in copies if copy is not None)
 
 
 def _is_four_bit(layer: nn.Module) -> bool:

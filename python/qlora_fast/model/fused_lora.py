@@ -47,22 +47,31 @@ def _fuse_frozen(model: Any, products: Products) -> None:
     """
     head = model.get_output_embeddings()
     for module in model.modules():
-        if type(module) is nn.Linear and module is not head:
-            frozen: Any = Frozen.of(module, kernels=False, products=products)
-            if frozen is not None:
-                layer: Any = module
-                layer.frozen = (frozen,)
-                patch_class(module, _Fused)
+        if type(module) is nn.Linear and module is not head and Frozen.of(module, kernels=False) is not None:
+            layer: Any = module
+            layer.products = products
+            patch_class(module, _FusedFrozen)
 
 
 class _Fused:
-    """The ``forward`` of a fused layer, or of a frozen one."""
+    """The ``forward`` of a fused layer."""
 
     def forward(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
         out = None if arguments or options else projected((self,), self.frozen, x)
         if out is not None:
             return out[0]
         result: Tensor = super().forward(x, *arguments, **options)  # type: ignore[misc]
+        return result
+
+
+class _FusedFrozen:
+    """The ``forward`` of a frozen layer of torch. What it multiplies with is not stored: it would hold the layer that holds it."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        out = projected((self,), (Frozen(self, kernels=False, products=self.products),), x)
+        if out is not None:
+            return out[0]
+        result: Tensor = super().forward(x)  # type: ignore[misc]
         return result
 
 

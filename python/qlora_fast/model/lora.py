@@ -13,7 +13,7 @@ from qlora_fast.config.keys.model import Kernels
 from qlora_fast.errors import ConfigError
 from qlora_fast.model.load import is_quantized, quiet_libraries
 from qlora_fast.model.patch import speed_up
-from qlora_fast.model.products import Ways
+from qlora_fast.model.products import EXACT, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,12 @@ def add_lora(
     seed: int,
     checkpointing: bool = False,
     kernels: Kernels = "auto",
-    rounding: bool = False,
-    kept: Ways | None = None,
+    products: Wanted = EXACT,
 ) -> nn.Module:
     """Put a fresh adapter on a frozen model: equal seeds give equal weights, whatever was drawn before.
 
     Args:
-        kernels, rounding, kept: see :func:`qlora_fast.model.patch.speed_up`.
+        kernels, products: see :func:`qlora_fast.model.patch.speed_up`.
 
     Raises:
         ConfigError: a target is not in the model, or PiSSA is asked of quantized weights.
@@ -86,7 +85,7 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
-    speed_up(adapted, kernels, rounding=rounding, kept=kept)
+    speed_up(adapted, kernels, products)
     return adapted.train()
 
 
@@ -135,6 +134,11 @@ def lora_targets(model: nn.Module, wanted: Sequence[str]) -> list[str]:
     linear = {name: module for name, module in able.items() if isinstance(module, nn.Linear)}
     names = {name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head}
     if list(wanted) == ["all"]:
+        if not names:
+            raise ConfigError(
+                "this model has no linear layer that can have an adapter, besides its head",
+                hint="GPT-2 and its like have layers of another kind (Conv1D), which are not supported",
+            )
         return sorted(names)
     known = names | {name.rsplit(".", 1)[-1] for name in able}
     unknown = [name for name in wanted if name not in known]

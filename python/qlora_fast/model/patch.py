@@ -12,7 +12,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from qlora_fast.model import host
 from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.kernels import launch, rms_norm, rope, swiglu
 from qlora_fast.model.patched_class import patch_class
-from qlora_fast.model.products import TORCH, Products, Ways, choose
+from qlora_fast.model.products import EXACT, TORCH, Products, Wanted, choose
 from qlora_fast.model.projections import Projections
 from qlora_fast.model.streamed.hooks import stream_of
 
@@ -89,9 +89,7 @@ class Patched:
         return found
 
 
-def speed_up(
-    model: nn.Module, setting: Kernels = "auto", *, rounding: bool = False, kept: Ways | None = None
-) -> Patched:
+def speed_up(model: nn.Module, setting: Kernels = "auto", wanted: Wanted = EXACT) -> Patched:
     """Let a model with an adapter compute by our code as far as it is as exact and faster on its device.
 
     On a GPU that is everything here. On a CPU it is the product of each LoRA layer, by the library that is fastest: groups were
@@ -99,15 +97,14 @@ def speed_up(
 
     Args:
         setting: ``off`` keeps transformers' and PEFT's own code everywhere.
-        rounding: whether a CPU may multiply with frozen weights in bf16 while training; see :mod:`~qlora_fast.model.products`.
-        kept: how the run that is resumed multiplied.
+        wanted: of the products with frozen weights on a CPU; see :mod:`~qlora_fast.model.products`.
     """
     if setting == "off":
         report = Patched(reason="kernels: off", products=Products("torch", "torch", "kernels: off"))
     else:
         device = next(model.parameters()).device
         reason = unusable(device)
-        products = _products(model, device, rounding, kept)
+        products = _products(model, device, wanted)
         fused = fuse(model, kernels=reason is None, products=products)
         report = Patched(reason=reason) if device.type == "cpu" else patch(model, kernels=reason is None, reason=reason)
         report.fused, report.products = fused, products
@@ -115,17 +112,21 @@ def speed_up(
     return report
 
 
-def _products(model: Any, device: torch.device, rounding: bool, kept: Ways | None) -> Products:
+def _products(model: Any, device: torch.device, wanted: Wanted) -> Products:
     """The fastest ways to multiply with the frozen layers that are not quantized."""
     layers = [m for m in model.modules() if type(m) is nn.Linear and not m.weight.requires_grad]
     shapes = [(m.out_features, m.in_features) for m in layers if m is not model.get_output_embeddings()]
     # A second copy of the weights, in 16 bits, has to fit beside everything else; a base that is streamed is not to stay.
     # How much is free at this moment does not take a run that had room for it off its bits.
-    room = host.memory().available * (0.25 if kept is None else 0.75)
+    room = host.memory().available * (0.25 if wanted.kept is None else 0.75) / wanted.processes
     fits = 2 * sum(n * d for n, d in shapes) < room
-    rounding = rounding and fits and stream_of(model) is None
+    rounding = wanted.rounding and fits and stream_of(model) is None
     dtype = model.get_input_embeddings().weight.dtype
-    return choose(shapes, dtype, device, rounding=rounding, kept=kept)
+    found = choose(shapes, dtype, device, rounding=rounding, kept=wanted.kept)
+    ways = found.ways if wanted.agree is None else wanted.agree(found)
+    if ways == found.ways:
+        return found
+    return replace(found, exact=ways[0], training=ways[1], why=f"as on all ranks; here {found.why}")
 
 
 def report_of(model: nn.Module) -> Patched:

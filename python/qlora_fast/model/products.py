@@ -106,6 +106,24 @@ class Products:
         return f"{names} ({self.why})"
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a run asks of its products.
+
+    Attributes:
+        rounding: whether a CPU may multiply with frozen weights in bf16 while training.
+        kept: how the run that is resumed multiplied.
+        processes: of the run on this machine: they share its memory.
+        agree: which ways all processes of the run take, of what this one has found. Each of them calls it once.
+    """
+
+    rounding: bool = False
+    kept: Ways | None = None
+    processes: int = 1
+    agree: Callable[[Products], Ways] | None = None
+
+
+EXACT = Wanted()
 TORCH = Products("torch", "torch", "nothing else was tried")
 
 _CHOSEN: dict[tuple[int, int, bool], Products] = {}
@@ -162,7 +180,7 @@ def measured(shape: tuple[int, int], ways: Sequence[Way]) -> dict[Way, float]:
     """Seconds of x·Wᵀ and g·W by each way that runs here within its bound; ``torch`` is always among them.
 
     The shortest of a few turns on one thread, in time of the processor and not of the clock: what else the machine does
-    must not decide, nor differ from run to run.
+    does not decide, nor differ from run to run.
     """
     threads = torch.get_num_threads()
     try:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qlora_fast.data.batch import Row
 from qlora_fast.model import host
 from qlora_fast.model.flat_adapter import Adapter
+from qlora_fast.model.frozen import rounded_bytes
 from qlora_fast.model.streamed.hooks import stream_of
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.optimizer import AdamW
@@ -25,7 +26,7 @@ def parts(model: nn.Module, adapter: Adapter, optimizer: AdamW) -> dict[str, int
     frozen = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
     quantized = sum(_quantized_bytes(module) for module in model.modules())
     plain = [p for p in frozen if type(p).__name__ not in ("Params4bit", "Int8Params")]
-    weights = sum(p.nbytes for p in plain) + quantized
+    weights = sum(p.nbytes for p in plain) + quantized + rounded_bytes(model)
     if (stream := stream_of(model)) is not None:
         # What is here of them: this process's own part, and the layers that are being used.
         streamed = sum(unit.nbytes for unit in stream.units)

@@ -22,8 +22,8 @@ def measured(
         longest: tokens of the longest sample. kept: the budget of the checkpoint that the run resumes from.
     """
     gpu = forward.device.type == "cuda"
-    free = memory_usage.available(forward.device)
     need = need_of(forward, dataset, packed=True)
+    free = memory_usage.available(forward.device)  # behind the first pass: a CPU may have rounded weights for it
     if kept is not None and not ranks.any(free is not None and need(min(kept, whole)) > free):
         return RowBudget(kept, "as in the checkpoint")
     if free is None:
@@ -40,7 +40,7 @@ def measured(
     return row_budget.chosen(whole, longest, -ranks.most(-fits), gpu=gpu)
 
 
-def shorter(budget: RowBudget, row_tokens: int, longest: int) -> RowBudget | None:
+def shorter(row_tokens: int, longest: int) -> RowBudget | None:
     """The budget to try when a row of ``row_tokens`` tokens did not fit; None if there is no shorter one."""
     tokens = max(longest, row_tokens // 2)
     return RowBudget(tokens, "longer rows did not fit into memory when tried") if tokens < row_tokens else None

@@ -5,8 +5,10 @@ A run trains with it, a dry run only times it.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,6 +26,7 @@ from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.load import pick_device, pick_dtype
 from qlora_fast.model.lora import LoraSpec, add_lora, keep_activations
 from qlora_fast.model.patch import report_of
+from qlora_fast.model.products import Products, Wanted, Ways
 from qlora_fast.model.shapes import known_shape
 from qlora_fast.train import memory_usage
 from qlora_fast.train.advice import advice
@@ -91,12 +94,13 @@ class Setup:
         """
         while True:
             recomputed, failure = self._tried(ranks)
-            if failure is not None and self.forward.stream is not None:
+            stream = self.forward.stream
+            if failure is not None and stream is not None and stream.source.shared:
                 raise failure  # the others wait for this one inside of a layer
             if not ranks.any(failure is not None):
                 return recomputed
             tokens = int(self.longest.input_ids.size)
-            fewer = shorter(self.row_budget, tokens, int(self.data.lengths.max())) if is_open(self.config) else None
+            fewer = shorter(tokens, int(self.data.lengths.max())) if is_open(self.config) else None
             if fewer is None:
                 raise failure or OutOfMemoryError(
                     f"a row of {tokens:,} tokens does not fit into memory on another rank"
@@ -109,11 +113,14 @@ class Setup:
         try:
             return probe(self.config, self.forward, self.adapter, self.data.train, self.longest, ranks), None
         except OutOfMemoryError as error:
+            error.__cause__ = error.__context__ = None
             return False, error.with_traceback(None)
 
     def _cut(self, budget: RowBudget) -> None:
         if self.config.gradient_checkpointing == "auto":
             keep_activations(self.forward.model)  # the shorter row may fit without recomputing
+        if self.machine.device.type == "cuda":
+            torch.cuda.empty_cache()
         self.row_budget, self.data = budget, self.data.in_rows_of(budget.tokens)
         self.longest = longest_row(self.batches, self.data.plan_of_epoch, self.timetable.epochs)
 
@@ -240,8 +247,7 @@ def _model(
         seed=config.seed,
         checkpointing=checkpointing,
         kernels=config.kernels,
-        rounding=config.precision == "auto",
-        kept=kept.products,
+        products=Wanted(config.precision == "auto", kept.products, ranks.machine_size, partial(_agreed, ranks)),
     )
     now = report_of(adapted).products
     if kept.products not in (None, now.ways):
@@ -250,6 +256,12 @@ def _model(
         )
     parent = None if config.adapter_name_or_path is None else start_from(adapted, config, path)
     return adapted, parent
+
+
+def _agreed(ranks: Ranks, found: Products) -> Ways:
+    """The ways of rank 0 where they run on all ranks, else torch's: ranks that round differently make no one run."""
+    exact, training = json.loads(ranks.from_first(lambda: json.dumps(found.ways)))
+    return ("torch", "torch") if ranks.any(not {exact, training} <= set(found.run_here)) else (exact, training)
 
 
 def _embeddings(model: nn.Module) -> int:
