@@ -87,7 +87,7 @@ def test_it_decides_by_how_long_threads_waited(monkeypatch: pytest.MonkeyPatch) 
         (0.09, 0.0, False),  # the odd process
     ):
         watcher._decide(share, calm)
-        assert watcher.yielding == yielding
+        assert (watcher._team is not None) == yielding
     assert teams == ["came", "left"]
 
 
@@ -110,6 +110,36 @@ def test_without_what_linux_tells_nothing_is_watched(monkeypatch: pytest.MonkeyP
             other.setattr(openmp, name, value)
             assert not openmp.waiting().watched
             assert why in str(openmp.waiting())
+
+
+@pytest.mark.parametrize("fails", ["look", "team"])
+def test_a_watcher_that_fails_leaves_its_team_and_the_run_goes_on(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[bool] = []
+    waited = iter((0.0, 1e6))
+
+    class Team:
+        def __init__(self) -> None:
+            if fails == "team":
+                raise RuntimeError("can't start new thread")
+
+        def leave(self) -> None:
+            left.append(True)
+
+    def look() -> float:
+        seconds = next(waited, None)
+        if seconds is None:
+            raise OSError(24, "Too many open files")
+        return seconds
+
+    monkeypatch.setattr(openmp, "_LOOK_S", 0.001)
+    monkeypatch.setattr(openmp, "_IdleTeam", Team)
+    monkeypatch.setattr(openmp, "_waited", look)
+    watcher = openmp.Considerate()
+    watcher.start()
+    watcher._thread.join(10)
+    assert not watcher._thread.is_alive()
+    assert left == ([True] if fails == "look" else [])
+    watcher.stop()
 
 
 def test_on_a_gpu_nothing_is_watched() -> None:

@@ -192,6 +192,12 @@ def test_alone_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         assert me.from_first(lambda: "x") == "x"
 
 
+def test_alone_the_number_of_a_launcher_makes_no_turn() -> None:
+    """LOCAL_RANK may remain in the environment of a process that a worker starts."""
+    with Ranks(local_rank=1).in_turn():
+        pass
+
+
 @pytest.mark.parametrize(("cores", "processes", "threads"), [(8, 2, 4), (2, 2, 1), (2, 4, 1), (64, 1, 64)])
 def test_threads_are_shared_out(cores: int, processes: int, threads: int) -> None:
     assert local_share(cores, processes) == threads

@@ -229,6 +229,67 @@ def test_what_rules_it_out_is_named_once_and_the_run_is_the_eager_one(
     assert recorder.forgotten == 1
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_row_that_does_not_fit_beside_the_graphs_gives_them_up_and_not_the_run(
+    data: PreparedDataset, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """Of two rungs the second one's first row finds no memory, until the first one's graph is forgotten."""
+    run = tiny_run(data, updates=1)
+    rungs = {tokens: Rung(tokens, 20, tokens, 40) for tokens in (128, 256)}
+    tape = Tape(run.forward, ms=(1, 1000))
+    row_pass = Graphs(run.forward, run.adapter, rungs, tape)
+    small, large = packed_row(data, [0]), packed_row(data, range(8))
+    assert small.input_ids.size <= 128 < large.input_ids.size <= 256
+    for _ in range(0 if first else 2):
+        row_pass(small, 7.0)
+    real = graphs.Eager.of
+
+    def tight(self: Any, row: Any, divisor: Any) -> Tensor:
+        if row.input_ids.numel() > 128 and not tape.forgotten:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(self, row, divisor)
+
+    monkeypatch.setattr(graphs.Eager, "of", tight)
+    before = run.adapter.gradient.clone()
+    if first:  # nothing is captured: there is nothing to give up
+        with pytest.raises(RuntimeError, match="allocate"):
+            row_pass(large, 7.0)
+        return
+    row_pass(large, 7.0)
+    assert tape.forgotten == 1
+    assert "does not fit into memory beside the graphs" in str(row_pass.described()["reason"])
+    added = run.adapter.gradient - before
+    run.adapter.discard()
+    real(graphs.Eager(run.forward, run.adapter), run.forward.on_device(fitted(large, rungs[256])), torch.tensor(7.0))
+    assert relative(added, run.adapter.gradient) < 1e-5
+
+
+def test_an_overflow_of_half_precision_rules_nothing_out(
+    data: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(data, updates=1)
+    tape = Tape(run.forward)
+    row_pass = Graphs(run.forward, run.adapter, {128: Rung(128, 12, 128, 40)}, tape)
+    row = packed_row(data, range(3))
+    row_pass(row, 7.0)
+    with monkeypatch.context() as overflow:
+        tape.adapter, tape.wrong = run.adapter, float("nan")
+        real = graphs.Eager.of
+
+        def infinite(self: Any, row: Any, divisor: Any) -> Tensor:
+            loss = real(self, row, divisor)
+            run.adapter.gradient.fill_(float("inf"))
+            return loss
+
+        overflow.setattr(graphs.Eager, "of", infinite)
+        row_pass(row, 7.0)
+    assert row_pass.described()["captured"] == []
+    tape.wrong = 1.0
+    run.adapter.discard()
+    row_pass(row, 7.0)
+    assert row_pass.described() == {"used": True, "rungs": [128], "captured": [128]}
+
+
 def test_a_row_that_no_rung_holds_is_run_eagerly(data: PreparedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs.Graphs, "_prepared", _nothing_new)
     run = tiny_run(data, updates=2)

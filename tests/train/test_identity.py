@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,20 +140,33 @@ class Second(Ranks):
 
 
 @pytest.mark.parametrize(
-    ("changed", "error", "message"),
+    ("changed", "message"),
     [
-        ({"data": "0" * 64}, ArtifactError, "rank 1 prepared other data than rank 0 .data: '000000000000…'"),
-        ({"training_samples": "ab"}, ArtifactError, "prepared other data"),
-        ({"base_weights": "ab"}, ArtifactError, "rank 1 loaded another base model than rank 0"),
-        ({"learning_rate": 1.0}, ConfigError, "rank 1 has other settings than rank 0 .learning_rate: 1.0 →"),
-        ({"shard_base": "world"}, ConfigError, "rank 1 has other settings than rank 0 .shard_base: 'world' → 'off'"),
-        ({"resume_from_checkpoint": True}, ConfigError, "other settings than rank 0 .resume_from_checkpoint"),
-        ({"save_steps": 3}, ConfigError, "rank 1 has other settings than rank 0 .save_steps: 3 → 2"),
+        ({"data": "0" * 64}, "rank 1 prepared other data than rank 0 .data: '000000000000…'"),
+        ({"training_samples": "ab"}, "prepared other data"),
+        ({"base_weights": "ab"}, "rank 1 loaded another base model than rank 0"),
     ],
 )
-def test_ranks_that_differ_are_named(made: Path, changed: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_ranks_with_other_files_are_named(made: Path, changed: dict[str, Any], message: str) -> None:
     config = load(made).config
     data = selection.load(config, tokenizer_of(config))
     identity.identity_of(config, data, config.model_name_or_path, Second({}))
-    with pytest.raises(error, match=message):
+    with pytest.raises(ArtifactError, match=message):
         identity.identity_of(config, data, config.model_name_or_path, Second(changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rate": 1.0}, "rank 1 has other settings than rank 0 .learning_rate: 1.0 →"),
+        ({"shard_base": "world"}, "rank 1 has other settings than rank 0 .shard_base: 'world' → 'off'"),
+        ({"resume_from_checkpoint": True}, "other settings than rank 0 .resume_from_checkpoint"),
+        ({"save_steps": 3}, "rank 1 has other settings than rank 0 .save_steps: 3 → 2"),
+        ({"max_tokens_per_row": 9}, "rank 1 has other settings than rank 0 .max_tokens_per_row: 9 → "),
+    ],
+)
+def test_ranks_with_other_settings_are_named(made: Path, changed: dict[str, Any], message: str) -> None:
+    config = load(made).config
+    identity.check_settings(replace(config, output_dir="elsewhere"), Second({}))
+    with pytest.raises(ConfigError, match=message):
+        identity.check_settings(config, Second(changed))

@@ -13,6 +13,9 @@ from parameter_run import Make, Run, maker
 from qlora_fast.config import load
 from qlora_fast.errors import ArtifactError
 from qlora_fast.model import products
+from qlora_fast.train import resume
+from qlora_fast.train.distributed import Ranks
+from qlora_fast.train.kept import NOTHING_KEPT
 from qlora_fast.train.run import train
 
 
@@ -144,6 +147,16 @@ def test_a_dense_run_does_not_for_its_updates_are_counted_in_rows(run: Make) -> 
     made = run(packing="dense", save_strategy="steps", save_steps=2, max_steps=4)
     with pytest.raises(ArtifactError, match="is of another run: max_tokens_per_row"):
         go_on(made, made.folder / "checkpoint-2", "max_tokens_per_row=128")
+
+
+def test_auto_takes_no_decision_of_another_run(made: Run) -> None:
+    config = made.folder.parent / "tiny.yaml"
+    of_this = resume.kept(load(config, ["resume_from_checkpoint=auto"]).config, Ranks())
+    assert of_this.products is not None
+    other = load(config, ["resume_from_checkpoint=auto", "learning_rate=1e-3"]).config
+    assert resume.kept(other, Ranks()) == NOTHING_KEPT
+    named = load(config, [f"resume_from_checkpoint={made.folder}/checkpoint-4", "learning_rate=1e-3"]).config
+    assert resume.kept(named, Ranks()) == of_this, "the difference is refused later, by name"
 
 
 def test_auto_starts_goes_on_and_ends_as_one_command(made: Run, caplog: pytest.LogCaptureFixture) -> None:

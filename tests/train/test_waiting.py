@@ -38,6 +38,17 @@ def test_waiting_that_costs_little_is_not_worth_a_warning(caplog: pytest.LogCapt
     assert waits.about["slowest_rank"] == 2
 
 
+def test_many_short_waits_are_a_long_one() -> None:
+    class Short(Ranks):
+        def all_gather(self, tensor: Tensor) -> list[Tensor]:
+            return [torch.tensor(0.0004), torch.tensor(0.0)]
+
+    waits = Waits(Short(world=2), CPU)
+    for _ in range(1000):
+        waits.share(0.0003)
+    assert waits.about == {"waited_s": [0.4, 0.0], "seconds": 0.3, "slowest_rank": 1}
+
+
 def test_one_rank_waits_for_nobody() -> None:
     waits = Waits(Ranks(), CPU)
     with waits.measured():

@@ -17,6 +17,7 @@ threads and in which order, stays the same, so results do not depend on neighbou
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -26,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+log = logging.getLogger(__name__)
 
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _LOOK_S = 0.15
@@ -63,9 +66,9 @@ def waiting() -> Waiting:
     if torch.get_num_threads() < 2:
         return Waiting(False, "one thread, which waits for none")
     if _team() > torch.get_num_threads():
-        return Waiting(False, "fewer threads than cores, so there are cores for others")
+        return Waiting(False, "spinning: with fewer threads than cores there are cores for others")
     if _waited() is None:
-        return Waiting(False, "spinning: this system does not tell how long threads wait for a core")
+        return Waiting(False, "spinning: this system does not report how long threads wait for a core")
     return Waiting(True, "spinning, and sleeping while other processes keep the cores busy")
 
 
@@ -89,12 +92,17 @@ class Considerate:
         self._ended.set()
         self._thread.join()
 
-    @property
-    def yielding(self) -> bool:
-        """Whether threads sleep at once now."""
-        return self._team is not None
-
     def _watch(self) -> None:
+        try:
+            self._look()
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread is left
+            log.debug("threads are no longer watched: %r", error)
+        finally:
+            if self._team is not None:
+                self._team.leave()
+                self._team = None
+
+    def _look(self) -> None:
         before, looked, calm_since = _waited() or 0.0, time.monotonic(), 0.0
         while not self._ended.wait(_LOOK_S):
             waited, now = _waited() or 0.0, time.monotonic()
@@ -106,8 +114,6 @@ class Considerate:
                 calm_since = now
             self._decide(share, now - calm_since)
             before, looked = waited, now
-        if self._team is not None:
-            self._team.leave()
 
     def _decide(self, share: float, calm: float) -> None:
         if self._team is None and share >= _CROWDED:

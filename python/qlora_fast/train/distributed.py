@@ -75,6 +75,9 @@ class Ranks:
         What the first has made, the others find: the first of another machine on storage that they share, or it makes the
         same for its own machine.
         """
+        if self.world == 1:
+            yield
+            return
         self._turns += 1
         key = f"turn/{self._turns}"
         if not self.first:
@@ -82,7 +85,7 @@ class Ranks:
         if self.local_rank:
             self._wait(lambda: self.store.check([f"{key}/{self.rank - self.local_rank}"]))
         yield
-        if self.store is not None and not self.local_rank:
+        if not self.local_rank:
             self.store.set(f"{key}/{self.rank}", "")
             if self.first:
                 self.store.set(key, "")
@@ -190,7 +193,7 @@ class Ranks:
         first = 0 if kind == "world" else self.rank - self.local_rank
         starts = [int(start) for start in self.all_gather(torch.tensor([first]))]
         groups = [[r for r in range(self.world) if starts[r] == start] for start in sorted(set(starts))]
-        made: dict[int, Any] = {members[0]: dist.new_group(members) for members in groups}
+        made: dict[int, Any] = {members[0]: dist.new_group(members, timeout=_COLLECTIVE) for members in groups}
         members = next(group for group in groups if self.rank in group)
         return Share(made[members[0]], members.index(self.rank), len(members), kind)
 
@@ -256,8 +259,8 @@ def joined() -> Iterator[Ranks]:
         if told:
             raise PeerError from None
         if isinstance(error, PeerGone):
-            gone = "another process of the run" if lifeline.gone is None else f"rank {lifeline.gone}"
-            raise _without_a_word(gone) from None
+            ended = "another process of the run" if lifeline.ended is None else f"rank {lifeline.ended}"
+            raise _without_a_word(ended) from None
         raise
     finally:
         _joined = None
@@ -407,8 +410,8 @@ class _Watch(threading.Thread):
         store.set(f"alive/{me.rank}", f"{beat} {me.sums}")
         if store.check(["failed"]):
             return ""
-        if self._lifeline.gone is not None:
-            return self._missing(self._lifeline.gone)
+        if self._lifeline.ended is not None:
+            return self._missing(self._lifeline.ended)
         now = time.monotonic()
         for rank, (last, when) in heard.items():
             sign = store.get(f"alive/{rank}") if store.check([f"alive/{rank}"]) else b""
@@ -428,6 +431,6 @@ class _Watch(threading.Thread):
             )  # fmt: skip
 
     def _missing(self, rank: int) -> str:
-        """What to report of a rank that is gone: one rank says it for all."""
+        """What to report of a rank that ended: one rank reports it for all."""
         first = int(self._store.compare_set("failed", "", str(self._me.rank))) == self._me.rank
         return f"rank {rank}" if first else ""

@@ -35,6 +35,7 @@ from qlora_fast.train.base import base_of
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.evaluate import EvalOptions, by_source, evaluate
 from qlora_fast.train.forward import Forward
+from qlora_fast.train.identity import check_settings
 from qlora_fast.train.setup import Machine
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def score(
     """
     config, tokenizer = subject.config, subject.tokenizer
     ranks = ranks or Ranks()
+    check_settings(config, ranks)
     with ranks.in_turn():
         dataset, indices, trained_on = _rows(subject, tokenizer, data, on_prepare if ranks.first else None)
         base = resolve.model_path(config.model_name_or_path, config.verify)  # a GGUF file is converted here

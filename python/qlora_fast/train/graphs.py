@@ -25,7 +25,7 @@ from torch import Tensor
 from qlora_fast.config import Config
 from qlora_fast.data.batch import Row
 from qlora_fast.data.rung import Rung, capacity, fitted, ladder, row_sizes
-from qlora_fast.errors import first_line
+from qlora_fast.errors import first_line, is_out_of_memory
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.train.forward import Forward, RowTensors
 from qlora_fast.train.memory_probe import EPOCHS
@@ -136,8 +136,7 @@ class Graphs:
         elif step.warm:
             self._record(step, row.input_ids.size)
         else:
-            step.warm = True
-            self._run(step)
+            self._first(step)
         return step.loss
 
     def described(self) -> dict[str, object]:
@@ -153,6 +152,25 @@ class Graphs:
 
     def _run(self, step: _Step) -> None:
         step.loss.copy_(Eager(self.forward, self.adapter).of(step.row, step.divisor))
+
+    def _first(self, step: _Step) -> None:
+        """A rung's first row. If it does not fit beside what is captured, the graphs are given up, not the run."""
+        before = self.adapter.gradient.clone()
+        if not self._fits(step):
+            self._stop(f"a row of {step.rung.tokens:,} tokens does not fit into memory beside the graphs")
+            self._reset_to(before)
+            self._run(step)
+        step.warm = True
+
+    def _fits(self, step: _Step) -> bool:
+        # A function of its own: an error that is still held keeps everything that its frames do.
+        try:
+            self._run(step)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or not any(other.replay for other in self._steps.values()):
+                raise
+            return False
+        return True
 
     def _record(self, step: _Step, real_tokens: int) -> None:
         """Capture a rung, and run its row; the gradient that stays is the eager one."""
@@ -178,6 +196,9 @@ class Graphs:
         except RuntimeError as error:  # an out-of-memory error is one
             return f"{size} cannot be captured ({first_line(error)})"
         eager = self.adapter.gradient - before
+        if bool((~eager.isfinite()).any()):
+            step.replay = None  # an overflow of fp16 shows nothing: the rung's next row is captured instead
+            return None
         off = float((replayed - eager).norm() / eager.norm().clamp_min(1e-20))
         bound = _BOUND_32 if self.forward.dtype == torch.float32 else _BOUND_16
         without_padding = eager_ms * real_tokens / step.rung.tokens

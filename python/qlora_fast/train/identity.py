@@ -53,7 +53,7 @@ def identity_of(config: Config, data: RunData, model_path: str, ranks: Ranks) ->
         model_path: where the base model was loaded from: a local folder, or a name on the Hub.
 
     Raises:
-        ArtifactError: two processes have different data or base models. ConfigError: or different settings.
+        ArtifactError: two processes have different data or base models.
     """
     # The data is compared by its fingerprint, the batch by its size; nothing else changes what is trained.
     settings = {name: getattr(config, name) for name in affecting("data", "learning", "arithmetic")}
@@ -66,7 +66,7 @@ def identity_of(config: Config, data: RunData, model_path: str, ranks: Ranks) ->
         "eval_data": None if data.evals is None else f"{data.evals.fingerprint[:16]}-{_short_hash(data.eval_ids)}",
         **base_identity(model_path),
     }
-    _check_same_everywhere(config, ranks, own)
+    _check_same_files(ranks, own)
     return own
 
 
@@ -91,6 +91,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{n}: {_shown(earlier.get(n))} → {_shown(plain[n])}" for n in names if earlier.get(n) != plain[n]]
 
 
+def other_settings(before: Mapping[str, Any], config: Config) -> bool:
+    """Whether an earlier identity is of a run with other settings, as far as they are known before data and base are read."""
+    own = {name: getattr(config, name) for name in affecting("learning", "arithmetic") if name in before}
+    return bool(differences(before, {name: value for name, value in own.items() if name != ROW_BUDGET}))
+
+
 def base_identity(model_path: str) -> Identity:
     """Hashes of a base model's weights, of its config.json and of its generation_config.json (None: it has none)."""
     folder = _folder(model_path)
@@ -107,28 +113,34 @@ def base_identity(model_path: str) -> Identity:
     }
 
 
-def _check_same_everywhere(config: Config, ranks: Ranks, identity: Identity) -> None:
-    """Compare with rank 0 everything on which the ranks must agree to make one run.
+def check_settings(config: Config, ranks: Ranks) -> None:
+    """Compare with rank 0 every setting that must be alike, before the ranks do anything together that depends on one.
 
     Raises:
-        ArtifactError: this rank has other data, or another base model. ConfigError: or other settings.
+        ConfigError: this rank has other settings.
     """
+    # These affect no result, but a rank that gathers, measures or resumes waits for the others to do so too.
+    names = {*affecting("data", "learning", "arithmetic", "batch", "result"), "shard_base", ROW_BUDGET}
     # Where things lie may differ from machine to machine; what they are must not.
-    alike = {name: getattr(config, name) for name in affecting("batch", "result")}
-    own: Identity = json.loads(json.dumps({**alike, **identity}))
-    own = {name: value for name, value in own.items() if name not in KEYS or not about(name).path}
-    # These affect no result, but a rank that gathers, or resumes, waits for the others to do so too.
-    own |= {"shard_base": config.shard_base, "resume_from_checkpoint": bool(config.resume_from_checkpoint)}
-    first: Identity = json.loads(ranks.from_first(lambda: json.dumps(own)))
-    different = [name for name in own if own[name] != first.get(name)]
-    if not different:
-        return
-    listed = ", ".join(f"{n}: {_shown(first.get(n))} → {_shown(own[n])}" for n in different)
-    if settings := [name for name in different if name in KEYS]:
+    own = {name: getattr(config, name) for name in sorted(names) if not about(name).path}
+    own["resume_from_checkpoint"] = bool(config.resume_from_checkpoint)
+    different, listed = _unlike_first(own, ranks)
+    if different:
         raise ConfigError(
             f"rank {ranks.rank} has other settings than rank 0 ({listed})",
-            hint=f"start every process with the same config and the same {settings[0]}",
+            hint=f"start every process with the same config and the same {different[0]}",
         )
+
+
+def _check_same_files(ranks: Ranks, own: Identity) -> None:
+    """Compare with rank 0 what the files hold that the ranks have read.
+
+    Raises:
+        ArtifactError: this rank has other data, or another base model.
+    """
+    different, listed = _unlike_first({name: value for name, value in own.items() if name not in KEYS}, ranks)
+    if not different:
+        return
     if set(different) & {"data", "training_samples", "eval_data"}:
         raise ArtifactError(
             f"rank {ranks.rank} prepared other data than rank 0 ({listed})",
@@ -139,6 +151,14 @@ def _check_same_everywhere(config: Config, ranks: Ranks, identity: Identity) -> 
         f"rank {ranks.rank} loaded another base model than rank 0 ({listed})",
         hint="give every machine the same files under model_name_or_path",
     )
+
+
+def _unlike_first(own: Mapping[str, Any], ranks: Ranks) -> tuple[list[str], str]:
+    """The names of what differs from rank 0's, and both values of each, for a message."""
+    plain = json.loads(json.dumps(own))
+    first = json.loads(ranks.from_first(lambda: json.dumps(plain)))
+    different = [name for name in plain if plain[name] != first.get(name)]
+    return different, ", ".join(f"{n}: {_shown(first.get(n))} → {_shown(plain[n])}" for n in different)
 
 
 def _folder(model_path: str) -> Path:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from qlora_fast.model.products import Way, Ways
@@ -32,16 +31,6 @@ class Kept:
             row_budget=budget if type(budget) is int and budget > 0 else None,
             products=cast(Ways, tuple(cast(list[Way], products))) if known else None,
         )
-
-    def as_text(self) -> str:
-        """For the other processes; :meth:`from_text` reads it."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_text(cls, text: str) -> Kept:
-        """What :meth:`as_text` wrote."""
-        found = json.loads(text)
-        return cls.of({ROW_BUDGET: found["row_budget"], PRODUCTS: found["products"]})
 
 
 NOTHING_KEPT = Kept()

@@ -6,8 +6,8 @@ at once, also while they wait inside a collective, and no heartbeat has to be mi
     rank 0    accepts ── a connection ends unannounced ── reports it on all others
     others    connect ── receive it, or their own connection ends: rank 0 has ended
 
-Where a machine vanishes, nothing closes a connection: TCP's own probes notice it within seconds. Where the connections are not
-possible (a firewall), the heartbeats in the store remain.
+Where a machine loses power or its network, nothing closes a connection, and a time-out says nothing about the process: the
+heartbeats in the store decide. So they do where connections are not possible (a firewall).
 """
 
 from __future__ import annotations
@@ -28,20 +28,19 @@ _CONNECT_S = 5.0
 _LOOK_S = 0.2
 _BYE = b"bye."
 _WORD = 4
-"""Bytes of a message: :data:`_BYE`, or the number of the rank that is gone."""
-_PROBES = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 2}
+"""Bytes of a message: :data:`_BYE`, or the number of the rank that has ended."""
 
 
 class Lifeline(threading.Thread):
     """The connections of this process.
 
     Attributes:
-        gone: the rank whose connection was the first to end unannounced.
+        ended: the rank whose connection was the first to end unannounced.
     """
 
     def __init__(self, rank: int, world: int, store: Any) -> None:
         super().__init__(name="qlora-fast-lifeline", daemon=True)
-        self.gone: int | None = None
+        self.ended: int | None = None
         self._rank, self._world = rank, world
         self._ending = threading.Event()
         self._peers: dict[socket.socket, int] = {}
@@ -58,7 +57,7 @@ class Lifeline(threading.Thread):
                 store.set("lifeline", "- 0 -")  # an address that cannot be reached
 
     def end(self) -> None:
-        """Say that this process leaves as it should."""
+        """Announce that this process ends."""
         self._ending.set()
         if self.is_alive():
             self.join(2 * _CONNECT_S)
@@ -91,7 +90,6 @@ class Lifeline(threading.Thread):
         host, port, token = store.get("lifeline").decode().split()
         peer = socket.create_connection((host, int(port)), timeout=_CONNECT_S)
         peer.sendall(token.encode() + self._rank.to_bytes(_WORD, "big"))
-        _keep(peer)
         self._peers[peer] = 0
 
     def _accept(self) -> socket.socket | None:
@@ -103,7 +101,6 @@ class Lifeline(threading.Thread):
             said = _receive(peer, len(self._token) + _WORD)
             rank = int.from_bytes(said[len(self._token) :], "big")
             if secrets.compare_digest(said[: len(self._token)], self._token.encode()) and 0 < rank < self._world:
-                _keep(peer)
                 self._peers[peer] = rank
                 return peer
             peer.close()
@@ -112,9 +109,12 @@ class Lifeline(threading.Thread):
     def _hear(self, peer: socket.socket) -> bool:
         """Take a message; whether more may follow."""
         rank = self._peers[peer]
-        word = b""
-        with suppress(OSError):
+        try:
             word = _receive(peer, _WORD)
+        except ConnectionError:  # the process ended with something unread
+            word = b""
+        except OSError:
+            return False
         if word == _BYE:
             return False
         if self._rank != 0 and len(word) == _WORD:
@@ -128,8 +128,8 @@ class Lifeline(threading.Thread):
         return False
 
     def _note(self, rank: int) -> None:
-        if self.gone is None:
-            self.gone = rank
+        if self.ended is None:
+            self.ended = rank
 
 
 def _receive(peer: socket.socket, size: int) -> bytes:
@@ -141,14 +141,6 @@ def _receive(peer: socket.socket, size: int) -> bytes:
             break
         said += part
     return said
-
-
-def _keep(peer: socket.socket) -> None:
-    peer.settimeout(_CONNECT_S)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _PROBES.items():
-        if hasattr(socket, name):
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _own_address() -> str:

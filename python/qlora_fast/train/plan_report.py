@@ -107,6 +107,8 @@ def _ways(config: Config, data: RunData) -> list[Fill]:
     from qlora_fast.data.length_stats import padding
     from qlora_fast.data.plan import PlanOptions
 
+    if not row_budget.is_open(config):
+        return padding(data.lengths, data.supervised, data.plans)
     own = {way.packing: way for way in padding(data.lengths, data.supervised, data.plans)}
     others = padding(data.lengths, data.supervised, PlanOptions.of(config))
     return [own[way.packing] if way.packing == config.packing else way for way in others]

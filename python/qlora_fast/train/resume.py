@@ -6,6 +6,7 @@ behind there.
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +20,8 @@ from qlora_fast.train import checkpoint
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.distributed import Ranks
-from qlora_fast.train.identity import Identity
-from qlora_fast.train.kept import NOTHING_KEPT, Kept
+from qlora_fast.train.identity import PRODUCTS, ROW_BUDGET, Identity, other_settings
+from qlora_fast.train.kept import Kept
 from qlora_fast.train.on_every_machine import on_every_machine
 from qlora_fast.train.progress import Progress
 from qlora_fast.train.run_log import RunLog
@@ -93,10 +94,13 @@ def kept(config: Config, ranks: Ranks) -> Kept:
         newest = reversed(checkpoint.checkpoints(output)) if wanted and output.is_dir() else ()
         for path in [Path(wanted)] if is_named(wanted) else newest:
             with suppress(ArtifactError):
-                return Kept.of(checkpoint.stored_identity(path)).as_text()
-        return NOTHING_KEPT.as_text()
+                found = checkpoint.stored_identity(path)
+                # With `auto` a folder may hold another run, which is moved aside: its decisions are not this run's.
+                if wanted != AUTO or not other_settings(found, config):
+                    return json.dumps({name: found.get(name) for name in (ROW_BUDGET, PRODUCTS)})
+        return "{}"
 
-    return Kept.from_text(ranks.from_first(read))
+    return Kept.of(json.loads(ranks.from_first(read)))
 
 
 def check_named(output: Path, wanted: bool | str) -> None:

@@ -22,7 +22,7 @@ from qlora_fast.train.best import restore_best
 from qlora_fast.train.callbacks import RunCallbacks, Watch
 from qlora_fast.train.distributed import Ranks, joined
 from qlora_fast.train.graphs import chosen_pass
-from qlora_fast.train.identity import PRODUCTS, ROW_BUDGET, identity_of
+from qlora_fast.train.identity import PRODUCTS, ROW_BUDGET, check_settings, identity_of
 from qlora_fast.train.memory_probe import explained
 from qlora_fast.train.output_folder import (
     check_output,
@@ -69,6 +69,7 @@ def train(config: Config, watch: Watch | None = None, *, resume_anyway: bool = F
 def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -> dict[str, Any]:
     # Set up. What the machine or the folder refuses is refused before anything is done.
     output = Path(config.output_dir)
+    check_settings(config, ranks)
     machine = Machine.of(config, ranks)
     with ranks.in_turn():
         if ranks.first:
@@ -117,7 +118,10 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
         ):
             # Loading is over, and the first update may take a minute.
             callbacks.on_update(trainer)
-            trainer.run()
+            try:
+                trainer.run()
+            finally:  # a run that is interrupted has a reason, too
+                status.about["cuda_graphs"] = row_pass.described()
             best, ended = _adapters(trainer, config, folder, ranks)
             results = results_of(trainer.progress, len(setup.data.train_ids), best=best)
             results |= {"ended": ended, "gradient_checkpointing": recomputed, "memory": _memory(setup)}
@@ -127,7 +131,6 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             status.about["threads"]["seconds_asleep_for_others"] = round(watcher.yielded, 1)
         if ranks.first:
             finish_output(config, trainer.progress, results, best=best)
-    status.about["cuda_graphs"] = row_pass.described()
     status.note(ended)
     return results
 

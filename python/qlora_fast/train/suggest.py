@@ -24,13 +24,11 @@ from qlora_fast.hub import resolve, untrusted
 from qlora_fast.model import host
 from qlora_fast.model.memory_estimate import Memory, Method, Shape, estimate
 from qlora_fast.model.shapes import gb, shape_of
-from qlora_fast.train.row_budget import GPU_ROW
+from qlora_fast.train.row_budget import FIT, GPU_ROW
 from qlora_fast.train.schedule import total_updates, updates_per_epoch
 
 _SMALL = 500_000_000
 """Parameters of a model that learns well only at a higher rate."""
-_FIT = 0.85
-"""Share of the free memory that a run may be estimated to take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +175,10 @@ def _quantization(config: Config, shape: Shape | None, cutoff: int, machine: Mac
         return estimate(shape, Method.of(changed, max(cutoff, GPU_ROW)).recomputing())
 
     wide = needed(None).total
-    if wide <= _FIT * machine.free:
+    if wide <= FIT * machine.free:
         return None, ""
     small = needed(4).total
-    fits = "" if small <= _FIT * machine.free else ", which may not suffice: lower cutoff_len"
+    fits = "" if small <= FIT * machine.free else ", which may not suffice: lower cutoff_len"
     return 4, f"QLoRA: 16 bits would take about {gb(wide)} GB of the {gb(machine.free)} free, 4 bits {gb(small)}{fits}"
 
 

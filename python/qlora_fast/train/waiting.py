@@ -38,6 +38,8 @@ class Waits:
         self.about: dict[str, Any] = {}
         self._ranks, self._on_gpu = ranks, device.type == "cuda"
         self._seconds = 0.0
+        self._totals = [0.0] * ranks.world
+        self._measured = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._slowest: list[int] = []
         self._warned = False
@@ -65,11 +67,11 @@ class Waits:
         own = self._seconds + sum(before.elapsed_time(after) for before, after in self._events) / 1000
         self._seconds, self._events = 0.0, []
         waited = [float(each) for each in self._ranks.all_gather(torch.tensor(own, dtype=torch.float64))]
-        earlier = self.about.get("waited_s", [0.0] * len(waited))
-        totals = [round(a + b, 3) for a, b in zip(earlier, waited, strict=True)]
-        self.about["waited_s"] = totals
-        self.about["seconds"] = round(self.about.get("seconds", 0.0) + seconds, 3)
-        self.about["slowest_rank"] = totals.index(min(totals))
+        self._totals = [a + b for a, b in zip(self._totals, waited, strict=True)]
+        self._measured += seconds
+        self.about["waited_s"] = [round(total, 3) for total in self._totals]
+        self.about["seconds"] = round(self._measured, 3)
+        self.about["slowest_rank"] = self._totals.index(min(self._totals))
         self._warn(waited, seconds)
 
     def _warn(self, waited: list[float], seconds: float) -> None:
