@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,31 @@ def test_a_streamed_base_gives_the_same_bits(
     folders: dict[str, Path], data: PreparedDataset, name: str, bits: str
 ) -> None:
     compare(folders[name], data, bits, ALL[1], ALL[2])
+
+
+@pytest.mark.parametrize("away", [True, False])
+@pytest.mark.parametrize("options", ALL[1:3])
+def test_nothing_of_a_row_stays_behind(
+    folders: dict[str, Path], data: PreparedDataset, away: bool, options: dict[str, Any]
+) -> None:
+    base = load_base(str(folders["qwen3"]), dtype=torch.float32, device=CPU)
+    if away:
+        streamed(base)
+    model = add_lora(base, LoraSpec(4, 8), seed=0, **options)
+    adapter, forward = Adapter(model), Forward(model, CPU)
+    row, alive = packed_row(data, [0, 1, 2]), []
+    gc.collect()
+    gc.freeze()  # what is there already is neither visited nor counted
+    try:
+        for rows in (3, 8):
+            for _ in range(rows):
+                forward.loss_sum(row).backward()  # type: ignore[no-untyped-call]
+                adapter.collect()
+            gc.collect()
+            alive.append(len(gc.get_objects()))
+    finally:
+        gc.unfreeze()
+    assert alive[1] - alive[0] < 8, "the graphs of rows are held by their own hooks"
 
 
 @pytest.mark.slow

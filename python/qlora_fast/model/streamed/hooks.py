@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -53,8 +53,9 @@ class _Hooks:
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.stream.enter(self.place)
         inputs = [t for t in _tensors((args, kwargs)) if t.requires_grad] if torch.is_grad_enabled() else []
-        if inputs:
-            torch.autograd.graph.register_multi_grad_hook(inputs, self._backward_done)
+        done = _AllThere(len(inputs), self._backward_done)
+        for tensor in inputs:
+            tensor.register_hook(done)  # type: ignore[no-untyped-call]
 
     def _behind(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         outputs = [t for t in _tensors(output) if t.requires_grad] if torch.is_grad_enabled() else []
@@ -65,8 +66,29 @@ class _Hooks:
     def _backward_begins(self, _: Tensor) -> None:
         self.stream.enter_backward(self.place)
 
-    def _backward_done(self, _: Any) -> None:
+    def _backward_done(self) -> None:
         self.stream.leave_backward(self.place)
+
+
+class _AllThere:
+    """A hook for several gradients that calls ``done`` when each of them has been computed. One that never is does no harm: the place
+    before this one ends it too.
+
+    Not torch's ``register_multi_grad_hook``: its hooks hold the graph that holds them, and no collector sees that circle. The graph of
+    every row would stay, and with recomputed activations what the last layer was given.
+    """
+
+    __slots__ = ("_count", "_done", "_left")
+
+    def __init__(self, count: int, done: Callable[[], None]) -> None:
+        self._count = self._left = count
+        self._done = done
+
+    def __call__(self, _: Tensor) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._left = self._count
+            self._done()
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
