@@ -118,3 +118,13 @@ def test_a_page_that_is_too_large_is_not_unpacked(model_dir: Path, tmp_path: Pat
     said, peak = prep(tmp_path, "data.parquet", model_dir, refused=True)
     assert "page of 286 MiB in its column `output`, from row 1 on" in said
     assert peak < MOST_MIB
+
+
+@pytest.mark.slow
+def test_a_dictionary_that_is_too_large_is_blamed_on_no_row(model_dir: Path, tmp_path: Path) -> None:
+    rows = [{"instruction": "q", "output": "x" * 80_000_000}] * 3
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    said, peak = prep(tmp_path, "data.parquet", model_dir, refused=True)
+    assert "data.parquet` has a dictionary of 76 MiB for its column `output`" in said
+    assert "use_dictionary=False" in said
+    assert peak < MOST_MIB

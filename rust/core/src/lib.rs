@@ -18,6 +18,7 @@ pub mod durable;
 pub mod encode;
 pub mod error;
 mod file_state;
+mod guarded;
 pub mod jinja;
 pub mod pack;
 pub mod prepare;

@@ -3,7 +3,6 @@
 mod chunk;
 mod container;
 mod format;
-mod guarded;
 mod layout;
 mod nesting;
 mod parquet;

@@ -4,10 +4,10 @@
 
 use super::chunk::{Chunk, Span};
 use super::container::refuse;
-use super::guarded::guarded;
 use super::parquet_pages;
 use super::split::LARGEST_RECORD;
 use crate::error::{Error, Result};
+use crate::guarded::guarded;
 use parquet::basic::ConvertedType;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -100,12 +100,19 @@ impl ParquetRows {
         for column in group.columns() {
             let Some(page) = parquet_pages::too_large(&self.file, self.bytes, column) else { continue };
             let description = column.column_descr();
+            let name = description.path().string();
+            let Some(before) = page.before else {
+                let problem = format!("has a dictionary of {} MiB for its column `{name}`", page.bytes >> 20);
+                let hint =
+                    "write it without one (PyArrow's use_dictionary=False): then a row that is too large is named";
+                return Err(refuse(&self.path, &problem, hint));
+            };
             // The values of a list belong to fewer rows.
-            let row = first + if description.max_rep_level() == 0 { page.before } else { 0 };
+            let row = first + if description.max_rep_level() == 0 { before } else { 0 };
             if page.value {
-                return Err(self.too_large(&description.path().string(), row));
+                return Err(self.too_large(&name, row));
             }
-            let (name, size) = (description.path().string(), page.bytes >> 20);
+            let size = page.bytes >> 20;
             let problem = format!("has a page of {size} MiB in its column `{name}`, from row {} on", row + 1);
             return Err(refuse(&self.path, &problem, "write it with smaller pages: PyArrow's write_batch_size=16"));
         }
@@ -149,7 +156,7 @@ impl ParquetRows {
     }
 }
 
-/// Writes rows as JSON, up to a size: what would exceed it is left out.
+/// Writes rows as JSON, up to a size: what would exceed it is left out, and nothing is written then.
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
     most: usize,
@@ -159,43 +166,49 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Writes a record; the column that made it too large, if one did.
     fn record(&mut self, row: &Row) -> Option<String> {
-        let mut large = None;
-        self.row(row, &mut |name, full| {
-            if full && large.is_none() {
-                large = Some(name.to_owned());
-            }
-        });
-        large
+        let mut last = "";
+        self.row(row, &mut last);
+        self.full.then(|| last.to_owned())
     }
 
-    fn row(&mut self, row: &Row, written: &mut dyn FnMut(&str, bool)) {
-        self.out.push(b'{');
-        let mut first = true;
-        for (name, field) in row.get_column_iter().filter(|(_, field)| !matches!(field, Field::Null)) {
-            if !first {
-                self.out.push(b',');
+    /// `last` becomes the name of the column that was written last.
+    fn row<'r>(&mut self, row: &'r Row, last: &mut &'r str) {
+        self.put(b"{");
+        let columns = row.get_column_iter().filter(|(_, field)| !matches!(field, Field::Null));
+        for (i, (name, field)) in columns.enumerate() {
+            if self.full {
+                return;
             }
-            first = false;
-            self.json(name);
-            self.out.push(b':');
+            *last = name;
+            self.comma(i);
+            self.text(name);
+            self.put(b":");
             self.field(field);
-            written(name, self.full);
         }
-        self.out.push(b'}');
+        self.put(b"}");
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.full |= self.out.len() + bytes.len() > self.most;
+        if !self.full {
+            self.out.extend_from_slice(bytes);
+        }
+    }
+
+    fn comma(&mut self, before: usize) {
+        if before > 0 {
+            self.put(b",");
+        }
     }
 
     fn text(&mut self, text: &str) {
         self.full |= self.out.len() + text.len() > self.most;
-        if !self.full {
-            self.json(text);
-        }
-        // Escapes can make it longer.
-        self.full |= self.out.len() > self.most;
+        self.json(text);
     }
 
     fn field(&mut self, field: &Field) {
         match field {
-            Field::Null => self.out.extend_from_slice(b"null"),
+            Field::Null => self.put(b"null"),
             Field::Str(text) => self.text(text),
             // Some writers do not mark their bytes as text.
             Field::Bytes(bytes) => match bytes.as_utf8() {
@@ -218,40 +231,46 @@ impl Writer<'_> {
             Field::Float(value) => self.json(value),
             Field::Double(value) => self.json(value),
             Field::Decimal(_) => self.json(&field.to_string()),
-            Field::Group(row) => self.row(row, &mut |_, _| ()),
+            Field::Group(row) => self.row(row, &mut ""),
             Field::ListInternal(list) => self.list(list.elements()),
             Field::MapInternal(map) => {
-                self.out.push(b'{');
+                self.put(b"{");
                 for (i, (key, value)) in map.entries().iter().enumerate() {
-                    if i > 0 {
-                        self.out.push(b',');
+                    if self.full {
+                        return;
                     }
+                    self.comma(i);
                     match key {
                         Field::Str(text) => self.text(text),
                         other => self.json(&other.to_string()),
                     }
-                    self.out.push(b':');
+                    self.put(b":");
                     self.field(value);
                 }
-                self.out.push(b'}');
+                self.put(b"}");
             }
         }
     }
 
     fn list(&mut self, items: &[Field]) {
-        self.out.push(b'[');
+        self.put(b"[");
         for (i, item) in items.iter().enumerate() {
-            if i > 0 {
-                self.out.push(b',');
+            if self.full {
+                return;
             }
+            self.comma(i);
             self.field(item);
         }
-        self.out.push(b']');
+        self.put(b"]");
     }
 
     /// A scalar. Writing to memory does not fail, and text and numbers have a form in JSON (not a number: null).
     fn json(&mut self, value: &(impl Serialize + ?Sized)) {
-        let _ = serde_json::to_writer(&mut *self.out, value);
+        if !self.full {
+            let _ = serde_json::to_writer(&mut *self.out, value);
+        }
+        // Escapes can make a text longer.
+        self.full |= self.out.len() > self.most;
     }
 }
 
@@ -269,4 +288,57 @@ fn damage(path: &Path, error: &str) -> Error {
         (format!("is a damaged Parquet file: {first}"), "copy or download it again; was its writer closed?")
     };
     refuse(path, &problem, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    /// One row, `{"ids": [0, 1, …]}`, as the library reads it.
+    fn numbers(n: i64) -> Row {
+        use parquet::data_type::Int64Type;
+        let schema = "message row { required group ids (LIST) { repeated group list { required int64 element; } } }";
+        let file = tempfile::tempfile().unwrap();
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let properties = Arc::new(WriterProperties::builder().build());
+        let mut writer = SerializedFileWriter::new(file.try_clone().unwrap(), schema, properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values: Vec<i64> = (0..n).collect();
+        let repeated: Vec<i16> = values.iter().map(|&i| i16::from(i > 0)).collect();
+        let defined = vec![1; values.len()];
+        column.typed::<Int64Type>().write_batch(&values, Some(&defined), Some(&repeated)).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+        let reader = SerializedFileReader::new(file).unwrap();
+        RowIter::from_file_into(Box::new(reader)).next().unwrap().unwrap()
+    }
+
+    fn written(row: &Row, most: usize) -> (Option<String>, String) {
+        let mut out = Vec::new();
+        let large = Writer { out: &mut out, most, full: false }.record(row);
+        (large, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn numbers_count_as_text_does() {
+        let row = numbers(10);
+        let whole = r#"{"ids":[0,1,2,3,4,5,6,7,8,9]}"#;
+        assert_eq!(written(&row, whole.len()), (None, whole.to_owned()));
+        for most in 0..whole.len() {
+            let (large, out) = written(&row, most);
+            let column = if most == 0 { "" } else { "ids" };
+            assert_eq!(large.as_deref(), Some(column), "{most}");
+            // A number, and the quotation marks of a name, are written before they are known to be too long.
+            assert!(out.len() <= most + 2, "{out}");
+        }
+        let long = Row::new(vec![("n".repeat(50), Field::Int(1)), ("later".to_owned(), Field::Bool(true))]);
+        assert_eq!(written(&long, 40).0, Some("n".repeat(50)));
+        let many = Row::new((0..50).map(|i| (format!("c{i}"), Field::Bool(true))).collect());
+        assert_eq!(written(&many, 40).0.as_deref(), Some("c4"));
+    }
 }

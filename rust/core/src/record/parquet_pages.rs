@@ -1,5 +1,8 @@
 //! The sizes of Parquet pages, read from their headers before a page is unpacked: a page is held in memory whole.
 //!
+//! Of a nested column the library also makes all values of a row before it hands the row over: their number is bounded by
+//! the pages' sizes alone, and the limit of a record is applied after that, when the row is written as JSON.
+//!
 //! A header is a Thrift struct in the compact protocol; of it only type, sizes and the number of values matter here.
 
 use super::split::LARGEST_RECORD;
@@ -9,8 +12,9 @@ use std::fs::File;
 
 /// A page may not be larger: it is held twice while it is unpacked. The writers' usual size is 1 MiB.
 const LARGEST_PAGE: u64 = 256 << 20;
-/// Bytes that are read of a header; statistics can make it longer than a few dozen.
-const HEADER_BYTES: u64 = 16 << 10;
+/// Bytes that are read of a header, the second where the first do not hold it: statistics, whole values among them, can
+/// make it longer than a few dozen.
+const HEADER_BYTES: [u64; 2] = [16 << 10, 1 << 20];
 /// Structs in structs, deeper than any header has.
 const DEEPEST: u32 = 8;
 
@@ -19,8 +23,8 @@ const DEEPEST: u32 = 8;
 pub(super) struct TooLarge {
     /// Its size when it is unpacked.
     pub(super) bytes: u64,
-    /// Values of the column before it, in its row group.
-    pub(super) before: u64,
+    /// Values of the column before it, in its row group; none for a dictionary, whose values belong to no row.
+    pub(super) before: Option<u64>,
     /// Whether one of its values must be larger than a record may be.
     pub(super) value: bool,
 }
@@ -32,11 +36,13 @@ pub(super) fn too_large(file: &File, file_bytes: u64, column: &ColumnChunkMetaDa
     let end = at.checked_add(size)?.min(file_bytes);
     let mut before = 0;
     while at < end {
-        let head = file.get_bytes(at, HEADER_BYTES.min(file_bytes - at) as usize).ok()?;
-        let page = Page::read(&head)?;
+        let page = HEADER_BYTES.into_iter().find_map(|bytes| {
+            let head = file.get_bytes(at, bytes.min(file_bytes - at) as usize).ok()?;
+            Page::read(&head)
+        })?;
         let value = page.unpacked / page.values.max(1) > LARGEST_RECORD as u64;
         if value || page.unpacked > LARGEST_PAGE {
-            return Some(TooLarge { bytes: page.unpacked, before, value });
+            return Some(TooLarge { bytes: page.unpacked, before: (!page.dictionary).then_some(before), value });
         }
         before += if page.dictionary { 0 } else { page.values };
         at = at.checked_add(page.header)?.checked_add(page.packed)?;
@@ -180,5 +186,65 @@ mod tests {
             assert_eq!(Page::read(&header[..end]), None);
         }
         assert_eq!(Page::read(&[0x1c; 40]), None, "too deep");
+    }
+
+    fn varint(mut value: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+
+    /// A page without bytes: its header says how large it would be, how many values it has, and a minimum.
+    fn page(dictionary: bool, unpacked: u64, values: u64, minimum: usize) -> Vec<u8> {
+        let integer = |value: u64| varint(value << 1);
+        let mut bytes = [&[0x15][..], &integer(if dictionary { 2 } else { 0 }), &[0x15], &integer(unpacked)].concat();
+        bytes.extend([0x15, 0]);
+        let inner = [&[0x15][..], &integer(values)].concat();
+        match dictionary {
+            true => bytes.extend([&[0x4c][..], &inner, &[0, 0]].concat()),
+            false => {
+                let statistics = [&[0x4c, 0x18][..], &varint(minimum as u64), &vec![b'x'; minimum], &[0]].concat();
+                bytes.extend([&[0x2c][..], &inner, &statistics, &[0, 0]].concat());
+            }
+        }
+        bytes
+    }
+
+    fn first_too_large(pages: &[Vec<u8>]) -> Option<TooLarge> {
+        use parquet::schema::{parser::parse_message_type, types::SchemaDescriptor};
+        let schema = parse_message_type("message row { required binary text; }").unwrap();
+        let column = SchemaDescriptor::new(schema.into()).column(0);
+        let bytes = pages.concat();
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        let column = ColumnChunkMetaData::builder(column)
+            .set_data_page_offset(0)
+            .set_total_compressed_size(bytes.len() as i64)
+            .build()
+            .unwrap();
+        too_large(&file, bytes.len() as u64, &column)
+    }
+
+    #[test]
+    fn a_page_is_found_behind_others_whose_headers_are_long() {
+        for minimum in [2, 20_000, 500_000] {
+            let pages =
+                [page(true, 1000, 5, 0), page(false, 1000, 700, minimum), page(false, LARGEST_PAGE + 1, 9, minimum)];
+            let found = TooLarge { bytes: LARGEST_PAGE + 1, before: Some(700), value: false };
+            assert_eq!(first_too_large(&pages), Some(found), "{minimum}");
+            assert_eq!(first_too_large(&pages[..2]), None);
+        }
+    }
+
+    #[test]
+    fn a_dictionary_belongs_to_no_row() {
+        for (values, value) in [(2, true), (1_000_000, false)] {
+            let found = TooLarge { bytes: LARGEST_PAGE + 1, before: None, value };
+            assert_eq!(first_too_large(&[page(true, LARGEST_PAGE + 1, values, 0)]), Some(found));
+        }
     }
 }

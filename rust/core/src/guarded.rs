@@ -1,4 +1,4 @@
-//! Foreign code that panics on damaged input: the panic becomes an error, and nothing is printed.
+//! Foreign code that panics on some input: the panic becomes an error, and nothing is printed.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -8,7 +8,7 @@ thread_local!(static GUARDED: Cell<bool> = const { Cell::new(false) });
 static HOOK: Once = Once::new();
 
 /// Calls a function; `None` if it panicked. What it was working on must not be used again then.
-pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
     HOOK.call_once(|| {
         let before = take_hook();
         set_hook(Box::new(move |info| {
