@@ -9,9 +9,15 @@
 //! that waits could then make another one there.
 
 use crate::error::{Error, Result};
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Far longer than it takes from creating a file to locking it.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// Whether other processes may work in a folder at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +254,7 @@ pub fn write_whole(path: &Path, flush: bool, write: impl FnOnce(&mut File) -> st
 }
 
 /// Writes a file of a cache, and creates its folder: whole or not at all, but not flushed, for its reader makes a damaged one
-/// again. What killed processes left beside it goes: a file is locked while it is written, and locks end with their process.
+/// again. What killed processes left in the folder goes, once in each process.
 ///
 /// # Errors
 ///
@@ -256,16 +262,33 @@ pub fn write_whole(path: &Path, flush: bool, write: impl FnOnce(&mut File) -> st
 pub fn write_cached(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let folder = parent_of(path);
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten() {
-        let abandoned = || File::open(entry.path()).is_ok_and(|left| left.try_lock().is_ok());
-        if entry.file_name().to_string_lossy().ends_with(".tmp") && abandoned() {
-            let _ = fs::remove_file(entry.path());
-        }
+    if CLEANED.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_path_buf()) {
+        // What stays does no harm.
+        let _ = remove_abandoned(folder);
     }
     write_whole(path, false, |file| {
         let _ = file.try_lock();
         write(file)
     })
+}
+
+/// The folders of caches in which this process has removed what others left.
+static CLEANED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Removes the unfinished files of a cache that nobody writes any more: a file is locked while it is written, and locks
+/// end with their process. One that was just created may not be locked yet, so it must be some time old as well.
+fn remove_abandoned(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        let old = || entry.metadata()?.modified()?.elapsed().map_err(std::io::Error::other);
+        let abandoned = || {
+            old().is_ok_and(|age| age >= ABANDONED)
+                && File::open(entry.path()).is_ok_and(|left| left.try_lock().is_ok())
+        };
+        if entry.file_name().to_string_lossy().ends_with(".tmp") && abandoned() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The name of a file while it is written. Shares of one job may write the same file, so it is the process's own.
@@ -320,16 +343,40 @@ mod tests {
     fn a_cache_loses_what_killed_processes_left_in_it() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("cache");
-        write_cached(&folder.join("a"), |file| file.write_all(b"1")).unwrap();
-        fs::write(folder.join("b.123.tmp"), "half").unwrap();
-        let busy = File::create(folder.join("c.124.tmp")).unwrap();
+        write_cached(&dir.path().join("other/a"), |file| file.write_all(b"1")).unwrap();
+        fs::create_dir(&folder).unwrap();
+        let left = |name: &str, age: Duration| {
+            let file = File::create(folder.join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+            file
+        };
+        drop(left("b.123.tmp", ABANDONED));
+        drop(left("b.tmp.json", ABANDONED));
+        let busy = left("c.124.tmp", ABANDONED);
         busy.try_lock().unwrap();
+        drop(left("new.125.tmp", Duration::ZERO));
+        let there = || {
+            let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            entries.collect::<BTreeSet<_>>()
+        };
+        let expected = BTreeSet::from(["a", "b.tmp.json", "c.124.tmp", "new.125.tmp"].map(str::to_owned));
+        write_cached(&folder.join("a"), |file| file.write_all(b"1")).unwrap();
+        assert_eq!(there(), expected, "one is being written, one may be about to");
         write_cached(&folder.join("a"), |file| file.write_all(b"2")).unwrap();
         assert_eq!(fs::read(folder.join("a")).unwrap(), b"2");
-        assert!(!folder.join("b.123.tmp").exists());
-        assert!(folder.join("c.124.tmp").exists(), "it is being written");
         write_cached(&folder.join("d"), |_| Err(std::io::Error::other("full"))).unwrap_err();
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        assert_eq!(there(), expected);
+    }
+
+    #[test]
+    fn a_cache_is_cleaned_once_in_a_process() {
+        let dir = tempfile::tempdir().unwrap();
+        write_cached(&dir.path().join("a"), |file| file.write_all(b"1")).unwrap();
+        let old = File::create(dir.path().join("b.123.tmp")).unwrap();
+        old.set_modified(std::time::SystemTime::now() - ABANDONED).unwrap();
+        drop(old);
+        write_cached(&dir.path().join("c"), |file| file.write_all(b"2")).unwrap();
+        assert!(dir.path().join("b.123.tmp").exists(), "listing the folder for each file costs more than the files");
     }
 
     #[test]
