@@ -176,7 +176,9 @@ class Report(Manifest):
     path: str
     reused: bool
     remade: NotRequired[list[str]]
-    """Shards that were damaged and were made again."""
+    """Files that were damaged and were made again: shards, or the manifest and with it all of them."""
+    set_aside: NotRequired[str]
+    """Where a folder whose manifest was damaged is now."""
     engine: EngineReport
     seconds: dict[str, float]
 

@@ -141,6 +141,10 @@ def test_every_file_that_is_read_is_made_again_and_nothing_is_deleted(how: str, 
         assert report["remade"] == [remade]
         aside = sorted(tmp_path.glob("out.damaged*"))
         if remade == "manifest.json":
+            assert Path(report["set_aside"]) in aside
+        else:
+            assert "set_aside" not in report
+        if remade == "manifest.json":
             assert files(folder) == expected
             assert len([path for path in aside if path.is_dir()]) == 1
             for path in aside:
@@ -160,9 +164,9 @@ def test_a_damaged_folder_with_anything_else_in_it_is_refused(options: Any, tmp_
         _core.prepare(options)
     assert sorted(files(tmp_path / "out")) == before
     (tmp_path / "out" / "thesis.txt").unlink()
-    with pytest.raises(ArtifactError, match="manifest is damaged"):
+    with pytest.raises(ArtifactError, match="manifest is missing or damaged"):
         _core.prepare_share(options, 1, 2)
-    with pytest.raises(ArtifactError, match="manifest is damaged"):
+    with pytest.raises(ArtifactError, match="manifest is missing or damaged"):
         _core.merge(options)
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".") or "damaged" in p.name]
 
@@ -180,6 +184,7 @@ def test_train_makes_damaged_data_again_and_says_so(
         caplog.clear()
         run = trained(tmp_path, model_dir, output_dir=tmp_path / f"again-{number}", **settings)
         assert f"{name}` was damaged and was made again" in caplog.text
+        assert (f"renamed to `{folder}.damaged`" in caplog.text) == (name == "manifest.json")
         assert files(folder) == expected
         weights = "adapter_model.safetensors"
         assert (run / weights).read_bytes() == (tmp_path / "first" / weights).read_bytes()

@@ -200,8 +200,10 @@ def _options(
 
 
 def _prepared(report: Report, datasets: list[Dataset], verify: Verify, tokenizer: Tokenizer | None = None) -> Prepared:
-    for shard in report.get("remade", ()):
-        log.warning("`%s` was damaged and was made again from its source", Path(report["path"]) / shard)
+    for file in report.get("remade", ()):
+        log.warning("`%s` was damaged and was made again from its source", Path(report["path"]) / file)
+    if "set_aside" in report:
+        log.warning("the damaged folder was renamed to `%s`: nothing of it was deleted", report["set_aside"])
     known: dict[str, Any] = {**report}
     known["template_note"] = None if tokenizer is None else tokenizer.template_note
     known["model_positions"] = None if tokenizer is None else max_positions(tokenizer.folder)

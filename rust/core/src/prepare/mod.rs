@@ -63,10 +63,10 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
     let started = Instant::now();
     let mut seconds = Seconds::new();
     let identity = identify(options, &mut seconds)?;
-    let mut remade = Vec::new();
+    let (mut remade, mut set_aside) = (Vec::new(), None);
     let folder = match claim(options, &identity.fingerprint, Claim::Alone, tick)? {
         Claimed::Damaged(folder) if may_make => {
-            stored::set_aside(&options.out)?;
+            set_aside = Some(stored::set_aside(&options.out)?);
             remade.push(stored::MANIFEST.to_owned());
             folder
         }
@@ -75,7 +75,7 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
             let remade = repair::make_whole(options, &identity, &manifest, may_make, &mut seconds, tick)?;
             seconds.insert("total", started.elapsed().as_secs_f64());
             let (path, engine) = (options.out.clone(), EngineReport::not_needed("prepared before"));
-            return Ok(Report { path, manifest: *manifest, reused: true, remade, engine, seconds });
+            return Ok(Report { path, manifest: *manifest, reused: true, remade, set_aside, engine, seconds });
         }
         Claimed::Folder(folder) => folder,
     };
@@ -88,7 +88,7 @@ fn whole(options: &Options, may_make: bool, tick: &mut Tick<'_>) -> Result<Repor
     folder.commit()?;
     seconds.insert("total", started.elapsed().as_secs_f64());
     let path = options.out.clone();
-    Ok(Report { path, manifest, reused: false, remade, engine, seconds })
+    Ok(Report { path, manifest, reused: false, remade, set_aside, engine, seconds })
 }
 
 fn make_and_join(
@@ -154,8 +154,8 @@ pub fn prepare_share(options: &Options, number: u32, count: u32, tick: &mut Tick
     let Identity { sources, fingerprint } = identify(options, &mut seconds)?;
     let mut report = ShareReport { path: options.out.clone(), share: (number, count), ..ShareReport::default() };
     let claimed = claim(options, &fingerprint, Claim::Share, tick)?;
-    if let Claimed::Damaged(_) = claimed {
-        return Err(refusal(options));
+    if let Claimed::Damaged(folder) = claimed {
+        return folder.remove().and_then(|()| Err(refusal(options)));
     }
     if let Claimed::Folder(folder) = claimed {
         report.path = folder.path().to_path_buf();
@@ -218,7 +218,7 @@ fn claim(options: &Options, fingerprint: &str, claim: Claim, tick: &mut Tick<'_>
 fn refusal(options: &Options) -> Error {
     Error::Artifact {
         path: options.out.clone(),
-        problem: "is prepared data whose manifest is damaged".to_owned(),
+        problem: "is prepared data whose manifest is missing or damaged".to_owned(),
         hint: "run the same `qlora-fast prep` in one process, which makes it again from the data",
     }
 }

@@ -84,9 +84,12 @@ pub struct Report {
     pub manifest: Manifest,
     /// Whether the folder was there already.
     pub reused: bool,
-    /// Shards that were damaged and made again.
+    /// Files that were damaged and made again: shards, or the manifest and with it all of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remade: Vec<String>,
+    /// Where a folder whose manifest was damaged is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<PathBuf>,
     pub engine: EngineReport,
     /// Wall time by stage.
     pub seconds: BTreeMap<&'static str, f64>,

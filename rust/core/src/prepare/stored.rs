@@ -109,8 +109,8 @@ pub(super) fn is_damaged(folder: &Path) -> bool {
     own && shards > 0 && (folder.join(MANIFEST).exists() || folder.join(Checksums::FILE).exists())
 }
 
-/// Moves a damaged folder to `NAME.damaged`, or to the next such name that is free: nothing is deleted.
-pub(super) fn set_aside(folder: &Path) -> Result<()> {
+/// Moves a damaged folder to `NAME.damaged`, or to the next such name that is free, and returns it: nothing is deleted.
+pub(super) fn set_aside(folder: &Path) -> Result<PathBuf> {
     let mut name = folder.as_os_str().to_owned();
     name.push(".damaged");
     let mut place = PathBuf::from(&name);
@@ -122,7 +122,8 @@ pub(super) fn set_aside(folder: &Path) -> Result<()> {
         next.push(format!(".{number}"));
         place = PathBuf::from(next);
     }
-    std::fs::rename(folder, &place).map_err(Error::io("rename", folder))
+    std::fs::rename(folder, &place).map_err(Error::io("rename", folder))?;
+    Ok(place)
 }
 
 /// Opens a prepared folder: its manifest and its shards, verified as asked for.
