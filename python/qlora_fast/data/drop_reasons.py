@@ -82,7 +82,10 @@ REASONS = {
     "unknown_role": Explanation(
         "a turn has an unknown role", "use user, assistant, system or tool (or human, gpt, observation)"
     ),
-    "untokenizable": Explanation("the tokenizer refused the text", "look at the text for what is special in it"),
+    "untokenizable": Explanation(
+        "the tokenizer refused the text, gave up on it, or would have made a control token of it",
+        "look at the text for what is special in it",
+    ),
 }
 """Why a row was dropped."""
 
@@ -110,7 +113,8 @@ NOTICES = {
     ),
     "content_left_out": Explanation("the model's own template does not print some of the content"),
     "added_token_in_text": Explanation(
-        "the text holds a token that was added to the tokenizer and is no control token: it is that token, as in a chat"
+        "the text has the characters of a token that was added to the tokenizer and is no control token: as in a chat, "
+        "they become that token where its flags allow it"
     ),
     "control_token_kept_as_text": Explanation(
         "the text holds something that looks like a control token; it stays plain text"

@@ -3,7 +3,7 @@
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::reasons::Reason;
-use crate::template::{self, Controls, Kind, Learn, Rendered, Segment, Source, Template, Turn};
+use crate::template::{self, Controls, Kind, Learn, Rendered, Segment, Source, Tags, Template, Turn};
 use crate::tokenizer::{AddedToken, Content, Tokenizer};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -79,11 +79,18 @@ pub struct Encoder<'t> {
     pub template: &'t Template,
     /// The tokenizer.
     pub tokenizer: &'t Tokenizer,
+    binding: Arc<Binding>,
+}
+
+/// What an [`Encoder`] works out of its template and its tokenizer. Who cannot keep an encoder, which borrows them, keeps this.
+pub struct Binding {
     content: Arc<Content>,
     eos: Option<u32>,
     eos_token: Option<String>,
     controls: Controls,
     edge: Option<Edge>,
+    /// Whether white space beside some token belongs to it.
+    strips: bool,
 }
 
 impl<'t> Encoder<'t> {
@@ -118,12 +125,31 @@ impl<'t> Encoder<'t> {
                 },
             });
         }
-        let content = tokenizer.content(|token| {
-            Some(token.content.as_str()) == eos_token || template.controls(token, tokenizer.added())
-        })?;
-        let edge = Edge::of(&content);
-        let controls = Controls::of(template, tokenizer.added());
-        Ok(Self { template, tokenizer, content, eos, eos_token: eos_token.map(str::to_owned), controls, edge })
+        let added = tokenizer.added();
+        let tags = Tags::of(added);
+        let content =
+            tokenizer.content(|token| Some(token.content.as_str()) == eos_token || template.controls(token, &tags))?;
+        let binding = Binding {
+            edge: Edge::of(&content),
+            content,
+            eos,
+            eos_token: eos_token.map(str::to_owned),
+            controls: Controls::of(template, added),
+            strips: added.iter().any(|token| token.lstrip || token.rstrip),
+        };
+        Ok(Self::bound(template, tokenizer, Arc::new(binding)))
+    }
+
+    /// An encoder of the template and the tokenizer for which another one was made, whose [`binding`](Self::binding) this is.
+    #[must_use]
+    pub fn bound(template: &'t Template, tokenizer: &'t Tokenizer, binding: Arc<Binding>) -> Self {
+        Self { template, tokenizer, binding }
+    }
+
+    /// What was worked out when it was made.
+    #[must_use]
+    pub fn binding(&self) -> Arc<Binding> {
+        self.binding.clone()
     }
 
     /// Renders a repaired conversation; `system` is the system prompt of rows that have none.
@@ -137,7 +163,7 @@ impl<'t> Encoder<'t> {
         system: Option<&'a str>,
         learn: Learn,
     ) -> std::result::Result<Rendered<'a>, Reason> {
-        self.template.render(conversation, system, learn, &self.controls)
+        self.template.render(conversation, system, learn, &self.binding.controls)
     }
 
     /// The samples of a repaired conversation; see [`Template::samples`].
@@ -151,7 +177,7 @@ impl<'t> Encoder<'t> {
         system: Option<&'a str>,
         learn: Learn,
     ) -> std::result::Result<Vec<Rendered<'a>>, Reason> {
-        self.template.samples(conversation, system, learn, &self.controls)
+        self.template.samples(conversation, system, learn, &self.binding.controls)
     }
 
     /// Renders a conversation that the model is to answer.
@@ -165,14 +191,19 @@ impl<'t> Encoder<'t> {
         system: Option<&'a str>,
         enable_thinking: bool,
     ) -> std::result::Result<Rendered<'a>, Reason> {
-        self.template.prompt(conversation, system, enable_thinking, &self.controls)
+        self.template.prompt(conversation, system, enable_thinking, &self.binding.controls)
     }
 
     /// The ids that end an answer.
     #[must_use]
     pub fn stops(&self) -> Vec<u32> {
-        let mut ids: Vec<u32> =
-            self.template.stops(&self.controls).iter().filter_map(|stop| self.control(stop)).chain(self.eos).collect();
+        let mut ids: Vec<u32> = self
+            .template
+            .stops(&self.binding.controls)
+            .iter()
+            .filter_map(|stop| self.control(stop))
+            .chain(self.binding.eos)
+            .collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -181,19 +212,19 @@ impl<'t> Encoder<'t> {
     /// The control tokens that are looked for in the output of a model's own template.
     #[must_use]
     pub fn controls(&self) -> &Controls {
-        &self.controls
+        &self.binding.controls
     }
 
     /// How the text of a conversation is encoded.
     #[must_use]
     pub fn content(&self) -> &Content {
-        &self.content
+        &self.binding.content
     }
 
     /// The id of a token of the template; an empty name is the end of the sequence.
     #[must_use]
     pub fn control(&self, token: &str) -> Option<u32> {
-        if token.is_empty() { self.eos } else { self.tokenizer.control(token) }
+        if token.is_empty() { self.binding.eos } else { self.tokenizer.control(token) }
     }
 
     /// Encodes whole turns. Neighbouring text with the same supervision is encoded together, so that the ids are those of
@@ -255,7 +286,7 @@ impl<'t> Encoder<'t> {
 
     /// The turns without the white space that belongs to a control token beside it (`lstrip`, `rstrip`: those of Phi-3).
     fn stripped<'s, 'a>(&self, turns: &'s [Turn<'a>]) -> Cow<'s, [Turn<'a>]> {
-        if !self.tokenizer.added().iter().any(|token| token.lstrip || token.rstrip) {
+        if !self.binding.strips {
             return Cow::Borrowed(turns);
         }
         let mut turns = turns.to_vec();
@@ -278,8 +309,11 @@ impl<'t> Encoder<'t> {
         let mut open = false;
         for segment in segments {
             if !self.is_text(segment) {
-                let name =
-                    if segment.text.is_empty() { self.eos_token.as_deref() } else { Some(segment.text.as_ref()) };
+                let name = if segment.text.is_empty() {
+                    self.binding.eos_token.as_deref()
+                } else {
+                    Some(segment.text.as_ref())
+                };
                 open = name.and_then(|name| self.tokenizer.token(name)).is_some_and(strips);
             } else if open {
                 let kept = trim(&segment.text);
@@ -355,7 +389,7 @@ impl<'t> Encoder<'t> {
         Scratch { ids, joined, goes_on }: &mut Scratch,
     ) -> std::result::Result<(), String> {
         ids.clear();
-        let edge = self.edge.as_ref().filter(|_| *goes_on);
+        let edge = self.binding.edge.as_ref().filter(|_| *goes_on);
         let text = match run {
             [only] if edge.is_none() => only.text.as_ref(),
             run => {
@@ -365,13 +399,13 @@ impl<'t> Encoder<'t> {
                 joined.as_str()
             }
         };
-        self.content.engine().encode(text, ids)?;
+        self.binding.content.encode(text, ids)?;
         if let Some(edge) = edge {
             if ids.starts_with(&edge.ids) {
                 ids.drain(..edge.ids.len());
             } else {
                 ids.clear();
-                self.content.engine().encode(&text[edge.text.len_utf8()..], ids)?;
+                self.binding.content.encode(&text[edge.text.len_utf8()..], ids)?;
             }
         }
         Ok(())
@@ -399,7 +433,7 @@ impl Edge {
     fn of(content: &Content) -> Option<Self> {
         let encode = |text: &str| {
             let mut ids = Vec::new();
-            content.engine().encode(text, &mut ids).ok().map(|()| ids)
+            content.encode(text, &mut ids).ok().map(|()| ids)
         };
         let alone = encode("a")?;
         // Line breaks stand in some tokens, zeros in none; but some normalizers drop those.

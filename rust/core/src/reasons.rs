@@ -160,7 +160,7 @@ pub enum Repair {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Notice {
-    /// A text has an added token of the tokenizer that is no control token: it is that token.
+    /// A text has the characters of an added token that is no control token.
     AddedTokenInText,
     /// The template prints an answer otherwise once others follow: it is learned in a sample that ends with it.
     AnswerInASampleOfItsOwn,

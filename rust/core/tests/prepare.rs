@@ -448,3 +448,21 @@ fn a_fault_takes_the_finished_parts_with_it() {
     assert!(error.to_string().contains("row 500"), "{error}");
     assert!(world.left().is_empty());
 }
+
+#[test]
+fn a_row_on_which_the_split_pattern_gives_up_is_dropped_and_the_others_are_not() {
+    let mut tokenizer: Value =
+        serde_json::from_slice(&std::fs::read(data().join("tokenizer/tokenizer.json")).unwrap()).unwrap();
+    tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"(a|aa)+$|\s+");
+    let row = |answer: &str| json!({"instruction": "q", "output": answer});
+    let text = json!([row("one"), row(&format!("{}b", "a".repeat(60))), row("aaa"), row("four")]).to_string();
+    for engine in ["native", "tokenizers"] {
+        let world = World::new();
+        let file = world.file("tokenizer.json", tokenizer.to_string());
+        let report = world.prepare(&text, json!({"tokenizer": file, "engine": engine, "threads": 1})).unwrap();
+        assert_eq!(report.manifest.rows_kept, 3, "{engine}");
+        let dropped: Vec<_> = report.manifest.rows_dropped.into_iter().collect();
+        let reason = "untokenizable:the tokenizer's split pattern gives up on this text";
+        assert_eq!(dropped, [(reason.to_owned(), 1)], "{engine}");
+    }
+}

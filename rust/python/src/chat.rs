@@ -5,12 +5,13 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pythonize::pythonize;
 use qlora_fast_core::conversation::Conversation;
-use qlora_fast_core::encode::Encoder;
+use qlora_fast_core::encode::{Binding, Encoder};
 use qlora_fast_core::jinja::{Fault, Program, TEMPLATE, Variable};
 use qlora_fast_core::template::{self, Controls, Kind, Learn, Source, Spec, Template, Turn};
 use qlora_fast_core::tokenizer::{Choice, Tokenizer};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 type Arrays<'py> = (Bound<'py, PyArray1<i32>>, Bound<'py, PyArray2<i32>>);
 
@@ -182,11 +183,12 @@ pub(crate) struct ChatEncoder {
     template: Template,
     default_system: Option<String>,
     eos_token: Option<String>,
+    binding: Arc<Binding>,
 }
 
 impl ChatEncoder {
-    fn encoder(&self) -> PyResult<Encoder<'_>> {
-        Encoder::new(&self.template, &self.tokenizer, self.eos_token.as_deref()).map_err(error::core)
+    fn encoder(&self) -> Encoder<'_> {
+        Encoder::bound(&self.template, &self.tokenizer, self.binding.clone())
     }
 
     /// Calls `f` with the encoder and the rendered turns.
@@ -199,7 +201,7 @@ impl ChatEncoder {
     ) -> PyResult<T> {
         let conversation: Conversation<'_> =
             serde_json::from_str(conversation).map_err(|e| DataError::new_err(e.to_string()))?;
-        let encoder = self.encoder()?;
+        let encoder = self.encoder();
         let system = self.default_system.as_deref();
         let rendered = if add_generation_prompt {
             encoder.prompt(&conversation, system, enable_thinking)
@@ -229,9 +231,9 @@ impl ChatEncoder {
         let template =
             Template::new(&source(template)?, bos_token.as_deref(), eos_token.as_deref()).map_err(error::core)?;
         let tokenizer = py.detach(|| Tokenizer::load(&tokenizer, engine, cache.as_deref())).map_err(error::core)?;
-        let encoder = Self { tokenizer, template, default_system, eos_token };
-        encoder.encoder()?;
-        Ok(encoder)
+        let bound = || Encoder::new(&template, &tokenizer, eos_token.as_deref()).map(|encoder| encoder.binding());
+        let binding = py.detach(bound).map_err(error::core)?;
+        Ok(Self { tokenizer, template, default_system, eos_token, binding })
     }
 
     /// The engine that runs: native or tokenizers.
@@ -309,15 +311,15 @@ impl ChatEncoder {
     /// The ids of text from a conversation: control tokens in it stay text, other added tokens are tokens.
     ///
     /// Raises:
-    ///     DataError: the engine refuses the text.
+    ///     DataError: the engine refuses the text, or the tokenizer's model makes a control token of it.
     fn encode_text(&self, text: &str) -> PyResult<Vec<u32>> {
         let mut ids = Vec::new();
-        self.encoder()?.content().engine().encode(text, &mut ids).map_err(DataError::new_err)?;
+        self.encoder().content().encode(text, &mut ids).map_err(DataError::new_err)?;
         Ok(ids)
     }
 
     /// The ids that end an answer, ascending.
-    fn stop_ids(&self) -> PyResult<Vec<u32>> {
-        Ok(self.encoder()?.stops())
+    fn stop_ids(&self) -> Vec<u32> {
+        self.encoder().stops()
     }
 }

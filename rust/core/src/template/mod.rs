@@ -19,6 +19,7 @@ mod source;
 mod spec;
 mod tools;
 
+pub use added::Tags;
 pub use builtin::{find, names, written};
 pub use chat_template::{ChatTemplate, SystemPlace, Thinking, ToolStyle};
 pub use check::{Compared, check};

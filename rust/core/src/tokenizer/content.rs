@@ -2,6 +2,7 @@
 
 use super::added::AddedToken;
 use super::engine::{Base, Engine};
+use crate::guarded::guarded;
 use aho_corasick::AhoCorasick;
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ pub struct Content {
     pub(super) added: Vec<AddedToken>,
     controls: Option<AhoCorasick>,
     words: Option<AhoCorasick>,
+    /// Ids of control tokens, ascending: a model whose vocabulary holds the text of one makes it of that text.
+    forbidden: Vec<u32>,
 }
 
 impl Content {
@@ -22,13 +25,33 @@ impl Content {
             let tokens: Vec<_> = added.iter().filter(|t| t.special == special && !is_blank(t)).collect();
             AhoCorasick::new(tokens.iter().map(|t| &t.content)).ok().filter(|_| !tokens.is_empty())
         };
-        Ok(Self { engine, controls: finder(true), words: finder(false), added })
+        let forbidden = forbidden(&added, base.unknown());
+        Ok(Self { engine, controls: finder(true), words: finder(false), forbidden, added })
     }
 
-    /// The engine.
+    /// The engine alone, without what [`Self::encode`] refuses.
     #[must_use]
     pub fn engine(&self) -> &dyn Engine {
         self.engine.as_ref()
+    }
+
+    /// Appends the ids of `text`; no control token is ever among them, but for the one that stands for what is unknown where
+    /// there is such a one. After an error `ids` is as it was.
+    ///
+    /// # Errors
+    ///
+    /// Why the text has no such ids: the engine refuses it or gives up on it, or the tokenizer's model (Unigram,
+    /// `WordLevel`) makes a control token of its text.
+    pub fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
+        let before = ids.len();
+        let encoded = run(self.engine.as_ref(), text, ids).and_then(|()| {
+            let problem = || "the tokenizer's model makes a control token of its text".to_owned();
+            if has_any(&ids[before..], &self.forbidden) { Err(problem()) } else { Ok(()) }
+        });
+        if encoded.is_err() {
+            ids.truncate(before);
+        }
+        encoded
     }
 
     /// Whether a text contains the text of a control token.
@@ -37,7 +60,7 @@ impl Content {
         self.controls.as_ref().is_some_and(|tokens| tokens.is_match(text))
     }
 
-    /// Whether a text contains an added token that is no control token and not white space.
+    /// Whether a text has the characters of an added token that is no control token and not white space.
     #[must_use]
     pub fn has_word(&self, text: &str) -> bool {
         self.words.as_ref().is_some_and(|tokens| tokens.is_match(text))
@@ -46,4 +69,42 @@ impl Content {
 
 fn is_blank(token: &AddedToken) -> bool {
     token.content.trim().is_empty()
+}
+
+/// The regular expressions' library panics when a match takes too many steps. It is called for a text before anything is
+/// looked up or kept of it, so the engine goes on unharmed.
+fn run(engine: &dyn Engine, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
+    guarded(|| engine.encode(text, ids))
+        .unwrap_or_else(|| Err("the tokenizer's split pattern gives up on this text".to_owned()))
+}
+
+/// What an engine must not make of text: all control tokens, whether or not a model could, which depends on what stands
+/// around them. White space is no control token; what stands for unknown characters is none where it does.
+fn forbidden(added: &[AddedToken], unknown: Option<u32>) -> Vec<u32> {
+    let controls = added.iter().filter(|token| token.special && !is_blank(token));
+    let mut ids: Vec<u32> = controls.map(|token| token.id).filter(|&id| Some(id) != unknown).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Whether some of the ids are among `sorted`. Control tokens mostly lie before or behind all others, which the processor
+/// tells of several ids at once.
+fn has_any(ids: &[u32], sorted: &[u32]) -> bool {
+    let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else { return false };
+    let near = ids.iter().fold(false, |near, id| near | (id.wrapping_sub(*first) <= last - first));
+    near && ids.iter().any(|id| sorted.binary_search(id).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_any;
+
+    #[test]
+    fn ids_are_found_among_others() {
+        assert!(!has_any(&[1, 2], &[]) && !has_any(&[], &[1]));
+        for (id, found) in [(0, false), (3, true), (4, false), (7, true), (8, false), (u32::MAX, false)] {
+            assert_eq!(has_any(&[0, id, 100], &[3, 7]), found, "{id}");
+        }
+        assert!(has_any(&[u32::MAX], &[0, u32::MAX]));
+    }
 }

@@ -8,7 +8,8 @@ pub trait Engine: Send + Sync {
     /// The library's name, for reports.
     fn name(&self) -> &'static str;
 
-    /// Appends the ids of `text`; no control token is ever among them.
+    /// Appends the ids of `text`. No control token is looked for in it; the model may have one in its vocabulary
+    /// ([`Content::encode`](super::Content::encode)).
     ///
     /// # Errors
     ///
@@ -18,6 +19,9 @@ pub trait Engine: Send + Sync {
 
 /// An engine that knows no added tokens yet.
 pub(super) trait Base: Engine {
+    /// The token that stands for characters or words that the vocabulary does not have.
+    fn unknown(&self) -> Option<u32>;
+
     /// The same for text in which the added tokens are tokens; the special ones among them stay text.
     ///
     /// # Errors

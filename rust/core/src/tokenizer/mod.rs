@@ -112,12 +112,16 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`]: they cannot be searched for.
     pub fn content(&self, is_control: impl Fn(&AddedToken) -> bool) -> Result<Arc<Content>> {
-        let mut added = self.added.clone();
-        added.iter_mut().for_each(|token| token.special |= is_control(token));
+        let special: Vec<bool> = self.added.iter().map(|token| token.special || is_control(token)).collect();
         let mut latest = self.content.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(content) = latest.as_ref().filter(|content| content.added == added) {
+        // Its tokens are those of this tokenizer: nothing else can differ.
+        let same =
+            |content: &&Arc<Content>| content.added.iter().map(|token| token.special).eq(special.iter().copied());
+        if let Some(content) = latest.as_ref().filter(same) {
             return Ok(content.clone());
         }
+        let marked = self.added.iter().zip(special).map(|(token, special)| AddedToken { special, ..token.clone() });
+        let added = marked.collect();
         let content = Content::new(added, &self.engine).map_err(|problem| Error::Tokenizer {
             path: None,
             problem: format!("the tokenizer's added tokens cannot be used: {problem}"),
@@ -130,19 +134,18 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if the engine refuses a text, and [`Error::Option`] if the threads cannot be started.
+    /// [`Error::Tokenizer`] if a text is refused ([`Content::encode`]), and [`Error::Option`] if the threads cannot be started.
     pub fn encode_all<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Result<(Vec<u32>, Vec<usize>)> {
         let content = self.content(|_| false)?;
-        let engine = content.engine();
         if threads == 1 {
             let mut all = Part::default();
-            encode_some(engine, texts, &mut all)?;
+            encode_some(&content, texts, &mut all)?;
             return Ok((all.ids, all.lengths));
         }
         let pool = threads::pool(threads)?;
         let parts: Vec<Part> = work_stealing::each(&pool, &shares(texts), |some| {
             let mut part = Part::default();
-            encode_some(engine, some, &mut part).map(|()| part)
+            encode_some(&content, some, &mut part).map(|()| part)
         })
         .into_iter()
         .collect::<Result<_>>()?;
@@ -204,7 +207,7 @@ impl Tokenizer {
     }
 }
 
-fn encode_some<T: AsRef<str>>(engine: &dyn Engine, texts: &[T], to: &mut Part) -> Result<()> {
+fn encode_some<T: AsRef<str>>(content: &Content, texts: &[T], to: &mut Part) -> Result<()> {
     let Part { ids, lengths } = to;
     // A rough estimate.
     ids.reserve(texts.iter().map(|text| text.as_ref().len()).sum::<usize>() / 4);
@@ -215,10 +218,10 @@ fn encode_some<T: AsRef<str>>(engine: &dyn Engine, texts: &[T], to: &mut Part) -
             native::prefetch(next.as_ref());
         }
         let before = ids.len();
-        engine.encode(text.as_ref(), ids).map_err(|problem| Error::Tokenizer {
+        content.encode(text.as_ref(), ids).map_err(|problem| Error::Tokenizer {
             path: None,
             problem,
-            hint: "try another engine".to_owned(),
+            hint: "leave this text out".to_owned(),
         })?;
         lengths.push(ids.len() - before);
     }

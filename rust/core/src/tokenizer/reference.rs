@@ -12,6 +12,7 @@ pub(super) struct Reference {
     pub(super) added: Vec<AddedToken>,
     /// Only a text with nothing before it gets a leading blank.
     pub(super) blank_is_first_only: bool,
+    unknown: Option<u32>,
 }
 
 impl Reference {
@@ -29,8 +30,15 @@ impl Reference {
         let bytes = serde_json::to_vec(&json).map_err(|e| e.to_string())?;
         let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
         assign(&mut added, tokenizer.get_vocab_size(false), |token| tokenizer.token_to_id(token));
-        Ok(Self { tokenizer, added, blank_is_first_only: blank_is_first_only(&json["pre_tokenizer"]) })
+        let unknown = unknown(&json["model"], |token| tokenizer.token_to_id(token));
+        Ok(Self { tokenizer, added, blank_is_first_only: blank_is_first_only(&json["pre_tokenizer"]), unknown })
     }
+}
+
+/// A Unigram model says the id of its token for what is unknown, the others its name.
+fn unknown(model: &Value, id_of: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+    let by_id = model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok());
+    by_id.or_else(|| id_of(model["unk_token"].as_str()?))
 }
 
 fn blank_is_first_only(step: &Value) -> bool {
@@ -51,6 +59,10 @@ impl Engine for Reference {
 }
 
 impl Base for Reference {
+    fn unknown(&self) -> Option<u32> {
+        self.unknown
+    }
+
     fn with_added(self: Arc<Self>, added: &[AddedToken]) -> Result<Arc<dyn Engine>, String> {
         let mut tokenizer = self.tokenizer.clone();
         let tokens = added.iter().map(|token| {
@@ -62,6 +74,6 @@ impl Base for Reference {
         });
         tokenizer.add_tokens(tokens).map_err(|e| e.to_string())?;
         tokenizer.set_encode_special_tokens(true);
-        Ok(Arc::new(Self { tokenizer, added: Vec::new(), blank_is_first_only: self.blank_is_first_only }))
+        Ok(Arc::new(Self { tokenizer, added: Vec::new(), ..*self }))
     }
 }

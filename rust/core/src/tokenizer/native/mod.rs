@@ -248,6 +248,10 @@ impl Engine for Native {
 }
 
 impl Base for Native {
+    fn unknown(&self) -> Option<u32> {
+        self.head.unknown.token
+    }
+
     fn with_added(self: Arc<Self>, added: &[AddedToken]) -> Result<Arc<dyn Engine>, String> {
         let words = Words::new(added, self.as_ref())?;
         Ok(Arc::new(Worded { engine: self, words }))
