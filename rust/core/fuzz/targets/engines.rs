@@ -1,4 +1,4 @@
-//! The native tokenizer and the reference, side by side: equal ids for any text.
+//! The native tokenizer and the reference, side by side: equal ids for any text, with added words and without.
 //!
 //! The first byte selects the tokenizer, the rest is the text.
 
@@ -14,9 +14,7 @@ static ENGINES: LazyLock<Vec<(Tokenizer, Tokenizer)>> = LazyLock::new(|| {
     files.iter().map(|(_, path)| (load(path, Choice::Native), load(path, Choice::Tokenizers))).collect()
 });
 
-/// How many tokenizers there are.
-#[allow(dead_code, reason = "of the test that replays each seed with all of them")]
-pub(crate) fn count() -> usize {
+pub(crate) fn kinds() -> usize {
     ENGINES.len()
 }
 
@@ -25,9 +23,11 @@ pub(crate) fn check(input: &[u8]) {
     let (own, reference) = &ENGINES[usize::from(first) % ENGINES.len()];
     let text = String::from_utf8_lossy(text);
     let ids = |tokenizer: &Tokenizer| {
-        let mut ids = Vec::new();
-        tokenizer.engine().encode(&text, &mut ids).unwrap();
-        ids
+        let (mut bare, mut ids) = (Vec::new(), Vec::new());
+        tokenizer.engine().encode(&text, &mut bare).unwrap();
+        let content = tokenizer.content(|_| false).unwrap();
+        content.engine().encode(&text, &mut ids).unwrap();
+        (bare, ids)
     };
     assert_eq!(ids(own), ids(reference), "tokenizer {first}: {text:?}");
 }

@@ -21,6 +21,8 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]),
     /// What a mutation may insert.
     pub(crate) words: &'static [&'static str],
+    /// How many tokenizers or templates the first byte of an input selects among.
+    pub(crate) kinds: fn() -> usize,
 }
 
 const JSON: &[&str] = &[
@@ -137,23 +139,28 @@ const JINJA: &[&str] = &[
 
 /// All of them.
 pub(crate) const TARGETS: [Target; 12] = [
-    Target { name: "reader", run: reader::text, words: JSON },
-    Target { name: "parquet", run: reader::parquet, words: &["PAR1"] },
-    Target { name: "alpaca", run: records::alpaca, words: JSON },
-    Target { name: "sharegpt", run: records::sharegpt, words: JSON },
-    Target { name: "messages", run: records::messages, words: JSON },
-    Target { name: "detect", run: records::detected, words: JSON },
-    Target { name: "frames", run: templates::frames, words: JSON },
-    Target { name: "vendor", run: templates::vendor, words: JSON },
-    Target { name: "jinja", run: jinja::program, words: JINJA },
-    Target { name: "engines", run: engines::check, words: &[] },
-    Target { name: "packer", run: packer::check, words: &[] },
+    Target { name: "reader", run: reader::text, words: JSON, kinds: one },
+    Target { name: "parquet", run: reader::parquet, words: &["PAR1"], kinds: one },
+    Target { name: "alpaca", run: records::alpaca, words: JSON, kinds: one },
+    Target { name: "sharegpt", run: records::sharegpt, words: JSON, kinds: one },
+    Target { name: "messages", run: records::messages, words: JSON, kinds: one },
+    Target { name: "detect", run: records::detected, words: JSON, kinds: one },
+    Target { name: "frames", run: templates::frames, words: JSON, kinds: templates::frame_kinds },
+    Target { name: "vendor", run: templates::vendor, words: JSON, kinds: templates::vendor_kinds },
+    Target { name: "jinja", run: jinja::program, words: JINJA, kinds: one },
+    Target { name: "engines", run: engines::check, words: &[], kinds: engines::kinds },
+    Target { name: "packer", run: packer::check, words: &[], kinds: one },
     Target {
         name: "shard",
         run: shard::check,
         words: &["\"data_offsets\":", "\"shape\":", "\"I32\"", "\"I64\"", "[0,0]"],
+        kinds: one,
     },
 ];
+
+fn one() -> usize {
+    1
+}
 
 /// Runs the target of that name.
 #[allow(dead_code, reason = "of the fuzzer's binaries")]

@@ -78,6 +78,14 @@ fn spans(encoded: &Encoded) {
     }
 }
 
+pub(crate) fn frame_kinds() -> usize {
+    FRAMES.len()
+}
+
+pub(crate) fn vendor_kinds() -> usize {
+    VENDOR.len()
+}
+
 pub(crate) fn frames(input: &[u8]) {
     check(input, &FRAMES);
 }

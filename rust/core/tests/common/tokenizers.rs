@@ -112,6 +112,8 @@ fn unusual(folder: &Path, base: &Value) -> Vec<(String, PathBuf)> {
     some_bytes["model"]["vocab"].as_object_mut().unwrap().retain(|token, _| token != "<0xC3>" && token != "<0xE4>");
     let marks = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
     [
+        ("words", with("added_tokens", words(&base["added_tokens"]), base.clone())),
+        ("words-metaspace", with("added_tokens", words(&json!([])), with("pre_tokenizer", marks.clone(), metaspace()))),
         ("qwen35", with("pre_tokenizer", splits(&[qwen35], false), base.clone())),
         ("tekken", with("pre_tokenizer", splits(&[tekken], false), base.clone())),
         ("regexes", with("pre_tokenizer", splits(&[r"\d+|[a-f]*", "[中文]", r"\s{2}"], true), base.clone())),
@@ -125,6 +127,27 @@ fn unusual(folder: &Path, base: &Value) -> Vec<(String, PathBuf)> {
     .into_iter()
     .map(|(name, file)| (name.to_owned(), save(folder, name, &file)))
     .collect()
+}
+
+/// Added tokens with more of them, of which each flag is one's.
+fn words(known: &Value) -> Value {
+    let flags: [(&str, &[&str]); 9] = [
+        ("ACME", &["lstrip"]),
+        ("the", &["single_word"]),
+        ("中文", &["rstrip", "normalized"]),
+        ("é", &["normalized"]),
+        ("and", &["lstrip", "rstrip", "single_word", "normalized"]),
+        ("an", &["special", "normalized"]),
+        ("<|a|>", &["special"]),
+        ("<|b|>", &["rstrip"]),
+        ("\n\n", &[]),
+    ];
+    let added = flags.iter().map(|(content, flags)| {
+        let flag = |name| flags.contains(&name);
+        json!({"id": 0, "content": content, "special": flag("special"), "normalized": flag("normalized"),
+            "single_word": flag("single_word"), "lstrip": flag("lstrip"), "rstrip": flag("rstrip")})
+    });
+    known.as_array().unwrap().iter().cloned().chain(added).collect()
 }
 
 /// The pre-tokenizers of DeepSeek, as published.
