@@ -659,7 +659,7 @@ class ChatEncoder:
         """The ids of text from a conversation: control tokens in it stay text, other added tokens are tokens.
 
         Raises:
-            DataError: the engine refuses the text.
+            DataError: the engine refuses the text, or the tokenizer's model makes a control token of it.
         """
 
     def stop_ids(self) -> list[int]:

@@ -275,13 +275,13 @@ pub fn write_cached(path: &Path, write: impl FnOnce(&mut File) -> std::io::Resul
 /// The folders of caches in which this process has removed what others left.
 static CLEANED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Removes the unfinished files of a cache that nobody writes any more: a file is locked while it is written, and locks
+/// Removes the unfinished files of a cache that no process writes any more: a file is locked while it is written, and locks
 /// end with their process. One that was just created may not be locked yet, so it must be some time old as well.
 fn remove_abandoned(folder: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
-        let old = || entry.metadata()?.modified()?.elapsed().map_err(std::io::Error::other);
+        let age = || entry.metadata()?.modified()?.elapsed().map_err(std::io::Error::other);
         let abandoned = || {
-            old().is_ok_and(|age| age >= ABANDONED)
+            age().is_ok_and(|age| age >= ABANDONED)
                 && File::open(entry.path()).is_ok_and(|left| left.try_lock().is_ok())
         };
         if entry.file_name().to_string_lossy().ends_with(".tmp") && abandoned() {
