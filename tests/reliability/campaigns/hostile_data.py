@@ -46,11 +46,11 @@ def _outcome(world: World, entry: Entry, tokenizer: Tokenizer) -> str:
         return refused(ran)
     outcome = _kept(ran)
     if outcome not in allowed:
-        raise Failure("taken" if "refused" in allowed else "silent", f"{outcome} instead of {entry.expect}")
+        raise Failure("taken" if "refused" in allowed else "not reported", f"{outcome} instead of {entry.expect}")
     if entry.answers is not None:
         learned = _learned(here / "out", tokenizer, len(entry.answers))
         if learned != entry.answers:
-            raise Failure("silent", f"teaches {learned!r} instead of {entry.answers!r}"[:300])
+            raise Failure("not reported", f"teaches {learned!r} instead of {entry.answers!r}"[:300])
     return "taken" if outcome == "taken" else "rows dropped"
 
 

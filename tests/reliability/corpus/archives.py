@@ -76,7 +76,7 @@ _GZIP = (
     Entry("gzip, wrong length", _changed(_GZ, -4, b"\1\1\1\1"), "refused", "d.json.gz"),
     Entry("gzip, an unknown method", _changed(_GZ, 2, b"\7"), "refused", "d.json.gz"),
     Entry("gzip with rubbish behind it", _GZ + b"rubbish behind", "refused", "d.json.gz"),
-    Entry("gzip with NULs behind it", _GZ + b"\0" * 512, "taken|refused", "d.json.gz", ANSWERS),
+    Entry("gzip with NULs behind it", _GZ + b"\0" * 512, "refused", "d.json.gz"),
     Entry("gzip of two members", gzip.compress(lines(GOOD[:1])) + gzip.compress(lines(GOOD[1:])), "taken", "d.jsonl.gz", ANSWERS),
     Entry(
         "gzip with an empty member",
@@ -84,7 +84,7 @@ _GZIP = (
     ),
     Entry("gzip members that cut a row", gzip.compress(lines()[:20]) + gzip.compress(lines()[20:]), "taken", "d.jsonl.gz", ANSWERS),
     Entry("gzip of nothing", gzip.compress(b""), "refused", "d.json.gz"),
-    Entry("gzip of gzip", gzip.compress(_GZ), "refused|taken", "d.json.gz"),
+    Entry("gzip of gzip", gzip.compress(_GZ), "refused", "d.json.gz"),
     Entry("gzip of UTF-16", gzip.compress(array().decode().encode("utf-16")), "refused", "d.json.gz"),
     Entry("gzip of blanks, 1 GB", lambda: gzip.compress(b" " * 10**8) * 10, "refused", "d.json.gz", seconds=120),
 )  # fmt: skip
@@ -99,7 +99,7 @@ _ZSTD = (
     Entry("zstd with rubbish behind it", _zstd(lines()) + b"rubbish", "refused", "d.jsonl.zst"),
     Entry("zstd with a huge window", _changed(_zstd(lines()), 4, b"\x00\xff"), "refused", "d.jsonl.zst"),
     Entry("zstd bomb: a text of 2 GB", _bomb(2000, b'[{"instruction":"a","output":"', b'"}]', b"x" * 10**6), "refused", "d.json.zst", seconds=120),
-    Entry("zstd bomb: 1 GB of blanks", _bomb(1000, b"[", array(GOOD[0]) + b"]", b" " * 10**6), "taken|refused", "d.json.zst", seconds=180),
+    Entry("zstd bomb: 1 GB of blanks", _bomb(1000, b"[", array(GOOD[0]) + b"]", b" " * 10**6), "taken", "d.json.zst", ANSWERS[:1], 180),
     Entry("zstd bomb: 1 GB of line ends", _bomb(1000, lines(GOOD[:1]), lines(GOOD[1:]), b"\n" * 10**6), "taken", "d.jsonl.zst", ANSWERS, 180),
 )  # fmt: skip
 _OTHERS = (

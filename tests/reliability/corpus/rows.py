@@ -10,16 +10,16 @@ from reliability.corpus.entry import ANSWERS, GOOD, GOOD_CHAT, Entry, array, cha
 GOOD_GPT = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "good"}]}
 
 
-def _twice(name: str, first: str, expect: str = "drop 1|refused") -> Entry:
+def _twice(name: str, first: str) -> Entry:
     second = json.dumps(
         GOOD_CHAT if "messages" in first else GOOD_GPT if "conversations" in first else row("c", "good")
     )
-    return Entry(name, f"[{first},{second}]".encode(), expect, answers=("good",))
+    return Entry(name, f"[{first},{second}]".encode(), "drop 1", answers=("good",))
 
 
-def _wrong(name: str, bad: Any, good: Any = GOOD, answers: tuple[str, ...] = ANSWERS, expect: str = "drop 1") -> Entry:
+def _wrong(name: str, bad: Any, good: Any = GOOD, answers: tuple[str, ...] = ANSWERS) -> Entry:
     """A row that cannot be used, before rows that can."""
-    return Entry(name, array([bad, *good]), expect, answers=answers)
+    return Entry(name, array([bad, *good]), "drop 1", answers=answers)
 
 
 def _conversation(name: str, bad: Any) -> Entry:
@@ -46,7 +46,7 @@ _KEYS = (
         "messages twice",
         '{"messages":[],"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"x"}]}',
     ),
-    Entry("an unread key twice", b'[{"instruction":"a","output":"b","x":1,"x":2}]', "taken|drop 1|refused"),
+    Entry("an unread key twice", b'[{"instruction":"a","output":"b","x":1,"x":2}]', "taken", answers=("b",)),
     Entry("escaped keys", b'[{"instruct\\u0069on":"a","\\u006futput":"b"}]', "taken", answers=("b",)),
     Entry("an empty key", b'[{"instruction":"a","output":"b","":1}]', "taken", answers=("b",)),
     Entry("100,000 keys", array([{**GOOD[0], **{f"k{i}": i for i in range(100_000)}}]), "taken", answers=ANSWERS[:1]),
@@ -64,15 +64,15 @@ _TYPES = (
         for v in (None, 3, 1.5, True, ["b"], {"b": 1}, "", " \n\t ")
     ),
     *(_wrong(f"the question is {json.dumps(v)}", row(v, "x")) for v in (3, False, ["a"], {"a": 1})),
-    Entry("the question is null", array([*GOOD, row(None, "x")]), "drop 1|taken", answers=ANSWERS),
-    *(
-        _wrong(f"a row is {json.dumps(v)}", v, expect="drop 1|refused")
-        for v in (1, None, "x", [], {}, True, [1], {"x": 1})
-    ),
+    Entry("the question is null", array([*GOOD, row(None, "x")]), "taken", answers=(*ANSWERS, "x")),
+    *(_wrong(f"a row is {json.dumps(v)}", v) for v in (1, None, "x", [], {}, True, [1], {"x": 1})),
     _wrong("the history is a text", {**GOOD[0], "history": "x"}),
     _wrong("the history has triples", {**GOOD[0], "history": [["a", "b", "c"]]}),
     Entry(
-        "the history has null", array([*GOOD, {**GOOD[0], "history": [["a", None]]}]), "drop 1|taken", answers=ANSWERS
+        "the history has null",
+        array([*GOOD, {**GOOD[0], "history": [["a", None]]}]),
+        "taken",
+        answers=(*ANSWERS, ANSWERS[0]),
     ),
     _wrong("the history has a number", {**GOOD[0], "history": [[1, 2]]}),
     _wrong("the system prompt is a list", {**GOOD[0], "system": ["x"]}),
@@ -83,8 +83,8 @@ _TYPES = (
     Entry(
         "a turn without a value",
         array([GOOD_GPT, {"conversations": [{"from": "human"}, {"from": "gpt", "value": "x"}]}]),
-        "drop 1|taken",
-        answers=("good",),
+        "taken",
+        answers=("good", "x"),
     ),
     _conversation(
         "an unknown speaker", {"conversations": [{"from": "wizard", "value": "a"}, {"from": "gpt", "value": "x"}]}
@@ -99,7 +99,7 @@ _TYPES = (
     _conversation("messages is an object", {"messages": {"role": "user"}}),
     _conversation("no answer", chat(("user", "a"))),
     _conversation("only a system prompt", chat(("system", "a"))),
-    Entry("two formats in a file", array([GOOD[0], GOOD_CHAT]), "drop 1|refused|taken"),
+    Entry("two formats in a file", array([GOOD[0], GOOD_CHAT]), "taken", answers=(ANSWERS[0], "good")),
 )
 
 ENTRIES = (*_KEYS, *_TYPES)

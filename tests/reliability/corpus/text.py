@@ -9,8 +9,8 @@ from reliability.corpus.entry import ANSWERS, GOOD, Entry, array, lines, raw, ro
 _TWO = b'{"instruction":"a","output":"%s"},{"instruction":"b","output":"good"}'
 
 
-def _broken(name: str, content: bytes | str, file: str = "d.json", expect: str = "refused") -> Entry:
-    return Entry(name, content if isinstance(content, bytes) else content.encode(), expect, file)
+def _broken(name: str, content: bytes | str, file: str = "d.json") -> Entry:
+    return Entry(name, content if isinstance(content, bytes) else content.encode(), "refused", file)
 
 
 def _field(value: bytes) -> bytes:
@@ -42,7 +42,7 @@ _ENCODINGS = (
     _broken("a lone continuation byte", b'[{"instruction":"a","output":"\x80"}]'),
     _broken("cut within a character", b'[{"instruction":"a","output":"\xe4\xbd"}]'),
     _broken("a wrong byte in an unread key", b'[{"instruction":"a","output":"b","\xff":1}]'),
-    Entry("a mark between lines", lines(GOOD[:1]) + b"\xef\xbb\xbf" + lines(GOOD[1:]), "refused|taken", "d.jsonl"),
+    Entry("a mark between lines", lines(GOOD[:1]) + b"\xef\xbb\xbf" + lines(GOOD[1:]), "refused", "d.jsonl"),
     _broken("a mark between rows", b"[" + array(GOOD[0]) + b",\xef\xbb\xbf" + array(GOOD[1]) + b"]"),
     Entry("a mark in a text", raw([row("a", "\ufeffhello")]).encode(), "taken", answers=("\ufeffhello",)),
 )  # fmt: skip
@@ -55,8 +55,8 @@ _CHARACTERS = (
             ("a reversed pair", rb"\udc00\ud800"), ("half a pair at the end", rb"x\ud83d"), ("two high ones", rb"\ud83d\ud83d"),
         )
     ),
-    Entry("a lone surrogate in an unread field", _field(rb'"\ud800"'), "taken|drop 1|refused"),
-    Entry("a lone surrogate in a key", b'[{"instruction":"a","output":"b","\\ud800":1}]', "taken|drop 1|refused"),
+    Entry("a lone surrogate in an unread field", _field(rb'"\ud800"'), "taken", answers=("b",)),
+    Entry("a lone surrogate in a key", b'[{"instruction":"a","output":"b","\\ud800":1}]', "refused"),
     Entry("a pair", rb'[{"instruction":"a","output":"\ud83d\ude00"}]', "taken", answers=("\U0001f600",)),
     Entry("an escaped NUL", array([row("a", "x\0y")]), "taken", answers=("x\0y",)),
     *(
@@ -80,20 +80,20 @@ _CHARACTERS = (
 
 _LINES = (
     Entry("CRLF, lines", lines().replace(b"\n", b"\r\n"), "taken", "d.jsonl", ANSWERS),
-    Entry("CR, lines", lines().replace(b"\n", b"\r"), "refused|taken", "d.jsonl", ANSWERS),
+    Entry("CR, lines", lines().replace(b"\n", b"\r"), "refused", "d.jsonl"),
     Entry("CRLF, array", json.dumps(GOOD, indent=1).replace("\n", "\r\n").encode(), "taken", answers=ANSWERS),
     Entry("CR, array", json.dumps(GOOD, indent=1).replace("\n", "\r").encode(), "taken", answers=ANSWERS),
     Entry("blank lines", b"\n\n" + lines(GOOD[:1]) + b"\n   \n\t\n" + lines(GOOD[1:]) + b"\n\n", "taken", "d.jsonl", ANSWERS),
     Entry("no last line end", lines().rstrip(b"\n"), "taken", "d.jsonl", ANSWERS),
-    Entry("a form feed between lines", lines(GOOD[:1]) + b"\x0c\n" + lines(GOOD[1:]), "refused|taken", "d.jsonl"),
+    Entry("a form feed between lines", lines(GOOD[:1]) + b"\x0c\n" + lines(GOOD[1:]), "taken", "d.jsonl", ANSWERS),
     _broken("a vertical tab between lines", lines(GOOD[:1]) + b"\x0b\n" + lines(GOOD[1:]), "d.jsonl"),
     _broken("a no-break space between lines", lines(GOOD[:1]) + "\u00a0\n".encode() + lines(GOOD[1:]), "d.jsonl"),
-    Entry("pretty objects", b"\n".join(json.dumps(r, indent=2).encode() for r in GOOD), "taken|refused", "d.jsonl", ANSWERS),
-    Entry("objects without line ends", b"".join(array(r) for r in GOOD), "taken|refused", "d.jsonl", ANSWERS),
-    Entry("a line that is an array", lines(GOOD[:1]) + array() + b"\n" + lines(GOOD[1:]), "drop 1|refused", "d.jsonl"),
-    Entry("lines that are scalars", lines(GOOD[:1]) + b'42\n"x"\nnull\ntrue\n' + lines(GOOD[1:]), "drop 4|refused", "d.jsonl"),
+    Entry("pretty objects", b"\n".join(json.dumps(r, indent=2).encode() for r in GOOD), "taken", "d.jsonl", ANSWERS),
+    Entry("objects without line ends", b"".join(array(r) for r in GOOD), "refused", "d.jsonl"),
+    Entry("a line that is an array", lines(GOOD[:1]) + array() + b"\n" + lines(GOOD[1:]), "drop 1", "d.jsonl", ANSWERS),
+    Entry("lines that are scalars", lines(GOOD[:1]) + b'42\n"x"\nnull\ntrue\n' + lines(GOOD[1:]), "drop 4", "d.jsonl", ANSWERS),
     _broken("an array, then lines", array() + b"\n" + lines()),
-    Entry("lines, then an array", lines() + array(), "drop 1|refused", "d.jsonl"),
+    Entry("lines, then an array", lines() + array(), "drop 1", "d.jsonl", ANSWERS),
     _broken("two arrays", array() + array()),
     _broken("record separators (RFC 7464)", b"".join(b"\x1e" + array(r) + b"\n" for r in GOOD), "d.jsonl"),
 )  # fmt: skip
@@ -108,9 +108,9 @@ _SYNTAX = (
     _broken("single quotes", "[{'instruction':'a','output':'b'}]"),
     _broken("a repr of Python", repr(GOOD)),
     _broken("keys without quotes", '[{instruction:"a",output:"b"}]'),
-    _broken("an infinite value", _field(b"-Infinity"), expect="refused|drop 1"),
-    _broken("NaN", _field(b"NaN"), expect="refused|drop 1"),
-    _broken("NaN as the answer", '[{"instruction":"a","output":NaN}]', expect="refused|drop 1"),
+    _broken("an infinite value", _field(b"-Infinity")),
+    _broken("NaN", _field(b"NaN")),
+    _broken("NaN as the answer", '[{"instruction":"a","output":NaN}]'),
     *(
         _broken(f"{name} number", _field(text))
         for name, text in (
@@ -118,12 +118,12 @@ _SYNTAX = (
             ("a dot behind a", b"1."), ("a cut exponent in a", b"1e"), ("an underscore in a", b"1_000"), ("a minus and no", b"-"),
         )
     ),
-    Entry("an exponent without end", _field(b"1e999999"), "taken|drop 1|refused"),
-    Entry("a number of a million digits", _field(b"9" * 1_000_000), "taken|drop 1|refused"),
+    Entry("an exponent without end", _field(b"1e999999"), "taken", answers=("b",)),
+    Entry("a number of a million digits", _field(b"9" * 1_000_000), "taken", answers=("b",)),
     Entry(
         "an infinite weight of a turn",
         b'[{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","loss":1e400}]}]',
-        "drop 1|refused",
+        "refused",
     ),
     _broken("a wrong escape", '[{"instruction":"a","output":"\\x41"}]'),
     _broken("a cut escape", '[{"instruction":"a","output":"\\u12G4"}]'),
@@ -136,7 +136,7 @@ _SYNTAX = (
     _broken("cut within a row", array()[:-20]),
     _broken("the wrong bracket", _field(b"[1,2}")),
     _broken("a single object under a key", array({"data": GOOD})),
-    Entry("a single pretty object", json.dumps(GOOD[0], indent=1).encode(), "refused|taken"),
+    Entry("a single pretty object", json.dumps(GOOD[0], indent=1).encode(), "taken", answers=ANSWERS[:1]),
     _broken("only a string", '"hello"'), _broken("only a number", "5"), _broken("an empty object", "{}\n"),
     _broken("an empty array", "[]"), _broken("only blanks", "   \n\t "), _broken("an empty file", b""), _broken("one bracket", "["),
     _broken("CSV", "instruction,output\na,b\n"), _broken("YAML", "- instruction: a\n  output: b\n"),
