@@ -1,9 +1,11 @@
 """``make reliability``: run the campaigns and write docs/reliability.md.
 
     PYTHONPATH=tests python -m reliability [CAMPAIGN …] [--again] [--sample] [--seconds N] [--failed] [--report]
+        [--results FOLDER]
 
 Without words, every campaign that is not complete yet is continued; ``--again`` begins at its start, ``--failed`` repeats
-what did not hold, ``--sample`` runs a few cases of each. The results lie in target/reliability, a line for each case.
+what did not hold, ``--sample`` runs a few cases of each. The results lie in target/reliability or the named folder, a line
+for each case; only the former become docs/reliability.md, unless ``--report`` asks for it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def main() -> int:
     parser.add_argument(
         "--report", action="store_true", help="write docs/reliability.md from the results that are there"
     )
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="where results are kept")
     words = parser.parse_args()
+    results = words.results or (RESULTS.with_name("sample") if words.sample else RESULTS)
     if unknown := set(words.campaigns) - set(names):
         parser.error(f"no campaign {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     if not words.report:
@@ -48,11 +52,11 @@ def main() -> int:
     from reliability.report import write
 
     if words.report:
-        return write(RESULTS)
+        return write(results)
     chosen = [c for c in CAMPAIGNS if not words.campaigns or c.name in words.campaigns]
-    failed = _run(chosen, words)
-    if not words.sample:
-        write(RESULTS)
+    failed = _run(chosen, words, results)
+    if results == RESULTS:
+        write(results)
     return failed
 
 
@@ -69,11 +73,10 @@ def _with_faults() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "reliability", *sys.argv[1:]])
 
 
-def _run(chosen: list[Campaign], words: argparse.Namespace) -> int:
+def _run(chosen: list[Campaign], words: argparse.Namespace, folder: Path) -> int:
     from reliability.world import World
 
     end = time.monotonic() + words.seconds
-    folder = RESULTS.with_name("sample") if words.sample else RESULTS
     scratch = Path(tempfile.mkdtemp(prefix="reliability-", dir=_memory()))
     failed = 0
     try:

@@ -16,8 +16,8 @@ class Failure(Exception):  # noqa: N818  it is what a case is for
     """The program did not hold what it promises.
 
     Args:
-        kind: ``stuck``, ``different``, ``silent``, ``left behind``, ``half written``, ``traceback``, ``hang``, ``crash``,
-            ``refused`` (a sound input), ``taken`` (an unsound one). detail: what happened.
+        kind: ``failed``, ``different``, ``not reported``, ``left behind``, ``half written``, ``not killed``, ``traceback``,
+            ``stopped responding``, ``crash``, ``unclear``, ``refused`` (a sound input), ``taken`` (an unsound one). detail: what happened.
     """
 
     def __init__(self, kind: str, detail: str = "") -> None:
@@ -61,7 +61,7 @@ def ended_well(ran: Ran, what: str = "") -> Ran:
     """
     no_crash(ran)
     if ran.status != 0:
-        raise Failure("stuck", f"{what} exit status {ran.status}: {ran.said}"[:400])
+        raise Failure("failed", f"{what} exit status {ran.status}: {ran.said}"[:400])
     return ran
 
 
@@ -69,7 +69,7 @@ def no_crash(ran: Ran) -> Ran:
     """A command that may fail, but only as the command line documents it.
 
     Raises:
-        Failure: a traceback, a hang, or a signal of its own.
+        Failure: a traceback, no end in time, or a signal of its own.
     """
     if ran.crashed:
         raise Failure(ran.crashed, ran.said[:400])

@@ -45,7 +45,7 @@ class Ran:
     def crashed(self) -> str:
         """Why this end is never acceptable; "" if it is one that the command line documents."""
         if self.timed_out:
-            return "hang"
+            return "stopped responding"
         if self.status == TRACEBACK or "Traceback (most recent call last)" in self.err or "panicked at" in self.err:
             return "traceback"
         return "crash" if self.status < 0 else ""

@@ -41,7 +41,7 @@ def leftovers(*folders: Path) -> list[str]:
 
 
 def half_written(run: Path) -> list[str]:
-    """Adapters and checkpoints of a run that are there under their names but not whole: there must never be one."""
+    """Adapters and checkpoints of a run that are there under their names but not complete: there must never be one."""
     places = [run / layout.BEST, run / layout.LAST, *(run.glob("checkpoint-*") if run.is_dir() else ())]
     return [f"{p.name}: {problem}" for p in places if p.exists() and (problem := manifest.damage(p))]
 

@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HELD = ""
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -67,19 +65,18 @@ class Record:
         return Tally(tuple(last.values()), next((v["of"] for v in reversed(values) if "of" in v), 0))
 
     def add(self, result: Result) -> None:
-        self._write(asdict(result))
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(result)) + "\n")
 
     def total(self, cases: Collection[str]) -> None:
-        """Note how many cases there are now; results of cases that no longer exist are dropped."""
-        kept = [result for result in self.read().results if result.case in cases]
-        self.forget()
-        self._write({"of": len(cases)})
-        for result in kept:
-            self.add(result)
+        """Note how many cases there are now; results of cases that no longer exist are dropped.
 
-    def _write(self, value: object) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(value) + "\n")
+        The file is replaced at once: whatever ends this process leaves the old one or the new one.
+        """
+        kept = [asdict(result) for result in self.read().results if result.case in cases]
+        part = self._path.with_suffix(".part")
+        part.write_text("".join(json.dumps(value) + "\n" for value in ({"of": len(cases)}, *kept)), encoding="utf-8")
+        part.replace(self._path)
 
 
 def sampled(names: list[str], most: int) -> set[str]:

@@ -24,12 +24,12 @@ a row is `make reliability CAMPAIGN=` and its name. A sample of each runs in `ma
 [`tests/reliability`](../tests/reliability); faults are injected by a preloaded library, without root.
 
 Each case is one fault and the commands after it. "Holds" is strict: the same bytes as an undisturbed run, nothing left over, one
-clear error, nothing silent. "Before" is the first measurement of this program, before any of it was fixed.
+clear error, every problem reported. "Before" is the first measurement of this program, before any of it was fixed.
 
 """
 _NOTES = """
 Others were measured on the same tiny model: HF Trainer (transformers 5.23.0, PEFT 0.21.2, accelerate 1.15.0, torch 2.13.0) and
-`datasets` 5.2.0. [M1] SIGKILL at update 13 of 24, resumed from a whole checkpoint. [M2] 18 ways to damage the newest checkpoint, an
+`datasets` 5.2.0. [M1] SIGKILL at update 13 of 24, resumed from a complete checkpoint. [M2] 18 ways to damage the newest checkpoint, an
 older one intact. [M3] 12 kills within the 43 ms of a save: 8 runs cannot be resumed. [M4] files limited to 30 KiB during a save.
 [M5] a second run in the folder of a finished one. [M7] 41 hostile JSON files. [M10] `<|im_end|>` in a user's text. [M11] 318 files.
 

@@ -43,7 +43,7 @@ void fault_arm(long from, long to, int error, int half, unsigned kinds) {
 
 static void die(void) { kill(getpid(), SIGKILL); for (;;) pause(); }
 
-/* 1: the call is to fail with error_number. A process that is to die at a whole write never returns from here. */
+/* 1: the call is to fail with error_number. A process that is to die before a write never returns from here. */
 static int hit(enum kind kind, int *half) {
     if (!armed || !(only & (1u << kind))) return 0;
     long call = __sync_add_and_fetch(&shared->calls, 1);

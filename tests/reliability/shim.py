@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,11 +89,6 @@ def arm(fault: Fault | None) -> None:
 def counted() -> list[str]:
     """The kind of each call of the last child, in order."""
     return [KINDS[_here().fault_kind(ctypes.c_long(n))] for n in range(1, _here().fault_calls() + 1)]
-
-
-def summary(calls: list[str]) -> str:
-    """``write 120, fsync 33, …``: calls by kind, most first."""
-    return ", ".join(f"{kind} {n}" for kind, n in Counter(calls).most_common())
 
 
 @cache

@@ -40,8 +40,8 @@ ROWS = (
     ),
     Row(
         "errors", "ENOSPC, EIO, EACCES, EROFS, EMFILE … at every call of `prep`, `train` and `merge`, once or from then on",
-        "one clear error, or the run goes on and says what it lacks; the next command makes the rest", "67 of 73 (6 tracebacks)",
-        "HF Trainer: 0 of 1, stuck after a full disk [M4]",
+        "one clear error, or the run continues and reports what it lacks; the next command makes the rest", "67 of 73 (6 tracebacks)",
+        "HF Trainer: 0 of 1, cannot be resumed after a full disk [M4]",
     ),
     Row(
         "limits", "files that may not grow, few descriptors, little memory, a small or read-only disk, stdout or stderr on a full disk",
@@ -50,12 +50,12 @@ ROWS = (
     Row(
         "bit-flips", "one bit flipped in prepared data, checkpoints, `best/`, `last/`, adapters",
         "detected, and made again where the source is there", "prepared data: 21 of 300; checkpoints: all",
-        "HF Trainer: 2 of 2 flips in adapter and optimizer silent [M2]; safetensors and Arrow: not detected",
+        "HF Trainer: 2 of 2 flips in adapter and optimizer not detected [M2]; safetensors and Arrow: not detected",
     ),
     Row(
         "checkpoints", "the newest checkpoint, `best/`, run.json, the log damaged in every way that happens; forged content",
-        "the run resumes from what is whole, or refuses what is forged", "92 of 94, `best/` 0 of 4, forged 2 of 7",
-        "HF Trainer, 18 cases: 9 stuck, 5 silently wrong, 4 harmless [M2]",
+        "the run resumes from what is complete, or refuses what is forged", "92 of 94, `best/` 0 of 4, forged 2 of 7",
+        "HF Trainer, 18 cases: 9 cannot be resumed, 5 wrong without an error, 4 harmless [M2]",
     ),
     Row(
         "damaged-runs", "run.json, results, state, log, scores and config of a finished run damaged or of another shape, then every command that reads them",
@@ -67,8 +67,8 @@ ROWS = (
         "HF Trainer: another run's checkpoint is taken and returned as the result [M5]",
     ),
     Row(
-        "hostile-data", "the corpus of hostile data files, each with the outcome that it must have", "that outcome, no crash, no hang",
-        "224 of 229", "`datasets`, 41 files: 17 refused, 1 killed the process, at least 5 silently wrong [M7]",
+        "hostile-data", "the corpus of hostile data files, each with the outcome that it must have", "that outcome, no crash, none stops responding",
+        "224 of 229", "`datasets`, 41 files: 17 refused, 1 killed the process, at least 5 wrong without an error [M7]",
     ),
     Row(
         "json-suite", "JSONTestSuite's 318 values, as a file, in an array, as a line", "`y_` read, `n_` refused, no crash",
@@ -81,6 +81,6 @@ ROWS = (
     ),
     Row(
         "hostile-models", "hostile model and adapter folders through `train`, `merge` and `chat`",
-        "one clear error within 20 s; no code of the folder runs", "69 of 126 (55 tracebacks, 2 hangs)", "–",
+        "one clear error within 20 s; no code of the folder runs", "69 of 126 (55 tracebacks, 2 stopped responding)", "–",
     ),
 )  # fmt: skip

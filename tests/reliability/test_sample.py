@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,25 +16,19 @@ from reliability.record import Record, Result, Tally, first_lines, sampled
 from reliability.report import write
 from reliability.table import ROWS
 
-SAMPLE = ROOT / "target" / "reliability" / "sample"
-
-
-@pytest.fixture(scope="module")
-def ran() -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "python"), str(TESTS)))}
-    command = [sys.executable, "-m", "reliability", "--sample"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
-    return done.stdout + done.stderr
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("campaign", CAMPAIGNS, ids=lambda c: c.name)
-def test_every_case_of_the_sample_holds(campaign: object, ran: str) -> None:
-    tally = Record(SAMPLE, campaign.name).read()  # type: ignore[attr-defined]
-    if not tally.of and "no faults in calls" in ran:
-        pytest.skip(ran.splitlines()[0])
-    assert tally.results, ran[-3000:]
-    assert not tally.failures, "\n".join(first_lines(tally.failures, 20))
+def test_every_case_of_the_sample_holds(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "python"), str(TESTS)))}
+    command = [sys.executable, "-m", "reliability", "--sample", "--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+    printed = done.stdout + done.stderr
+    for campaign in CAMPAIGNS:
+        tally = Record(tmp_path, campaign.name).read()
+        assert not tally.failures, "\n".join(first_lines(tally.failures, 20))
+        assert len(tally.results) == min(campaign.sample, tally.of), f"{campaign.name}: {printed[-3000:]}"
+        assert tally.of > 0 or "no faults in calls" in printed, f"{campaign.name}: {printed[-3000:]}"
+    assert done.returncode == 0, printed[-3000:]
 
 
 def test_every_campaign_has_its_row() -> None:
@@ -53,23 +48,25 @@ def test_a_sample_is_spread_over_all_cases() -> None:
     assert sampled(names, 200) == set(names)
 
 
-def test_results_are_kept_and_the_last_one_counts(tmp_path: object) -> None:
-    record = Record(tmp_path, "x")  # type: ignore[arg-type]
-    record.add(Result("gone", "stuck", "why", 1.0))
+def test_results_are_kept_and_the_last_one_counts(tmp_path: Path) -> None:
+    record = Record(tmp_path, "x")
+    record.add(Result("gone", "failed", "why", 1.0))
     record.total({"a", "b"})
-    record.add(Result("a", "stuck", "why", 1.0))
+    record.add(Result("a", "failed", "why", 1.0))
     record.add(Result("b", "", "2 kills", 30.0))
-    assert (record.read().held, record.read().complete, record.read().ways()) == (1, True, "STUCK: 1, kills: 1")
+    assert (record.read().held, record.read().complete, record.read().ways()) == (1, True, "FAILED: 1, kills: 1")
     record.add(Result("a", "", "identical", 1.0))
     assert record.read().held == 2
+    record.total({"b"})
+    assert [(r.case, r.seconds) for r in record.read().results] == [("b", 30.0)]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
     assert not Tally((), 0).failures
 
 
-def test_a_page_says_what_was_not_run(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_says_what_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from reliability import report
 
-    page = ROOT / "target" / "reliability" / "page.md"
-    page.parent.mkdir(parents=True, exist_ok=True)
+    page = tmp_path / "page.md"
     monkeypatch.setattr(report, "PAGE", page)
-    assert write(tmp_path) == 1  # type: ignore[arg-type]
+    assert write(tmp_path / "results") == 1
     assert page.read_text().count("| not run |") == len(ROWS)

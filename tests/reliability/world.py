@@ -98,10 +98,6 @@ class World:
         return folder
 
     @cached_property
-    def trained_digest(self) -> Digest:
-        return digest(self.trained / "run")
-
-    @cached_property
     def killed(self) -> Path:
         """A folder with ``run``: one that was killed behind update 6 of 8, with checkpoints 2, 4 and 6 and its best behind it."""
         folder = self.root / "killed"

@@ -1,6 +1,6 @@
 """A killed run whose newest checkpoint, ``best/`` or other file is damaged in every way that happens, and some that are made up.
 
-Natural damage: the run resumes from what is whole, and ends with the same files. Forged but consistent content (its manifest
+Natural damage: the run resumes from what is complete, and ends with the same files. Forged but consistent content (its manifest
 was written again): refused with one clear error.
 """
 
@@ -108,7 +108,7 @@ NATURAL: dict[str, Hurt] = {
     "best/ of another update": lambda c: replaced(c.parent / layout.BEST, lambda p: _as_best(before(c), p)),
 }  # fmt: skip
 REFUSED = {"run.json missing", "the checkpoint before it, under its name", "a copy as checkpoint-99999"}
-"""Without run.json nothing says that the folder is a run of this program; a whole checkpoint under a wrong name is no damage."""
+"""Without run.json nothing says that the folder is a run of this program; a complete checkpoint under a wrong name is no damage."""
 
 
 def _as_best(checkpoint: Path, best: Path) -> None:
@@ -161,28 +161,24 @@ def _cases(world: World) -> Iterator[Case]:
 def _natural(world: World, name: str, hurt: Hurt) -> str:
     here = world.copy(world.killed)
     hurt(here / "run" / NEWEST)
+    damaged = _damaged(here / "run")
     ran = no_crash(world.run(world.long_words(RESUME), here))
     if name in REFUSED:
         return refused(ran)
     ended_well(ran)
-    found = {k: v for k, v in digest(here / "run").items() if k in world.killed_whole}
-    # A checkpoint that was passed over stays as it was: evidence of what went wrong.
-    if other := difference(_without_damaged(world.killed_whole, here), _without_damaged(found, here)):
-        raise Failure("silent", f"{other}; {ran.said}")
+    # A checkpoint that was passed over stays as it was: evidence of what went wrong. Only those that this case damaged are
+    # left out; what the run writes, and what was intact before it, must be complete and the same.
+    passed_over = damaged & _damaged(here / "run")
+    expected = {k: v for k, v in world.killed_whole.items() if k.split("/")[0] not in passed_over}
+    found = {k: v for k, v in digest(here / "run").items() if k in expected}
+    if other := difference(expected, found):
+        raise Failure("not reported", f"{other}; {ran.said}")
     return "recovered"
 
 
-def _without_damaged(files: dict[str, str], here: Path) -> dict[str, str]:
-    """Without the checkpoints that are damaged still; those that the run makes again must be whole and the same."""
-    return {
-        k: v
-        for k, v in files.items()
-        if not (p := here / "run" / k.split("/")[0]).name.startswith("checkpoint-") or not _damaged(p)
-    }
-
-
-def _damaged(folder: Path) -> bool:
-    return manifest.damage(folder) is not None
+def _damaged(run: Path) -> set[str]:
+    """The names of a run's checkpoints that are damaged."""
+    return {p.name for p in run.iterdir() if p.name.startswith("checkpoint-") and manifest.damage(p) is not None}
 
 
 def _forged(world: World, hurt: Hurt) -> str:

@@ -1,6 +1,6 @@
 """Errors at call N of ``prep``, ``train`` and ``merge``: a full disk, a failing one, a folder that may not be written.
 
-Each call gets an error that it can really have. The command ends with one clear error or goes on without what it lacks; what
+Each call gets an error that it can really have. The command ends with one clear error or continues without what it lacks; what
 it finishes is what an undisturbed command makes; the next command makes the rest.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
-from qlora_fast.runs import layout
-from reliability.campaigns.kills import Command, commands
+from reliability.campaigns.kills import Command, commands, ended_before
 from reliability.case import Campaign, Case, Failure, no_crash
 from reliability.folders import difference, digest, half_written
 from reliability.shim import Fault
@@ -29,14 +27,6 @@ POSSIBLE = {
     "chmod": (errno.EPERM, errno.EROFS),
     "copy": (errno.ENOSPC, errno.EIO),
 }
-SAID = (
-    "no checkpoint at update",
-    "stays as it was",
-    "no scores by sample",
-    "is not written",
-    "no picture of the losses",
-)
-"""What a run says that goes on without a checkpoint, a better adapter, scores, a line of its log, a picture."""
 LASTING_EVERY = 7
 """At every so many calls, from there on every call that needs space fails."""
 
@@ -58,29 +48,22 @@ def disturbed(command: Command, fault: Fault) -> str:
     """Run the command with an error in it, and the next one without."""
     here = command.world.fresh()
     ran = no_crash(command.run(command.words, here, fault))
+    if len(ran.calls) < fault.at:
+        return ended_before(command, here, ran)
     if ran.status not in (0, 1):
         raise Failure("unclear", f"exit status {ran.status}: {ran.said}")
     if ran.status == 1 and not ran.said.startswith("error:"):
         raise Failure("unclear", ran.said)
     there = here / command.made
     if ran.status == 0 and command.name != "train" and (other := difference(command.expected, digest(there))):
-        raise Failure("silent", other)
+        raise Failure("not reported", other)
     if command.name == "merge" and there.is_dir():
         if other := difference(command.expected, digest(there)):
             raise Failure("half written", other)
         return f"exit {ran.status}, complete"
     if half := half_written(there):
         raise Failure("half written", "; ".join(half))
-    try:
-        return f"exit {ran.status}, {command.goes_on(here)}"
-    except Failure as failure:
-        # A run that goes on without what could not be written says so; its updates are the same.
-        said = any(phrase in ran.err for phrase in SAID)
-        last = Path(layout.LAST) / layout.ADAPTER_WEIGHTS
-        same = digest(there).get(str(last)) == command.expected.get(str(last))
-        if failure.kind == "different" and said and same:
-            return f"exit {ran.status}, cost what it said"
-        raise
+    return f"exit {ran.status}, {command.continues_after(ran, here)}"
 
 
 CAMPAIGN = Campaign("errors", _cases, 24)

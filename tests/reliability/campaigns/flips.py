@@ -57,13 +57,13 @@ def _prepared(world: World, draw: random.Random) -> str:
     file = flip(here / "out", draw)
     seen = no_crash(world.run(["doctor", here / "out"], here))
     if seen.status == 0 and file.name != "rejected.jsonl":
-        raise Failure("silent", f"doctor, {file.name}")
+        raise Failure("not reported", f"doctor, {file.name}")
     ran = no_crash(world.run(world.prep_words(world.rows), here))
     if ran.status == 1:
         return refused(ran)
     other = difference(digest(world.prepared / "out"), digest(here / "out"))
     if other and file.name != "rejected.jsonl":
-        raise Failure("silent", f"prep, {other}")
+        raise Failure("not reported", f"prep, {other}")
     return "not read" if file.name == "rejected.jsonl" else "made again"
 
 
@@ -75,7 +75,7 @@ def _checkpoint(world: World, draw: random.Random) -> str:
     file = flip(folder, draw)
     try:
         if manifest.damage(folder) is None:
-            raise Failure("silent", file.name)
+            raise Failure("not reported", file.name)
     finally:
         file.write_bytes(before[file])
     return "detected"
@@ -98,7 +98,7 @@ def _ends_the_same(world: World, here: Path) -> str:
     ended_well(world.run(world.long_words(RESUME), here))
     found = {k: v for k, v in digest(here / "run").items() if ".damaged/" not in k and ".aside/" not in k}
     if other := difference(world.killed_whole, found):
-        raise Failure("silent", other)
+        raise Failure("not reported", other)
     return "recovered"
 
 
@@ -110,7 +110,7 @@ def _adapter(world: World, draw: random.Random) -> str:
     file = flip(here / "run" / place, draw, lambda p: p.parent == here / "run" / place and p.name in listed)
     ran = no_crash(world.run(["merge", here / "run" / place, "-o", "out"], here))
     if ran.status == 0:
-        raise Failure("silent", f"{place or 'run'}/{file.name}")
+        raise Failure("not reported", f"{place or 'run'}/{file.name}")
     return refused(ran, "damaged")
 
 

@@ -107,9 +107,9 @@ def _cases(world: World) -> Iterator[Case]:
     for name, (change, words) in CHANGES.items():
         yield Case(name, partial(_refused, world, change, words))
     for setting in HARMLESS:
-        yield Case(setting, partial(_goes_on, world, _nothing, setting))
+        yield Case(setting, partial(_resumes, world, _nothing, setting))
     for name, change in UNCHANGED.items():
-        yield Case(name, partial(_goes_on, world, change))
+        yield Case(name, partial(_resumes, world, change))
 
 
 def _nothing(_: Path) -> None:
@@ -120,7 +120,7 @@ def _refused(world: World, change: Callable[[Path], object], words: Sequence[str
     return refused(_resumed(world, change, *settings), *words)
 
 
-def _goes_on(world: World, change: Callable[[Path], object], *settings: str) -> str:
+def _resumes(world: World, change: Callable[[Path], object], *settings: str) -> str:
     ended_well(_resumed(world, change, *settings))
     return "resumed"
 

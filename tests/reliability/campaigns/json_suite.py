@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from paths import FIXTURES
-from reliability.case import Campaign, Case, Failure, no_crash
+from reliability.case import Campaign, Case, Failure, no_crash, refused
 from reliability.world import World
 
 _FIRST, _LAST = b'{"instruction": "a", "output": "b"}', b'{"instruction": "e", "output": "f"}'
@@ -44,6 +44,8 @@ def _read(world: World, name: str, form: str, content: bytes) -> str:
     here: Path = world.fresh()
     (here / "d.json").write_bytes(content)
     ran = no_crash(world.run(world.prep_words(here / "d.json", "--json"), here))
+    if ran.status != 0:
+        refused(ran)
     if form == "file":
         return "an answer"
     report = json.loads(ran.out) if ran.status == 0 else None
@@ -54,7 +56,7 @@ def _read(world: World, name: str, form: str, content: bytes) -> str:
     if name.startswith("n_") and not rejected:
         raise Failure("taken", str(report and report["rows_dropped"]))
     if not (taken or rejected):
-        raise Failure("silent", str(report and (report["rows_kept"], report["rows_dropped"])))
+        raise Failure("not reported", str(report and (report["rows_kept"], report["rows_dropped"])))
     return f"{name[:2]} {'taken' if taken else 'refused' if report is None else 'row dropped'}"
 
 

@@ -75,24 +75,24 @@ def limited(command: Command, before: Callable[[], None]) -> str:
 
 
 def _judged(command: Command, here: Path, ran: Ran) -> str:
-    """A command that was limited: one clear error, or what an undisturbed one makes; and the next command goes on."""
+    """A command that was limited: one clear error, or what an undisturbed one makes; and the next command continues."""
     if any(words in ran.err for words in OUT_OF_MEMORY) and (ran.crashed == "crash" or ran.status == 127):
-        return _next(command, here, "aborted by the allocator")
+        return _next(command, here, ran, "aborted by the allocator")
     no_crash(ran)
     if ran.status not in (0, 1):
         raise Failure("unclear", f"exit status {ran.status}: {ran.said}")
-    if ran.status == 1 and ran.err and not ran.said.startswith("error:"):
+    if ran.status == 1 and not ran.said.startswith("error:"):
         raise Failure("unclear", ran.said)
-    return _next(command, here, f"exit {ran.status}")
+    return _next(command, here, ran, f"exit {ran.status}")
 
 
-def _next(command: Command, here: Path, end: str) -> str:
+def _next(command: Command, here: Path, ran: Ran, end: str) -> str:
     there = here / command.made
     if command.name == "merge" and there.is_dir():
         if other := difference(command.expected, digest(there)):
             raise Failure("half written", other)
         return f"{end}, complete"
-    return f"{end}, {command.goes_on(here)}"
+    return f"{end}, {command.continues_after(ran, here)}"
 
 
 def _streams(command: Command, before: Callable[[], None]) -> str:
@@ -121,7 +121,7 @@ def _umount(place: Path) -> bool:
 
 
 def _small_disk(command: Command, size: int) -> str:
-    """On a disk of so many KiB; then the disk is made large, and the next command goes on."""
+    """On a disk of so many KiB; then the disk is made large, and the next command continues."""
     here = command.world.fresh() / "disk"
     here.mkdir()
     if not _mount(here, f"size={size}k"):
