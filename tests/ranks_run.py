@@ -1,7 +1,9 @@
 """Several processes that make one tiny run; also the program that each of them is.
 
-python tests/ranks_run.py train PREPARED OUTPUT          every packing; runs that are stopped and go on; a signal
-python tests/ranks_run.py shard PREPARED MODELS OUTPUT CASE…    the same runs with a whole base and with one that is shared out
+python tests/ranks_run.py train PREPARED OUTPUT          every packing; runs that are stopped and resumed; a signal
+python tests/ranks_run.py shard PREPARED MODELS OUTPUT CASE…    the same runs with a complete base and with one that is shared out
+python tests/ranks_run.py shard-start PREPARED MODELS OUTPUT CASE     runs that stop behind their checkpoint of update 5
+python tests/ranks_run.py shard-resume PREPARED MODELS OUTPUT CASE    each of them resumed on so many ranks
 python tests/ranks_run.py fail  raise|die|hang|first|gather    one process fails while the others wait in a sum
 """
 
@@ -110,7 +112,7 @@ def train(prepared: Path, output: Path) -> None:
 
 
 def base_of(folder: Path, case: str, ranks: Any = None, kind: str = "world") -> Any:
-    """The model of a case, such as ``qwen3-nf4``: whole without ranks, else shared out over them."""
+    """The model of a case, such as ``qwen3-nf4``: complete without ranks, else shared out over them."""
     import torch
 
     from qlora_fast.model.load import Quantization, load_base
@@ -211,7 +213,7 @@ def by_fsdp(folder: Path, case: str, ranks: Any) -> bool:
 
 
 def shard_start(prepared: Path, folder: Path, output: Path, case: str) -> None:
-    """Runs that stop behind the checkpoint of update 5, with a whole base and with a shared one."""
+    """Runs that stop behind the checkpoint of update 5, with a complete base and with a shared one."""
     from qlora_fast.data.dataset import open_prepared
     from qlora_fast.train.distributed import joined
 
@@ -225,7 +227,7 @@ def shard_start(prepared: Path, folder: Path, output: Path, case: str) -> None:
 
 
 def shard_resume(prepared: Path, folder: Path, output: Path, case: str) -> None:
-    """Each of those runs resumed on so many ranks, with a whole base and with a shared one."""
+    """Each of those runs resumed on so many ranks, with a complete base and with a shared one."""
     import shutil
 
     from safetensors.torch import save_file

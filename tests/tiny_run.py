@@ -56,7 +56,7 @@ def tiny_run(
     noise: float = 0.0,
     device: torch.device = CPU,
 ) -> Trainer:
-    """A trainer over ``dataset``, resumed from the newest whole checkpoint in ``folder`` if there is one."""
+    """A trainer over ``dataset``, resumed from the newest complete checkpoint in ``folder`` if there is one."""
     model = tiny.adapted(tiny.qwen3(), dropout=dropout, warm=False) if model is None else model
     model = model.to(device)
     adapter = Adapter(model)

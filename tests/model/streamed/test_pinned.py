@@ -14,7 +14,7 @@ from parameter_run import maker
 from qlora_fast.chat import placing, session
 from qlora_fast.chat.placing import chosen
 from qlora_fast.config import Config
-from qlora_fast.errors import ConfigError
+from qlora_fast.errors import ConfigError, TrainingError
 from qlora_fast.model.load import Quantization, eval_as_trained, load_base
 from qlora_fast.model.streamed import hooks
 from qlora_fast.model.streamed.pinned import Pinned
@@ -52,9 +52,9 @@ def test_memory_that_is_refused_is_explained(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("CUDA error: out of memory")
 
     monkeypatch.setattr(torch, "empty", refuse)
-    with pytest.raises(Exception, match="main memory does not hold the base model") as caught:
+    with pytest.raises(TrainingError, match="main memory does not hold the base model") as caught:
         Pinned().keep(0, torch.zeros(8, dtype=torch.uint8))
-    assert "ulimit -l" in str(caught.value.hint)  # type: ignore[attr-defined]
+    assert "ulimit -l" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("other", [{"shard_base": "world"}, {"use_dora": True}, {"pissa_init": True}])

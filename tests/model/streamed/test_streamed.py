@@ -32,16 +32,18 @@ BITS = {
 
 
 class Late:
-    """A source whose buffers hold nonsense until they are waited for."""
+    """A source whose buffers hold nonsense until they are waited for; it sees that there are never more than two of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, units: list[Unit]) -> None:
         self.kept: list[Tensor] = []
+        self.units = units
 
     def keep(self, index: int, flat: Tensor) -> None:
         assert index == len(self.kept)
         self.kept.append(flat.clone())
 
     def fill(self, index: int, flat: Tensor) -> Any:
+        assert sum(unit.present for unit in self.units) <= 2, "this unit and the one that is used"
         flat.fill_(0xFF)
         kept = self.kept[index]
 
@@ -55,8 +57,8 @@ class Late:
 
 def streamed(model: nn.Module) -> Stream:
     """The base of a model moved into a source, and hooks that bring it back."""
-    parts, source = hooks.parts_of(model), Late()
     units: list[Unit] = []
+    parts, source = hooks.parts_of(model), Late(units)
     places: list[int] = []
     for part in parts:
         weight = getattr(part, "weight", None)
@@ -92,7 +94,7 @@ def passes(folder: Path, data: PreparedDataset, bits: Quantization | None, away:
     with torch.no_grad():
         adapter.weights.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
         adapter.publish()
-    out, largest = [], 0
+    out = []
     for ids in ([0, 1, 2], [3, 4], [5]):
         row = packed_row(data, ids)
         with forward.scoring():
@@ -101,7 +103,6 @@ def passes(folder: Path, data: PreparedDataset, bits: Quantization | None, away:
         loss.backward()  # type: ignore[no-untyped-call]
         out += [loss.detach(), adapter.gradient.clone()]
         if stream is not None:
-            largest = max(largest, stream.nbytes)
             assert sum(u.present for u in stream.units) == 1, "only the first layer waits for the next pass"
     return out
 
