@@ -5,7 +5,8 @@
 Every way is a process of its own that stays loaded and waits without computing; the ways take turns, on the same updates of
 configs/base.yaml (the embedded model, data of the package), and a neighbour is a process that only counts. ``default`` is what
 this package does, ``torch`` the OpenMP runtime's own choice, ``passive`` is ``OMP_WAIT_POLICY=passive``, a number is
-``GOMP_SPINCOUNT``. Losses and gradient norms must agree between ways, as only the waiting differs.
+``GOMP_SPINCOUNT``. Losses and gradient norms must agree between ways, as only the waiting differs: a run in
+which they do not ends with exit status 1.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class Seen:
     tokens_per_second: float
     loss: float
     grad_norm: float
+
+    @property
+    def computed(self) -> str:
+        return f"loss {self.loss:.6f}, grad norm {self.grad_norm:.5f}"
 
 
 class Worker:
@@ -163,8 +168,22 @@ def main() -> None:
         print(
             f"{count} busy beside it  {way:<10}{speed:>6.0f} tok/s  {speed / quiet:>5.0%} of its quiet speed, "
             f"{speed / best:>5.0%} of the best way; {' '.join(f'{s.tokens_per_second:.0f}' for s in seen)}; "
-            f"loss {seen[-1].loss:.6f}, grad norm {seen[-1].grad_norm:.5f}"
+            f"{seen[-1].computed}"
         )
+    if other := differences(turns):
+        raise SystemExit("the ways computed different things:\n" + "\n".join(other))
+
+
+def differences(turns: dict[tuple[int, str], list[Seen]]) -> list[str]:
+    """Turns in which not all ways computed the same, to the last digit shown; a line for each."""
+    found = []
+    for count in sorted({count for count, _ in turns}):
+        of_ways = {way: seen for (c, way), seen in turns.items() if c == count}
+        for turn, seen in enumerate(zip(*of_ways.values(), strict=True), 1):
+            if len({one.computed for one in seen}) > 1:
+                shown = "; ".join(f"{way}: {one.computed}" for way, one in zip(of_ways, seen, strict=True))
+                found.append(f"round {turn}, {count} busy: {shown}")
+    return found
 
 
 if __name__ == "__main__":

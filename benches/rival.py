@@ -18,7 +18,7 @@ from qlora_fast.data.dataset import PreparedDataset
 
 @dataclass
 class Curve:
-    """What a training run showed: one entry an update, and the seconds of the loop."""
+    """What a training run showed: one entry per update, and the seconds of the loop."""
 
     loss: list[float] = field(default_factory=list)
     grad_norm: list[float] = field(default_factory=list)

@@ -35,18 +35,23 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
-    folder = [tempfile.mkdtemp() if rank == 0 else ""]
-    if rank == 0:
-        torch.manual_seed(0)
-        shape: dict[str, Any] = {
-            "hidden_size": 512,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 8,
-            "vocab_size": 4096,
-        }
-        LlamaForCausalLM(LlamaConfig(num_attention_heads=8, num_key_value_heads=4, **shape)).save_pretrained(folder[0])
-    dist.broadcast_object_list(folder)
-    path = Path(folder[0])
+    with tempfile.TemporaryDirectory() as own:
+        folder = [own]  # of rank 0, for all
+        if rank == 0:
+            save_model(Path(own))
+        dist.broadcast_object_list(folder)
+        compare(Path(folder[0]), rank, world)
+    dist.destroy_process_group()
+
+
+def save_model(folder: Path) -> None:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "vocab_size": 4096}
+    LlamaForCausalLM(LlamaConfig(num_attention_heads=8, num_key_value_heads=4, **shape)).save_pretrained(folder)
+
+
+def compare(path: Path, rank: int, world: int) -> None:
+    """Report the engines on one model; all ranks have read it at the end."""
     for name, bits in (("fp32", None), ("nf4", Quantization())):
         for code in ("off", "auto"):
             common: dict[str, Any] = {"dtype": torch.float32, "device": CPU, "quantization": bits}
@@ -65,7 +70,6 @@ def main() -> None:
                 if rank == 0:
                     print(f"{name}, kernels: {code}, FSDP2: {str(error).splitlines()[0][:150]}", flush=True)
             dist.barrier()
-    dist.destroy_process_group()
 
 
 def adapted(base: nn.Module, kernels: Any) -> nn.Module:

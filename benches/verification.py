@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from qlora_fast.hub.cache import HASHES, cache_dir
+
 ROOT = Path(__file__).parent.parent
 MODEL = "smollm2-135m-instruct"
 OPEN = """
@@ -80,14 +82,13 @@ def main() -> None:
         time.sleep(2.1)  # a file that has just changed is hashed each time
         fresh: dict[str, list[tuple[float, float]]] = {level: [] for level in levels}
         again: dict[str, list[tuple[float, float]]] = {level: [] for level in levels}
-        for number in range(given.rounds):
+        for _ in range(given.rounds):
             for level in levels:
                 out = folder / f"out-{level}"
                 shutil.rmtree(out, ignore_errors=True)
                 words = [*common, f"verify={level}", "--out", str(out)]
                 fresh[level].append(run(*words)[:2])
                 again[level].append(run(*words)[:2])
-            del number
         for what, taken in (("prep", fresh), ("prep, prepared before", again)):
             show(f"{what}, wall", [t[0] for t in taken["full"]], [t[0] for t in taken["off"]])
             show(f"{what}, CPU", [t[1] for t in taken["full"]], [t[1] for t in taken["off"]])
@@ -108,11 +109,10 @@ def main() -> None:
                          "eval_strategy=no", "plot_loss=false"]  # fmt: skip
                 train[level].append(run(*words)[0])
         show("train to the end of its first update", train["full"], train["off"])
-        cache = {"XDG_CACHE_HOME": str(folder / "cache")}
-        os.environ |= cache
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         run("-c", BASE, MODEL)  # converts the model
         time.sleep(2.1)
-        hashes = folder / "cache" / "qlora-fast" / "hashes-2"
+        hashes = cache_dir() / HASHES
         first, second = [], []
         for _ in range(given.rounds):
             shutil.rmtree(hashes, ignore_errors=True)

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+CURVE = "RIVAL_CURVE"
+"""The environment variable with the file of a run's curve, for a plugin that is given no argument."""
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -175,5 +177,5 @@ RUNS: dict[str, tuple[str, Callable[[Task], None]]] = {
 if __name__ == "__main__":
     _name, _path = sys.argv[1:]
     _task = Task.read(_path)
-    os.environ["RIVAL_CURVE"] = _task.curve
+    os.environ[CURVE] = _task.curve
     RUNS[_name][1](_task)

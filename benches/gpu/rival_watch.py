@@ -1,4 +1,4 @@
-"""What every rival's Trainer is watched with: one JSON line an update in the file that RIVAL_CURVE names.
+"""What every rival's Trainer is watched with: one JSON line per update in the file that RIVAL_CURVE names.
 
 Axolotl imports a plugin by its path and calls it; LLaMA-Factory and a Trainer take the callback itself.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-CURVE = "RIVAL_CURVE"
+from benches.gpu.rival_runs import CURVE
 
 
 class Watch(TrainerCallback):

@@ -24,13 +24,15 @@ from pathlib import Path
 from benches.gpu.rival_runs import RUNS, Task, prepared
 
 ROOT = Path(__file__).parents[2]
+OURS = next(iter(RUNS))
+"""The run that all others are compared with."""
 VOID_BEYOND = 0.05
 """Relative difference of the mean loss beyond which a rival trains something else. Orders and templates differ a little."""
 
 
 @dataclass(slots=True)
 class Curve:
-    """What a run showed, one entry an update. ``ends``: seconds at its end."""
+    """What a run showed, one entry per update. ``ends``: seconds at its end."""
 
     ends: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
@@ -56,7 +58,7 @@ class Curve:
         """Tokens per second behind the first ``warm_up`` updates; None where there are too few.
 
         Args:
-            tokens: of an update, on average.
+            tokens: per update, on average.
         """
         if len(self.ends) < warm_up + 1:
             return None
@@ -80,7 +82,7 @@ def line(outcome: Outcome, ours: Curve | None, tokens: float, warm_up: int) -> s
         why = outcome.why or f"only {0 if curve is None else len(curve.ends)} updates"
         return f"| {outcome.name} | not measured: {why} | | | |"
     loss, norm = statistics.mean(curve.loss), statistics.mean(curve.grad_norm)
-    cells = [f"{speed:,.0f}", "", f"{loss:.4f}", f"{norm:.4f}"]
+    cells = [f"{speed:,.0f}", "not compared", f"{loss:.4f}", f"{norm:.4f}"]
     if ours is not None and ours.loss and (own := ours.speed(tokens, warm_up)) is not None:
         expected = statistics.mean(ours.loss)
         off = abs(loss - expected) / max(abs(expected), 1e-9)
@@ -91,9 +93,10 @@ def line(outcome: Outcome, ours: Curve | None, tokens: float, warm_up: int) -> s
 
 
 def table(outcomes: list[Outcome], tokens: float, warm_up: int) -> str:
-    """All rows; the first outcome is ours."""
+    """All rows; without a run of :data:`OURS` among them nothing is compared."""
     head = ["| run | real tokens/s | × ours | mean loss | mean grad norm |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *(line(outcome, outcomes[0].curve, tokens, warm_up) for outcome in outcomes)])
+    ours = next((outcome.curve for outcome in outcomes if outcome.name == OURS), None)
+    return "\n".join([*head, *(line(outcome, ours, tokens, warm_up) for outcome in outcomes)])
 
 
 def measured(name: str, task: Task, seconds: float) -> Outcome:
@@ -106,7 +109,7 @@ def measured(name: str, task: Task, seconds: float) -> Outcome:
     task = replace(task, folder=str(own), curve=str(own / "curve.jsonl"))
     task.write(own / "task.json")
     paths = [str(ROOT / "python"), str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p), "RIVAL_CURVE": task.curve}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
     command = [sys.executable, "-m", "benches.gpu.rival_runs", name, str(own / "task.json")]
     why = ""
     try:
@@ -138,6 +141,8 @@ def main() -> None:
     words = parser.parse_args()
     if not 1 <= words.warm_up < words.updates:
         parser.error("--warm-up is at least 1 and less than --updates")
+    if words.samples % words.batch:
+        parser.error("--samples is a multiple of --batch")
     with tempfile.TemporaryDirectory() as folder:
         rows = json.loads(words.data.read_text(encoding="utf-8"))[: words.updates * words.samples]
         if len(rows) < words.updates * words.samples:

@@ -107,15 +107,18 @@ def train(
     adapter = Adapter(model)
     forward = Forward(model, device)
     log: list[Log] = []
-    updates = epoch_plan(dataset.lengths, dataset.supervised, plan.options(), 0)
-    row_pass = None if make_pass is None else make_pass(forward, adapter, dataset, updates)
+
+    def plan_of_epoch(epoch: int) -> EpochPlan:
+        return epoch_plan(dataset.lengths, dataset.supervised, plan.options(), epoch)
+
+    row_pass = None if make_pass is None else make_pass(forward, adapter, dataset, plan_of_epoch(0))
     trainer = Trainer(
         forward,
         adapter,
         AdamW(adapter, AdamWOptions(max_grad_norm=1.0)),
         Schedule("constant", LEARNING_RATE, plan.updates, 0),
         Batches(dataset, np.arange(len(dataset)), plan.packing in ("exact", "dense")),
-        lambda epoch: epoch_plan(dataset.lengths, dataset.supervised, plan.options(), epoch),
+        plan_of_epoch,
         # One window of warm-up, then one that is timed; both end with a wait for the device.
         TrainOptions(plan.warm_up, None, None),
         Hooks(on_log=lambda _, entry: log.append(entry), evaluate=lambda _: None, save=lambda _: None),

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from qlora_fast.cli import cli
 from qlora_fast.cli.arguments import Place, sort_words
 from qlora_fast.config import Config, load
+from qlora_fast.data.dataset import open_prepared
 from qlora_fast.errors import ConfigError
 
 NO_PATHS = {
@@ -59,7 +60,9 @@ def test_settings_and_odd_names_stay_as_they_are(tmp_path: Path, monkeypatch: py
     assert sort_words(["k=v", "x=y", "f"]) == (["k=v", "f"], ["x=y"])
 
 
-def test_what_a_command_writes_lies_where_the_path_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_command_writes_lies_where_the_path_points(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PLACE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base.yaml").write_text("lora_rank: 4\n")
@@ -69,6 +72,11 @@ def test_what_a_command_writes_lies_where_the_path_points(tmp_path: Path, monkey
     assert "/home/me/out" in ran.output
     ran = CliRunner().invoke(cli, ["config", "show", "$NOWHERE/c.yaml"])
     assert "`NOWHERE`, which is not set" in str(ran.exception)
+    (tmp_path / "d.json").write_text('[{"instruction": "a", "output": "b"}]')
+    words = ["prep", "$PLACE/d.json", f"model_name_or_path={model_dir}", "--out", "$PLACE/out"]
+    ran = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    assert len(open_prepared(tmp_path / "out")) == 1
     assert not [p.name for p in tmp_path.iterdir() if "$" in p.name or "~" in p.name]
 
 
@@ -77,11 +85,10 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_done(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bad = "b\udcff"
-    for name, parameter in parameters():
+    for _, parameter in parameters():
         if isinstance(parameter.type, Place):
             with pytest.raises(ConfigError, match="is not UTF-8: rename"):
                 parameter.type.convert(bad, parameter, None)
-            assert name
     for setting in (
         f"output_dir={bad}",
         f"dataset=a,{bad}",

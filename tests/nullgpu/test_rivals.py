@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 from benches.gpu import rivals
 from benches.gpu.rival_runs import RUNS, Task, axolotl_config, llamafactory_config
-from benches.gpu.rivals import Curve, Outcome, table
+from benches.gpu.rivals import OURS, Curve, Outcome, table
 
 from paths import ROOT
 
 
 def curve(folder: Path, seconds: float, loss: float, updates: int = 5) -> Curve:
     path = folder / "curve.jsonl"
-    lines = [json.dumps({"end": 9.0 * (i == 0) + 9.0 * (i > 0) + seconds * i}) for i in range(updates)]
+    lines = [json.dumps({"end": 9.0 + seconds * i}) for i in range(updates)]
     lines += [json.dumps({"loss": loss, "grad_norm": 0.5})] * updates
     path.write_text("chatter\n" + "\n".join(lines) + '\n{"end": 1', encoding="utf-8")
     return Curve.read(path)
@@ -34,7 +35,7 @@ def test_a_curve_is_read_with_its_warm_up_left_out(tmp_path: Path) -> None:
 
 def test_who_learns_something_else_has_no_speed_and_what_is_missing_is_named(tmp_path: Path) -> None:
     outcomes = [
-        Outcome("ours", curve(tmp_path, 1.0, 1.5)),
+        Outcome(OURS, curve(tmp_path, 1.0, 1.5)),
         Outcome("half as fast", curve(tmp_path, 2.0, 1.51)),
         Outcome("learns nothing", curve(tmp_path, 0.1, 3.0)),
         Outcome("not a number", curve(tmp_path, 0.1, float("nan"))),
@@ -42,12 +43,15 @@ def test_who_learns_something_else_has_no_speed_and_what_is_missing_is_named(tmp
         Outcome("stopped", curve(tmp_path, 1.0, 1.5, updates=1)),
     ]
     lines = table(outcomes, 1000, 1).splitlines()[2:]
-    assert lines[0] == "| ours | 1,000 | 1.00 | 1.5000 | 0.5000 |"
+    assert lines[0] == f"| {OURS} | 1,000 | 1.00 | 1.5000 | 0.5000 |"
     assert lines[1] == "| half as fast | 500 | 0.50 | 1.5100 | 0.5000 |"
     assert lines[2].startswith("| learns nothing | void | loss off by 100% |")
     assert lines[3].startswith("| not a number | void |")
     assert lines[4] == "| missing | not measured: missing is not installed | | | |"
     assert "only 1 updates" in lines[5]
+    alone = table(outcomes[1:3], 1000, 1).splitlines()[2:]
+    assert alone[0] == "| half as fast | 500 | not compared | 1.5100 | 0.5000 |"
+    assert alone[1].startswith("| learns nothing | 10,000 | not compared |")
 
 
 def test_all_rivals_are_given_the_same_task(tmp_path: Path) -> None:
@@ -63,8 +67,8 @@ def test_all_rivals_are_given_the_same_task(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_or_is_not_there_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task("no-model", "d.json", str(tmp_path), "", 5, 4, 2, 64, 4, 1e-4, "qwen3", bf16=False)
-    monkeypatch.setitem(RUNS, "Nobody", ("no_such_package", lambda task: None))
-    assert rivals.measured("Nobody", task, 5).why == "no_such_package is not installed"
+    monkeypatch.setitem(RUNS, "Missing", ("no_such_package", lambda task: None))
+    assert rivals.measured("Missing", task, 5).why == "no_such_package is not installed"
     monkeypatch.setitem(RUNS, "Broken", ("json", lambda task: None))
     assert rivals.measured("Broken", task, 60).why.startswith("exit status 1: KeyError")
 
@@ -90,7 +94,7 @@ def test_ours_and_the_stock_trainer_rehearsed_on_a_cpu(model_dir: Path, tmp_path
         "128",
     ]
     command = [sys.executable, "-m", "benches.gpu.rivals", *map(str, words)]
-    environment = {**__import__("os").environ, "PYTHONPATH": f"{ROOT / 'python'}:{ROOT}", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'python'}:{ROOT}", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     ours, stock, *others = done.stdout.splitlines()[2:]

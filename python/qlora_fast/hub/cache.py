@@ -12,6 +12,8 @@ from pathlib import Path
 from qlora_fast import atomic_io
 from qlora_fast.errors import StorageError
 
+HASHES = "hashes-2"
+"""The folder of them in the cache folder; another number where an entry means something else."""
 _SETTLED_S = 2.0
 """A file that changed this recently may change again within the resolution of its time: its hash is not remembered."""
 _SMALL = 1 << 20
@@ -34,7 +36,7 @@ def remembered_sha256(path: Path) -> str:
     before = path.stat()
     if before.st_size < _SMALL:
         return atomic_io.sha256_of(path)
-    known = cache_dir() / "hashes-2" / hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:24]
+    known = cache_dir() / HASHES / hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:24]
     key = _state(before)
     with suppress(OSError, ValueError, KeyError, TypeError):
         stored = json.loads(known.read_text(encoding="utf-8"))
