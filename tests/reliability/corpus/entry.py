@@ -20,7 +20,7 @@ class Entry:
     Attributes:
         name: unique. content: the bytes, or a function that makes them. make: writes the files itself, in place of ``content``.
         expect: ``taken`` (all rows kept), ``drop N`` (N rows dropped, by a named reason), ``refused`` (one clear error); two
-            with ``|`` only where the machine decides (root reads what nobody may read).
+            with ``|`` only where the machine decides (root may read every file).
         file: its name. answers: what the first rows must teach, where the file is taken; None: not compared.
         seconds: in which it must end.
     """
