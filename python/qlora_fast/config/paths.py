@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 
+_NO_PLACE = {errno.ENAMETOOLONG: "is longer than a file's name can be", errno.ELOOP: "is a link that leads to itself"}
 NOT_UNICODE = "is not UTF-8: rename the file or folder"
 """What is wrong with a name that is no text: neither JSON nor YAML can hold it, and libraries that read models refuse it."""
 
@@ -29,7 +31,22 @@ def expanded(value: Any) -> tuple[Any, str | None]:
                 return value, None
             return value, f"names the environment variable `{braced or plain}`, which is not set"
     found = os.path.expanduser(_VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], value))
-    return found, None if is_unicode(found) else NOT_UNICODE
+    return found, _unusable(found)
+
+
+def _unusable(path: str) -> str | None:
+    """Why no file can be at a path; None if one can. Functions of pathlib raise on such paths, each another error."""
+    if not path:
+        return "is an empty path, as of a shell variable that is not set"
+    if not is_unicode(path):
+        return NOT_UNICODE
+    try:
+        os.stat(path)
+    except ValueError:
+        return "contains a NUL character"
+    except OSError as error:
+        return _NO_PLACE.get(error.errno or 0)
+    return None
 
 
 def is_unicode(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_run(path: str | Path, *, name: str | None = None, on: str | None = None
 
 def read_runs(paths: Sequence[str | Path], on: str | None = None) -> list[RunRecord]:
     """Read several runs, each under a name of its own: as much of its path as tells it from the others."""
-    folders = [Path(p).resolve() for p in paths]
+    folders = [Path(os.path.realpath(p)) for p in paths]
     names = [folder.name for folder in folders]
     depth = 1
     while len(set(names)) < len(names) and depth < max(len(f.parts) for f in folders):
