@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,13 +102,18 @@ def _guide(tokens: int, as_json: bool) -> None:
 
 def _shape(config: Config) -> Shape:
     from qlora_fast.errors import ConfigError
+    from qlora_fast.hub import places
     from qlora_fast.model.shapes import shape_of
 
-    shape = shape_of(config.model_name_or_path)
+    name = config.model_name_or_path
+    shape = shape_of(name)
     if shape is None:
+        if Path(name).is_dir():
+            raise places.no_model(Path(name))
+        places.refuse_path(name)
         raise ConfigError(
-            f"the shape of `{config.model_name_or_path}` is unknown",
-            hint="give a folder with the model's config.json (weights are not needed)",
+            f"the shape of `{name}` is unknown",
+            hint=places.near(name) or "give a folder with the model's config.json (weights are not needed)",
         )
     return shape
 

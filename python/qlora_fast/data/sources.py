@@ -21,6 +21,7 @@ from typing import Any
 
 from qlora_fast.data import dataset_info
 from qlora_fast.errors import DataError
+from qlora_fast.hub import places
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,8 @@ def _files(path: Path) -> tuple[str, ...]:
     """A file, or the data files of a folder in the order of their names; what else lies there is named."""
     if not path.is_dir():
         return (str(path),)
+    if kind := places.kind_of(path):
+        raise DataError(f"`{path}` is {kind}, not a folder of data", hint="give the data file or folder itself")
     entries = sorted(path.iterdir())
     files = [p for p in entries if p.is_file() and _is_data(p)]
     if not files:

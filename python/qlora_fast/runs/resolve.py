@@ -24,7 +24,7 @@ from qlora_fast.config import Config, load
 from qlora_fast.config.paths import expanded
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError
-from qlora_fast.hub import manifest, untrusted
+from qlora_fast.hub import manifest, places, untrusted
 from qlora_fast.hub import resolve as hub
 from qlora_fast.hub.manifest import Verify
 from qlora_fast.runs import layout
@@ -69,6 +69,7 @@ class Target:
             return self.adapter
         if self.run is not None:
             raise _no_adapter(self.run, f"the run `{self.name}` has not finished: it has no adapter of its own yet")
+        self._check_there()
         raise ArtifactError(f"`{self.name}` is a base model, not an adapter", hint="give a run or an adapter's folder")
 
     def run_folder(self) -> Path:
@@ -83,8 +84,18 @@ class Target:
             raise ArtifactError(
                 f"`{self.name}` is an adapter in the run `{self.run}`", hint=f"give the run: {self.run}"
             )
+        self._check_there()
         what = "a base model" if self.adapter is None else "an adapter without a run"
         raise ArtifactError(f"`{self.name}` is {what}, not a run", hint="give the output_dir of `qlora-fast train`")
+
+    def _check_there(self) -> None:
+        """Of what can only be a folder: the name of a model on the Hub is none.
+
+        Raises:
+            ArtifactError: there is no such folder.
+        """
+        if self.name != hub.EMBEDDED and not Path(self.name).exists():
+            raise places.nothing_at(self.name)
 
     def config(self, settings: Mapping[str, Any] | None = None, *, hint: str = "--base FOLDER") -> Config:
         """The settings of the run, or defaults for the adapter or model.
@@ -170,11 +181,13 @@ def target_of(name: str | Path) -> Target:
         raise ArtifactError(f"`{name}` {problem}")
     folder = Path(path)
     if not folder.is_dir():
-        if folder.is_file() and folder.suffix != ".gguf":
-            raise ArtifactError(f"`{name}` is a file", hint="give a run, an adapter's folder, or a base model")
-        if layout.is_run(folder.parent):
+        if folder.is_file() and folder.suffix == ".gguf":
+            return Target(str(folder), "model", None, None)
+        if layout.is_run(folder.parent) and not folder.exists():
             raise _no_adapter(folder.parent, f"no adapter `{name}`")
-        return Target(str(folder) if folder.is_file() else name, "model", None, None)
+        if path != hub.EMBEDDED:
+            places.refuse_path(path)
+        return Target(name, "model", None, None)
     if layout.is_run(folder):
         return Target(str(folder), "run", folder if layout.is_adapter(folder) else None, folder)
     if layout.is_adapter(folder):
@@ -193,17 +206,22 @@ def refuse_as_data(name: str | Path) -> None:
     """For commands that take prepared data.
 
     Raises:
-        ArtifactError: it is a run, an adapter or a model instead.
+        ArtifactError: there is no such folder, or it is a run, an adapter or a model instead.
     """
     folder = Path(name)
-    if (folder / "manifest.json").is_file() or not folder.is_dir():
+    if not folder.is_dir():
+        raise places.nothing_at(str(name), of_file=f"prepare it: qlora-fast prep {name}")
+    if (folder / places.PREPARED).is_file():
         return
+    inside = [f"`{file.parent}`" for file in sorted(folder.glob(f"[!.]*/{places.PREPARED}"))]
+    if inside:
+        raise ArtifactError(f"`{name}` is not a prepared dataset", hint=f"those in it: {', '.join(inside[:6])}")
     try:
         found = target_of(folder)
     except ArtifactError:
         return
     what = {"run": "a run", "model": "a model"}.get(found.kind, "an adapter")
-    command = "qlora-fast prep DATA" if found.run is None else f"qlora-fast prep --config {found.run / 'config.yaml'}"
+    command = "qlora-fast prep DATA" if found.run is None else f"qlora-fast prep --config {found.run / layout.CONFIG}"
     raise ArtifactError(f"`{name}` is {what}, not a prepared dataset", hint=f"prepare its data: {command}")
 
 
