@@ -70,7 +70,7 @@ def test_a_config_that_loads_is_valid_in_an_editor(path: Path) -> None:
         "report_to: [comet]",
         "save_steps: 1.5",
         "save_steps: 0",
-        "resume_from_checkpoint: saves/x",
+        "resume_from_checkpoint: newest",
     ],
 )
 def test_a_wrong_config_is_wrong_in_an_editor(text: str) -> None:

@@ -191,7 +191,7 @@ def test_other_defaults_are_shown_for_files_of_llamafactory_alone() -> None:
         ("lr_scheduler_type: linear\nlr_scheduler_kwargs: {power: 2}", "it takes none"),
         ("lr_scheduler_type: warmup_stable_decay", "must hold num_decay_steps"),
         ("pissa_iter: 0", "must be -1 (exact) or at least 1"),
-        ("resume_from_checkpoint: saves/x", "must be true, false, auto or the path of a checkpoint-N, not `saves/x`"),
+        ("resume_from_checkpoint: newest", "must be true, false, auto or the path of a checkpoint-N, not `newest`"),
         ("dataset_dir: ONLINE", "data is read from files"),
         (
             "save_steps: 1.5",

@@ -24,6 +24,18 @@ _SAME = {"r": "lora_rank", "use_rslora": "use_rslora", "use_dora": "use_dora"}
 """Fields of adapter_config.json, and the settings that must equal them."""
 
 
+def check_named(config: Config) -> None:
+    """Refuse an adapter that cannot be continued, as far as its files tell: before data and base model are read.
+
+    Raises:
+        ConfigError: it has another rank, scale or variant.
+        ArtifactError: it is no complete adapter.
+    """
+    if config.adapter_name_or_path is not None:
+        folder = _folder(config.adapter_name_or_path, config.verify)
+        _check_settings(folder, untrusted.check_adapter(folder), config)
+
+
 def start_from(model: nn.Module, config: Config, model_path: str) -> dict[str, str]:
     """Copy the weights of ``config.adapter_name_or_path`` into the new adapter of ``model``.
 

@@ -16,7 +16,7 @@ from qlora_fast.model import openmp
 from qlora_fast.model.load import count
 from qlora_fast.model.patch import report_of
 from qlora_fast.runs import layout
-from qlora_fast.train import memory_usage, resume
+from qlora_fast.train import memory_usage, parent, resume
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.callbacks import RunCallbacks, Watch
@@ -74,6 +74,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     with ranks.in_turn():
         if ranks.first:
             check_output(config)
+            resume.check_named(output, config.resume_from_checkpoint)
+            parent.check_named(config)
     setup = set_up(config, machine, ranks, watch.on_prepare, kept=resume.kept(config, ranks))
     identity = identity_of(config, setup.data, setup.model_path, ranks)
     folder = AdapterFolder(setup.model, setup.adapter, setup.tokenizer, config.model_name_or_path)
@@ -81,7 +83,6 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     # Resume.
     with ranks.in_turn():
         if ranks.first:
-            resume.check_named(output, config.resume_from_checkpoint)  # refused before the folder is claimed
             own = config.resume_from_checkpoint == resume.AUTO and resume.is_own(output, identity)
             claim_output(config, own=own)
     progress = resume.resume(setup, identity, folder, ranks, anyway=resume_anyway)

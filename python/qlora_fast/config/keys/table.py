@@ -28,7 +28,7 @@ Interval = Annotated[
 ]
 """Optimizer steps between two events."""
 SwitchOrCheckpoint = Annotated[
-    bool | Annotated[str, Meta(pattern=r"^auto$|(^|[/\\])checkpoint-\d+[/\\]?$")],
+    bool | Annotated[str, Meta(pattern=r"^auto$|[/\\]|^checkpoint-\d+$|^\$")],
     Meta(description="true, false, auto or the path of a checkpoint-N"),
 ]
 
