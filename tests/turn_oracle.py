@@ -46,7 +46,16 @@ class Sample:
 class Turns:
     """The samples under one template."""
 
-    def __init__(self, tokenizer: Path, chat_template: str, bos: str, eos: str, stops: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        tokenizer: Path,
+        chat_template: str,
+        bos: str,
+        eos: str,
+        stops: tuple[str, ...],
+        *,
+        enable_thinking: bool = True,
+    ) -> None:
         self.plain = Tokenizer.from_file(str(tokenizer))
         self.plain.post_processor = None  # type: ignore[assignment]
         self.wrapped = PreTrainedTokenizerFast(
@@ -54,6 +63,7 @@ class Turns:
         )
         self.wrapped.chat_template = chat_template
         self.ends = {eos, *stops}
+        self.always = {} if enable_thinking else {"enable_thinking": False, "thinking": False}
         added = sorted((t.content for t in self.plain.get_added_tokens_decoder().values()), key=len, reverse=True)
         self.token = re.compile("|".join(map(re.escape, added)))
 
@@ -66,7 +76,9 @@ class Turns:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(chat_template_utils, "datetime", FixedDate)
             try:
-                text = self.wrapped.apply_chat_template(given, tools=tools or None, tokenize=False, **options)
+                text = self.wrapped.apply_chat_template(
+                    given, tools=tools or None, tokenize=False, **{**self.always, **options}
+                )
             except Exception as error:
                 raise RefusedError(str(error)) from error
         assert isinstance(text, str)
@@ -148,7 +160,7 @@ class Turns:
     def start(self, messages: list[dict[str, Any]], tools: Any, i: int, text: str) -> int:
         whole, parts = [], []
         begin = self.said(messages, tools, i)[0]
-        for thinking in (None, False, True):
+        for thinking in (False,) if self.always else (None, False, True):
             options = {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
             try:
                 prompt = self.print(messages[:i], tools, add_generation_prompt=True, **options)

@@ -79,6 +79,7 @@ class Options(TypedDict):
     truncation: NotRequired[str]
     train_on_prompt: NotRequired[bool]
     mask_history: NotRequired[bool]
+    enable_thinking: NotRequired[bool]
     max_samples: NotRequired[int | None]
     deduplicate: NotRequired[str]
     engine: NotRequired[str]

@@ -24,8 +24,8 @@ SINCE = {"train_beyond_max_positions", "max_dropped_share", "dataset_outside", "
 """Keys that came after the lists were computed; they let a run begin or not or say where its base lies, and change nothing of it."""
 SWEEP_IGNORES = {"output_dir", "overwrite_output_dir", "resume_from_checkpoint", "threads"}
 CORE_OPTIONS = {
-    "format", "variables", "cutoff_len", "truncation", "train_on_prompt", "mask_history", "max_samples", "deduplicate",
-    "engine", "verify", "threads", "strict",
+    "format", "variables", "cutoff_len", "truncation", "train_on_prompt", "mask_history", "enable_thinking",
+    "max_samples", "deduplicate", "engine", "verify", "threads", "strict",
 }  # fmt: skip
 
 

@@ -32,7 +32,6 @@ BESIDE = "val_size: 0.1\ncompute_accuracy: true\n"
 REFUSED = {name: "another" for name, rule in RULES.items() if rule.refused} | {
     "dataset_dir": "ONLINE",
     "train_sampling_strategy": "sequential",
-    "enable_thinking": "false",
 }
 ONLY_NAMED = {"greater_is_better"}
 """Has a translation of its own for its reason's sake, and is ignored."""

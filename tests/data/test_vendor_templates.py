@@ -7,31 +7,17 @@ JSON file of rows.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oracle import DEMO, TOKENIZER, conversation, read_rows
+from oracle import DEMO, conversation, read_rows
 from paths import FIXTURES
-from qlora_fast import _core
-from qlora_fast.data import templates
-from qlora_fast.data.dataset import open_prepared
-from turn_oracle import RefusedError, Sample, Turns
-
-
-@dataclass(frozen=True)
-class Vendor:
-    bos: str
-    eos: str
-    stops: tuple[str, ...] = ()
-
+from vendor_rows import Vendor, flags, outcomes, prepared
 
 CHATML = Vendor("<|endoftext|>", "<|im_end|>")
 VENDORS = {
@@ -70,29 +56,6 @@ def dialogues() -> list[dict[str, Any]]:
 TALKS = dialogues()
 
 
-def control_tokens(chat_template: str, vendor: Vendor) -> list[str]:
-    """What a vendor's tokenizer would have as tokens of their own."""
-    found = re.findall(
-        r"<\|[^|<>\n]{1,40}\|>|<｜[^｜]{1,40}｜>|</?think>|</?tool_\w+>|\[/?[A-Z_a-z]{3,20}\]|<sop>|</?s>|<\w+_of_\w+>",
-        chat_template,
-    )
-    roles = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"] if "'<|' ~ role" in chat_template else []
-    return sorted({*found, *roles, vendor.bos, vendor.eos, *vendor.stops})
-
-
-def tokenizer_for(folder: Path, chat_template: str, vendor: Vendor) -> Path:
-    """The tests' tokenizer with the vendor's control tokens."""
-    tokenizer = json.loads(TOKENIZER.read_text(encoding="utf-8"))
-    known = {t["content"] for t in tokenizer["added_tokens"]}
-    first = max(t["id"] for t in tokenizer["added_tokens"]) + 1
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    new = [t for t in control_tokens(chat_template, vendor) if t not in known]
-    tokenizer["added_tokens"] += [{"id": first + n, "content": t, "special": True, **flags} for n, t in enumerate(new)]
-    path = folder / "tokenizer.json"
-    path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    return path
-
-
 def template_of(name: str) -> tuple[str, Vendor]:
     path = FIXTURES / "chat_templates" / f"{name}.jinja"
     if path.is_file():
@@ -106,77 +69,9 @@ def template_of(name: str) -> tuple[str, Vendor]:
     return text, Vendor("<s>", ends[0] if ends else "<|endoftext|>")
 
 
-def prepared(folder: Path, name: str, talks: list[dict[str, Any]]) -> tuple[Any, dict[str, Any], Turns]:
-    text, vendor = template_of(name)
-    tokenizer = tokenizer_for(folder, text, vendor)
-    data = folder / "rows.jsonl"
-    data.write_text("".join(json.dumps(talk["row"]) + "\n" for talk in talks), encoding="utf-8")
-    options = {
-        "data": [{"path": str(data)}],
-        "tokenizer": str(tokenizer),
-        "template": templates.jinja(text, vendor.stops),
-        "out": str(folder / "prepared"),
-        "cutoff_len": 1_000_000,
-        "bos_token": vendor.bos,
-        "eos_token": vendor.eos,
-    }
-    report = _core.prepare(options)
-    return open_prepared(folder / "prepared"), report, Turns(tokenizer, text, vendor.bos, vendor.eos, vendor.stops)
-
-
-def samples_of(dataset: Any) -> dict[int, list[int]]:
-    """The samples of each row."""
-    of: dict[int, list[int]] = {}
-    for i in range(len(dataset)):
-        of.setdefault(dataset.origin(i).row, []).append(i)
-    return of
-
-
-def flags(dataset: Any, i: int) -> list[bool]:
-    learned = [False] * len(dataset.ids(i))
-    for start, end in dataset.spans(i):
-        learned[start:end] = [True] * (end - start)
-    return learned
-
-
-def compare(dataset: Any, i: int, expected: Sample, oracle: Turns) -> str:
-    """How a sample agrees with the expected one: `equal` to the ids of the whole text, or of its pieces."""
-    ids = dataset.ids(i).tolist()
-    whole, apart, learned = oracle.ids(expected)
-    if expected.added_stop:
-        stop = oracle.plain.token_to_id(str(oracle.wrapped.eos_token))
-        whole, apart, learned = [*whole, stop], [*apart, stop], [*learned, True]
-    assert ids in (apart, whole), (oracle.plain.decode(ids, skip_special_tokens=False), expected.text)
-    if ids == apart:
-        assert flags(dataset, i) == [False, *learned[1:]], (expected, flags(dataset, i))
-    return "equal" if ids == whole else "equal in pieces"
-
-
-def outcomes(dataset: Any, report: dict[str, Any], oracle: Turns, talks: list[dict[str, Any]]) -> Iterator[str]:
-    rows = samples_of(dataset)
-    for row, talk in enumerate(talks):
-        try:
-            expected = oracle.samples(talk)
-        except RefusedError:
-            assert row not in rows, f"row {row} is kept and transformers refuses it"
-            yield "refused by both"
-            continue
-        if row not in rows:
-            yield "dropped by name"
-            continue
-        wanted = [sample for sample in expected if sample.learned]
-        assert len(rows[row]) == len(wanted), (row, [s.text for s in wanted])
-        for i, sample in zip(rows[row], wanted, strict=True):
-            yield compare(dataset, i, sample, oracle)
-            yield "stop added" if sample.added_stop else "stop there"
-    extra = sum(len(samples) - 1 for samples in rows.values())
-    assert report["notices"].get("answer_in_a_sample_of_its_own", 0) == extra
-    assert report["rows_kept"] == len(rows)
-
-
 @pytest.mark.parametrize("name", [*VENDORS, *(path.stem for path in MORE)])
 def test_real_dialogues_are_what_transformers_prints(name: str, tmp_path: Path) -> None:
-    dataset, report, oracle = prepared(tmp_path, name, TALKS)
+    dataset, report, oracle = prepared(tmp_path, *template_of(name), TALKS)
     ways = Counter(outcomes(dataset, report, oracle, TALKS))
     assert len(TALKS) >= 100
     assert ways["equal"] + ways["equal in pieces"] >= 60, (ways, report["rows_dropped"])
@@ -205,7 +100,7 @@ def test_each_thought_is_learned_where_it_was_thought(name: str, tmp_path: Path)
         "tools": [],
         "row": {"messages": THOUGHTS},
     }
-    dataset, report, oracle = prepared(tmp_path, name, [talk])
+    dataset, report, oracle = prepared(tmp_path, *template_of(name), [talk])
     assert report["notices"]["answer_in_a_sample_of_its_own"] == 1
     assert "thoughts_left_out" not in report["notices"]
     list(outcomes(dataset, report, oracle, [talk]))
@@ -214,3 +109,106 @@ def test_each_thought_is_learned_where_it_was_thought(name: str, tmp_path: Path)
         text = oracle.plain.decode(kept, skip_special_tokens=False)
         assert thought in text
         assert answer in text.replace(thought, "")
+
+
+KEYS = """{{- bos_token -}}
+{%- for m in messages -%}
+    {%- if m.role == 'tool' -%}
+        {%- if m.tool_call_id is not defined or m.tool_call_id | length != 9 -%}
+            {{- raise_exception('A result needs the id of its call.') -}}
+        {%- endif -%}
+        {{- '<|result|>' + m.name + ' ' + m['tool_call_id'] + ' ' + m.content -}}
+    {%- elif m.role == 'assistant' -%}
+        {{- '<|answer|>' + (m.get('tool_plan') or '') + (m.content or '') -}}
+        {%- for call in m.tool_calls or [] -%}
+            {{- '<|call|>' + call.function.name + ' ' + call['id'] + ' ' + call.function.arguments | tojson -}}
+        {%- endfor -%}
+        {{- eos_token -}}
+    {%- else -%}
+        {{- '<|' + m.role + '|>' + (m.name + ': ' if m.name else '') + m.content -}}
+        {%- for place in m.places or [] -%}{{- place.at ~ place.n -}}{%- endfor -%}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|answer|>' -}}{%- endif -%}
+"""
+"""Reads what OpenAI's interface has beside roles and contents, as the templates of Mistral, Kimi, Cohere and others do."""
+CALL = {"id": "abcDEF123", "type": "function", "function": {"name": "rain", "arguments": {"city": "Ulm"}}}
+TURNS: list[dict[str, Any]] = [
+    {
+        "role": "user",
+        "content": "Rain? <|call|>",
+        "name": "Ada <|answer|>",
+        "places": [{"at": "Ulm", "n": 1.5}],
+        "x": 1,
+    },
+    {"role": "assistant", "content": "", "tool_plan": "I look it up.", "tool_calls": [CALL]},
+    {"role": "tool", "content": "no", "name": "rain", "tool_call_id": "abcDEF123"},
+    {"role": "assistant", "content": "It is dry.", "name": None},
+]
+
+
+def talk_of(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    said = [{**m, "loss": m["role"] == "assistant"} for m in messages]
+    return {"messages": said, "tools": [], "row": {"messages": messages}}
+
+
+def test_keys_that_a_template_reads_are_given_to_it(tmp_path: Path) -> None:
+    vendor = Vendor("<s>", "<|end|>", tokens=("<|result|>", "<|answer|>", "<|call|>", "<|user|>"))
+    without = [{k: v for k, v in m.items() if k != "tool_call_id"} for m in TURNS]
+    talks = [talk_of(TURNS), talk_of(without)]
+    dataset, report, oracle = prepared(tmp_path, KEYS, vendor, talks)
+    assert report["rows_dropped"] == {"refused_by_the_template:A result needs the id of its call.": 1}
+    assert report["ignored_keys"] == {"messages[].x": 2}
+    # What the data says is text, wherever it stands; so only the ids of the pieces can be compared.
+    text = oracle.plain.decode(dataset.ids(0).tolist(), skip_special_tokens=False)
+    assert text == oracle.print(talks[0]["messages"], None)
+    kept = [t for t, learned in zip(dataset.ids(0).tolist(), flags(dataset, 0), strict=True) if learned]
+    assert oracle.plain.decode(kept, skip_special_tokens=False) == (
+        'I look it up.<|call|>rain abcDEF123 {"city": "Ulm"}<|end|>It is dry.<|end|>'
+    )
+    assert report["notices"]["control_token_kept_as_text"] == 1
+
+
+def test_no_key_is_kept_for_a_template_that_reads_none(tmp_path: Path) -> None:
+    """What a template does not read makes no two rows different, and is counted as ignored."""
+    text = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
+    vendor = Vendor("<s>", "<|end|>", tokens=("<|assistant|>", "<|user|>"))
+    rows = [
+        [{"role": "user", "content": "q", "name": name}, {"role": "assistant", "content": "a", "tool_plan": name}]
+        for name in ("Ada", "Bo")
+    ]
+    dataset, report, _ = prepared(tmp_path, text, vendor, [talk_of(row) for row in rows])
+    assert dataset.ids(0).tolist() == dataset.ids(1).tolist()
+    assert report["ignored_keys"] == {"messages[].name": 2, "messages[].tool_plan": 2}
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5", "glm4_5", "deepseek_v3_1", "gpt_oss"])
+def test_without_thinking_samples_are_what_transformers_prints_without(name: str, tmp_path: Path) -> None:
+    """The thoughts are gone, samples are printed with ``enable_thinking=False``, and so is the prompt before an answer."""
+    some = [talk_of(THOUGHTS), *TALKS[:20]]
+    bare = [without_thoughts(talk) for talk in some]
+    dataset, report, oracle = prepared(tmp_path, *template_of(name), bare, enable_thinking=False)
+    list(outcomes(dataset, report, oracle, bare))
+    (tmp_path / "thoughts").mkdir()
+    thinking, counted, _ = prepared(tmp_path / "thoughts", *template_of(name), some, enable_thinking=False)
+    assert len(thinking) == len(dataset)
+    assert all(thinking.ids(i).tolist() == dataset.ids(i).tolist() for i in range(len(dataset)))
+    assert counted["repairs"]["thoughts_removed"] >= 2
+    assert counted["fingerprint"] != report["fingerprint"]
+    prompt = oracle.print(THOUGHTS[:3], None, add_generation_prompt=True)
+    last = next(i for i in reversed(range(len(dataset))) if dataset.origin(i).row == 0)
+    start = dataset.spans(last)[-1][0]
+    asked = oracle.plain.decode(dataset.ids(last).tolist()[:start], skip_special_tokens=False)
+    assert asked.endswith(prompt[-12:])
+    assert "thought" not in oracle.plain.decode(dataset.ids(last).tolist(), skip_special_tokens=False)
+
+
+def without_thoughts(talk: dict[str, Any]) -> dict[str, Any]:
+    """The talk as its author would have written it without any, and as a row that says the same."""
+    messages = []
+    for m in talk["messages"]:
+        kept = {k: v for k, v in m.items() if k != "reasoning_content"}
+        if m["role"] == "assistant":
+            kept["content"] = re.sub(r"<think>.*?</think>", "", m["content"], flags=re.DOTALL).lstrip("\n")
+        messages.append(kept)
+    return {**talk, "messages": messages, "row": {"messages": messages, "tools": talk["tools"]}}

@@ -95,6 +95,7 @@ REPAIRS = {
     "same_role_neighbours_joined": Explanation("two turns in a row by the same speaker were joined by a line break"),
     "system_prompts_joined": Explanation("several system prompts before the first turn were joined by line breaks"),
     "thinking_read_as_reasoning": Explanation("the thoughts under `thinking` were read as `reasoning_content`"),
+    "thoughts_removed": Explanation("the thoughts of an answer were removed (enable_thinking: false)"),
     "trailing_prompt_removed": Explanation("a last question without an answer was removed"),
 }
 """What was repaired in a row that was kept."""

@@ -46,6 +46,12 @@ pub struct Message<'a> {
     /// Tool calls of an assistant turn, each as the JSON text `{"name": …, "arguments": …}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<String>,
+    /// The `id` of each tool call; empty where the template reads none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub call_ids: Vec<Option<String>>,
+    /// Other keys of the turn that the template reads, such as `name` and `tool_call_id`.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub others: serde_json::Map<String, serde_json::Value>,
     /// Whether the turn has a loss; unset: assistant turns have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<bool>,
@@ -54,7 +60,15 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     /// A plain turn.
     pub fn new(role: Role, content: impl Into<Cow<'a, str>>) -> Self {
-        Self { role, content: content.into(), reasoning: None, tool_calls: Vec::new(), loss: None }
+        Self {
+            role,
+            content: content.into(),
+            reasoning: None,
+            tool_calls: Vec::new(),
+            call_ids: Vec::new(),
+            others: serde_json::Map::new(),
+            loss: None,
+        }
     }
 
     /// Whether the turn has no content at all.
@@ -83,6 +97,22 @@ pub struct Conversation<'a> {
 
 fn is_blank(text: &str) -> bool {
     text.trim_ascii().is_empty()
+}
+
+/// The text without `<think>…</think>`, and without what a thought that a prompt opened left of itself; `None` if it
+/// has neither.
+fn without_thoughts(text: &str) -> Option<String> {
+    const OPEN: &str = "<think>";
+    const CLOSE: &str = "</think>";
+    let (mut rest, end) = text.rsplit_once(CLOSE)?;
+    let mut said = String::new();
+    // What stands before a thought is kept; a thought that nothing opens goes back to the beginning.
+    while let Some((before, behind)) = rest.split_once(OPEN) {
+        said.push_str(before.rsplit_once(CLOSE).map_or(before, |(_, before)| before));
+        rest = behind.split_once(CLOSE).map_or("", |(_, rest)| rest);
+    }
+    said.push_str(end);
+    Some(said.trim_start_matches('\n').to_owned())
 }
 
 impl Conversation<'_> {
@@ -126,6 +156,20 @@ impl Conversation<'_> {
         Ok(repairs)
     }
 
+    /// Removes the thoughts of every answer, apart from its content or in it; returns how many answers had any.
+    pub fn remove_thoughts(&mut self) -> usize {
+        let mut had = 0;
+        for message in self.messages.iter_mut().filter(|m| m.role == Role::Assistant) {
+            let apart = message.reasoning.take().is_some();
+            let rest = without_thoughts(&message.content);
+            had += usize::from(apart || rest.is_some());
+            if let Some(rest) = rest {
+                message.content = Cow::Owned(rest);
+            }
+        }
+        had
+    }
+
     /// One system prompt out of those before the first turn: most templates print one only. Equal ones count once.
     fn join_system_prompts(&mut self, repairs: &mut Vec<Repair>) {
         let first_turn = self.messages.iter().position(|m| m.role != Role::System).unwrap_or(self.messages.len());
@@ -167,13 +211,15 @@ impl Conversation<'_> {
         self.messages = joined;
     }
 
-    /// Plain turns that agree in having a loss can be joined; calls, reasoning, tool results and instructions cannot.
+    /// Plain turns that agree in having a loss, and in what else the template reads of them, can be joined; calls,
+    /// reasoning, tool results and instructions cannot.
     fn joins(a: &Message<'_>, b: &Message<'_>) -> bool {
         matches!(a.role, Role::User | Role::Assistant)
             && a.tool_calls.is_empty()
             && b.tool_calls.is_empty()
             && b.reasoning.is_none()
             && a.is_learned() == b.is_learned()
+            && a.others == b.others
     }
 }
 
@@ -238,6 +284,37 @@ mod tests {
         let mut c = dialogue(&[(Role::User, ""), (Role::User, "b"), (Role::Assistant, "c"), (Role::Assistant, " ")]);
         assert_eq!(c.repair(), Ok(vec![Repair::SameRoleNeighboursJoined; 2]));
         assert_eq!(c, dialogue(&[(Role::User, "b"), (Role::Assistant, "c")]));
+    }
+
+    #[test]
+    fn thoughts_are_removed_wherever_they_stand() {
+        for (content, rest) in [
+            ("<think>\nhm\n</think>\n\nyes", "yes"),
+            ("hm\n</think>\n\nyes", "yes"),
+            ("well, <think>a</think>b<think>c</think>d", "well, bd"),
+            ("a</think>b<think>c</think>d", "bd"),
+            ("<think></think>", ""),
+            ("\n<think> that never ends", "\n<think> that never ends"),
+            ("\nyes", "\nyes"),
+        ] {
+            let mut c = dialogue(&[(Role::User, "<think>q</think>"), (Role::Assistant, content)]);
+            assert_eq!(c.remove_thoughts(), usize::from(content != rest), "{content}");
+            assert_eq!(c, dialogue(&[(Role::User, "<think>q</think>"), (Role::Assistant, rest)]), "{content}");
+        }
+        let mut c = dialogue(&[(Role::User, "q"), (Role::Assistant, "a")]);
+        c.messages[1].reasoning = Some("hm".into());
+        assert_eq!((c.remove_thoughts(), c.messages[1].reasoning.clone()), (1, None));
+    }
+
+    #[test]
+    fn turns_of_two_names_are_not_joined() {
+        let mut c = dialogue(&[(Role::User, "a"), (Role::User, "b"), (Role::User, "c"), (Role::Assistant, "d")]);
+        for (turn, name) in [(0, "Ada"), (1, "Bo"), (2, "Bo")] {
+            c.messages[turn].others.insert("name".to_owned(), name.into());
+        }
+        assert_eq!(c.repair(), Ok(vec![Repair::SameRoleNeighboursJoined]));
+        let said: Vec<_> = c.messages.iter().map(|m| m.content.as_ref()).collect();
+        assert_eq!(said, ["a", "b\nc", "d"]);
     }
 
     #[test]

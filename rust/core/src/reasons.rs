@@ -152,6 +152,8 @@ pub enum Repair {
     SystemPromptsJoined,
     /// A turn has its thoughts under `thinking`; they are read as `reasoning_content`.
     ThinkingReadAsReasoning,
+    /// The thoughts of an answer were removed, as asked for.
+    ThoughtsRemoved,
     /// A prompt after the last answer was removed.
     TrailingPromptRemoved,
 }

@@ -52,12 +52,6 @@ TRANSLATED = ("disable_gradient_checkpointing", "evaluation_strategy", "pure_bf1
 """Foreign keys with a translation of their own."""
 
 
-_NO_THINKING = (
-    "LLaMA-Factory removes the thoughts from every answer then; here they are kept and supervised: remove them from the "
-    "data, or take a template without thoughts, such as qwen3_nothink"
-)
-
-
 def foreign_key(name: str, text: str) -> Translation | None:
     """What a key that is not ours says in the terms of this program, if it has a translation."""
     on = text.lower() in _ON
@@ -74,8 +68,6 @@ def foreign_key(name: str, text: str) -> Translation | None:
         case "neat_packing":
             reason = "full rows; samples never see each other here"
             return Translation("translated", reason, "packing", "dense") if on else SO_HERE
-        case "enable_thinking" if not on:
-            return Translation("refused", _NO_THINKING)
         case "greater_is_better":
             return Translation("ignored", "follows from metric_for_best_model")
         case "train_sampling_strategy" if text == "group_by_length":

@@ -110,8 +110,6 @@ _IGNORED = [
              "include_effective_tokens_per_second"),
     _ignored("`seed` decides the order too", "data_seed"),
     _ignored("the adapter is always saved as a plain LoRA adapter", "pissa_convert"),
-    _ignored("the empty think block is part of the prompt and not supervised; LLaMA-Factory trains on it by default",
-             "enable_thinking"),
     _ignored("a loss that is not finite stops the run; a row that is too long for the memory is found in the first seconds",
              "logging_nan_inf_filter auto_find_batch_size skip_memory_metrics debug"),
     _ignored("a bar on a terminal, plain lines elsewhere; `qlora-fast -q` for less",

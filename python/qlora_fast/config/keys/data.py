@@ -89,6 +89,14 @@ class DataKeys:
         affects="data",
     )
     mask_history: bool = key(False, "supervise only the last answer of a conversation", affects="data")
+    enable_thinking: bool = key(
+        True,
+        "false: thoughts are removed from the answers, and prompts are rendered as the template does with thinking off (an "
+        "empty think block, not supervised)",
+        differs="true: the empty think block of an answer without thoughts is in the prompt; there it is supervised. false: "
+        "it stands where the template prints it, before the last answer; there before each",
+        affects="data",
+    )
     max_samples: Count | None = key(None, "only the first N rows of each dataset", unit="rows", affects="data")
     mix_strategy: MixStrategy = key(
         "concat",

@@ -18,6 +18,17 @@ pub(super) enum Token {
     End,
 }
 
+impl Token {
+    /// A name or a text of an expression.
+    pub(super) fn word(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
 /// The longest come first.
 const OPERATORS: [&str; 26] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",

@@ -53,6 +53,8 @@ pub use variable::Variable;
 use ast::Statement;
 use budget::Budget;
 use execute::Machine;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use text::Writer;
 use value::Frame;
 
@@ -60,6 +62,8 @@ use value::Frame;
 #[derive(Debug)]
 pub struct Program {
     body: Vec<Statement>,
+    /// The names and texts in its expressions.
+    pub(crate) words: Arc<BTreeSet<Box<str>>>,
 }
 
 impl Program {
@@ -69,7 +73,9 @@ impl Program {
     ///
     /// [`Fault::Syntax`] with the line, [`Fault::Unsupported`], [`Fault::Budget`].
     pub fn new(source: &str) -> Result<Self, Fault> {
-        Ok(Self { body: parser::parse(source)? })
+        let tokens = lexer::tokens(source)?;
+        let words = Arc::new(tokens.iter().filter_map(|(token, _)| token.word().map(Box::from)).collect());
+        Ok(Self { body: parser::parse(tokens)?, words })
     }
 
     /// Renders it with these variables, of about `size` bytes: the budget goes by that.

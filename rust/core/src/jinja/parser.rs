@@ -2,15 +2,15 @@
 
 use super::ast::{Arguments, Expr, Filters, For, Macro, Statement, Target};
 use super::fault::Fault;
-use super::lexer::{Token, tokens};
+use super::lexer::Token;
 use std::sync::Arc;
 
 /// How deep blocks and expressions may nest in a template's text.
 const DEPTH: usize = 90;
 
-/// Parses a whole template.
-pub(super) fn parse(source: &str) -> Result<Vec<Statement>, Fault> {
-    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, loops: 0 };
+/// Parses the tokens of a whole template, each with its line.
+pub(super) fn parse(tokens: Vec<(Token, usize)>) -> Result<Vec<Statement>, Fault> {
+    let mut parser = Parser { tokens, at: 0, depth: 0, loops: 0 };
     let body = parser.body(&[])?;
     match parser.peek() {
         Token::End => Ok(body),

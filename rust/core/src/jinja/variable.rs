@@ -19,7 +19,7 @@ pub enum Variable {
     /// A list.
     List(Vec<Variable>),
     /// A mapping; its keys are the template's own words.
-    Map(Vec<(&'static str, Variable)>),
+    Map(Vec<(Arc<str>, Variable)>),
     /// Any JSON; all its texts, keys included, are of one origin.
     Json(serde_json::Value, Origin),
 }
@@ -40,7 +40,7 @@ impl Variable {
             Self::Map(entries) => {
                 let mut dict = Dict::default();
                 for (key, value) in entries {
-                    dict.set(budget, Value::own(*key), value.value(budget)?)?;
+                    dict.set(budget, Value::own(key.clone()), value.value(budget)?)?;
                 }
                 Value::Dict(Rc::new(dict))
             }

@@ -122,6 +122,11 @@ fn hash(conversation: &Conversation<'_>) -> Hashed {
         put(message.loss.map(|learned| if learned { "1" } else { "0" }));
         put(Some(&message.tool_calls.len().to_string()));
         message.tool_calls.iter().for_each(|call| put(Some(call)));
+        message.call_ids.iter().for_each(|id| put(id.as_deref()));
+        for (key, value) in &message.others {
+            put(Some(key));
+            put(Some(&value.to_string()));
+        }
     }
     let word =
         |bytes: &[u8; 32], at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);

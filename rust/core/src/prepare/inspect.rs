@@ -95,7 +95,7 @@ pub fn inspect(options: &Options, file: usize, rows: &[u64], tick: &mut Tick<'_>
     let mut found = BTreeMap::new();
     let mut there = 0;
     for number in if compared { 0..=file } else { file..=file } {
-        let mut records = Records::open(options, number)?;
+        let mut records = Records::open(options, number, options.reading(&template))?;
         if let Some(duplicates) = &mut duplicates {
             duplicates.next_file();
         }

@@ -5,7 +5,7 @@ use super::input::{self, Input};
 
 use crate::dataset::Verify;
 use crate::error::{Error, Result};
-use crate::record::{Format, Layout, Variables};
+use crate::record::{Format, Layout, Reading, Variables};
 use crate::template::{self, Template};
 use crate::tokenizer::Choice;
 use crate::truncate::Rule;
@@ -13,12 +13,16 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Raised whenever equal inputs begin to give other bytes: no older folder is then taken for a new one.
-pub const DATA_PATH_VERSION: u32 = 7;
+pub const DATA_PATH_VERSION: u32 = 8;
 /// Size of the records after which a part is closed: what a killed run may have to make again.
 const PART_BYTES: u64 = 32 << 20;
 
 fn part_bytes() -> u64 {
     PART_BYTES
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What is done about rows that are equal.
@@ -57,6 +61,8 @@ pub struct Options {
     pub train_on_prompt: bool,
     #[serde(default)]
     pub mask_history: bool,
+    #[serde(default = "yes")]
+    pub enable_thinking: bool,
     #[serde(default)]
     pub max_samples: Option<u64>,
     #[serde(default)]
@@ -115,6 +121,12 @@ impl Options {
         Template::new(&self.template, self.bos_token.as_deref(), self.eos_token.as_deref())
     }
 
+    /// How the records of every input are to be read, whatever its layout.
+    #[must_use]
+    pub fn reading(&self, template: &Template) -> Reading {
+        Reading { words: template.words(), without_thoughts: !self.enable_thinking }
+    }
+
     /// How the records of an input are to be read.
     ///
     /// # Errors
@@ -164,7 +176,7 @@ impl Options {
         }
         let tokenizer = memory.content(&self.tokenizer)?.blake3;
         let mut hasher = blake3::Hasher::new();
-        let parts = serde_json::json!({
+        let mut parts = serde_json::json!({
             "data_path_version": DATA_PATH_VERSION,
             // Names are stored in the manifest, so they are part of the bytes.
             "data": sources,
@@ -184,6 +196,10 @@ impl Options {
             "strict": self.strict,
             "part_bytes": self.part_bytes,
         });
+        // Left out where it changes nothing: data that was prepared before there was such an option is still found.
+        if !self.enable_thinking {
+            parts["enable_thinking"] = false.into();
+        }
         hasher.update(parts.to_string().as_bytes());
         Ok(Identity { sources, fingerprint: hasher.finalize().to_hex().to_string() })
     }

@@ -259,7 +259,7 @@ fn read_file(
     before: &mut Before<'_>,
     feed: &mut Feed,
 ) -> std::result::Result<Result<FileEnd>, Stopped> {
-    let mut records = match Records::open(maker.options, file) {
+    let mut records = match Records::open(maker.options, file, maker.reading()) {
         Ok(records) => records,
         Err(error) => return Ok(Err(error)),
     };

@@ -3,7 +3,7 @@
 use super::duplicates::{Duplicates, Mark};
 use super::options::Options;
 use crate::error::{Error, Result};
-use crate::record::{self, Chunk, Format, Layout, reader::Reader};
+use crate::record::{self, Chunk, Format, Layout, Reading, reader::Reader};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,9 +30,9 @@ pub(super) struct Portion {
 
 impl<'a> Records<'a> {
     /// Opens an input of the options.
-    pub(super) fn open(options: &'a Options, file: usize) -> Result<Self> {
+    pub(super) fn open(options: &'a Options, file: usize, reading: Reading) -> Result<Self> {
         let input = &options.data[file];
-        let (path, layout) = (input.shown(), Arc::new(options.layout(input)?));
+        let (path, layout) = (input.shown(), Arc::new(Layout { reading, ..options.layout(input)? }));
         Ok(Self { options, path, reader: Reader::open_as(&input.path, path)?, layout })
     }
 

@@ -7,7 +7,7 @@ use crate::dataset::{Origin, Samples};
 use crate::encode::{Encoded, Encoder, Scratch};
 use crate::error::Result;
 use crate::reasons::{Notice, Reason};
-use crate::record::{self, Layout, Span};
+use crate::record::{self, Layout, Reading, Span};
 use crate::template::{Kind, Learn, Rendered};
 use crate::truncate;
 use std::collections::BTreeMap;
@@ -220,13 +220,20 @@ impl RowMaker<'_> {
         Ok(())
     }
 
+    /// How records are to be read.
+    pub(super) fn reading(&self) -> Reading {
+        self.options.reading(self.encoder.template)
+    }
+
     /// Renders a conversation as the options say: its samples, of which the last is the whole.
     ///
     /// # Errors
     ///
     /// The reason to drop the row.
     pub fn samples<'c>(&'c self, conversation: &'c Conversation<'_>) -> std::result::Result<Vec<Rendered<'c>>, Reason> {
-        let learn = Learn { prompts: self.options.train_on_prompt, last_answer_only: self.options.mask_history };
+        let Options { train_on_prompt, mask_history, enable_thinking, .. } = *self.options;
+        let learn =
+            Learn { prompts: train_on_prompt, last_answer_only: mask_history, without_thinking: !enable_thinking };
         self.encoder.samples(conversation, self.options.default_system.as_deref(), learn)
     }
 }

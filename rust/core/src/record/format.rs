@@ -139,11 +139,17 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
         Field::Missing | Field::Null | Field::Text(_) => None,
         Field::Json(_) | Field::Scalar(_) => return Err(Reason::NotText("reasoning_content".into())),
     };
-    let mut tool_calls = match turn.tool_calls {
-        Field::Missing | Field::Null => Vec::new(),
-        Field::Json(Value::Array(calls)) => calls.iter().map(tool_call).collect::<Result<_, _>>()?,
+    let (mut tool_calls, mut call_ids) = (Vec::new(), Vec::new());
+    match turn.tool_calls {
+        Field::Missing | Field::Null => {}
+        Field::Json(Value::Array(calls)) => {
+            tool_calls = calls.iter().map(tool_call).collect::<Result<_, _>>()?;
+            if layout.keeps("id") {
+                call_ids = calls.iter().map(|call| call.get("id")?.as_str().map(str::to_owned)).collect();
+            }
+        }
         _ => return Err(Reason::NotAList("tool_calls".into())),
-    };
+    }
     match turn.function_call {
         Field::Missing | Field::Null => {}
         Field::Json(call @ Value::Object(_)) => tool_calls.push(tool_call(&call)?),
@@ -167,7 +173,11 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
         Field::Scalar(1.0) => Some(true),
         _ => return Err(Reason::LossWeightNot0Or1),
     };
-    Ok(Message { role: speaker.role, content, reasoning, tool_calls, loss })
+    let mut message = Message { role: speaker.role, content, reasoning, tool_calls, call_ids, others: turn.kept, loss };
+    if message.call_ids.iter().all(Option::is_none) {
+        message.call_ids.clear();
+    }
+    Ok(message)
 }
 
 /// `{"name": …, "arguments": …}` as the official templates print it, from either spelling.

@@ -2,7 +2,8 @@
 
 use crate::conversation::Role;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use strum::{EnumString, IntoStaticStr};
 
 /// How a file's records are laid out.
@@ -67,7 +68,22 @@ pub struct Layout {
     /// `system` → what the file calls these roles.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// What the rest of the options say of how records are read; not a property of the file.
+    #[serde(skip)]
+    pub reading: Reading,
 }
+
+/// What of a turn is kept for the template.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Words of the template: keys of a turn among them are given to it, even if they mean nothing here.
+    pub words: Arc<BTreeSet<Box<str>>>,
+    /// The thoughts of answers are removed.
+    pub without_thoughts: bool,
+}
+
+/// Keys that a template is given of every turn, whatever the file calls them.
+const GIVEN: [&str; 5] = ["role", "content", "reasoning_content", "thinking", "tool_calls"];
 
 /// The role, and whether the text is a tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +138,11 @@ impl Layout {
             "loss" | "loss_weight" | "loss_mask" | "weight" | "train" => Some(TurnKey::Loss),
             _ => None,
         }
+    }
+
+    /// Whether a key of a turn that means nothing here is kept for the template.
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        self.reading.words.contains(name) && !GIVEN.contains(&name)
     }
 
     /// Who a role's name stands for: the file's own names first.

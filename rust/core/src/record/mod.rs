@@ -15,7 +15,7 @@ mod spoiled;
 mod unique;
 
 pub use chunk::{Chunk, Span};
-pub use layout::{Format, Layout};
+pub use layout::{Format, Layout, Reading};
 
 use crate::conversation::Conversation;
 use crate::reasons::{Reason, Repair};
@@ -108,6 +108,7 @@ fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: 
         Ok(conversation) => conversation,
         Err(reason) => return dropped(reason),
     };
+    let thoughts = if layout.reading.without_thoughts { conversation.remove_thoughts() } else { 0 };
     if !variables.is_empty() {
         for message in &mut conversation.messages {
             fill(&mut message.content, variables);
@@ -119,6 +120,7 @@ fn read<'a>(raw: Raw<'a>, layout: &Layout, variables: &Variables, ignored_keys: 
     match conversation.repair() {
         Ok(mut repairs) => {
             repairs.extend(std::iter::repeat_n(Repair::ThinkingReadAsReasoning, thinking));
+            repairs.extend(std::iter::repeat_n(Repair::ThoughtsRemoved, thoughts));
             Parsed { conversation: Ok(conversation), repairs, ignored_keys: Vec::new(), missing_columns: Vec::new() }
         }
         Err(reason) => dropped(reason),

@@ -43,6 +43,8 @@ pub(super) struct RawTurn<'a> {
     pub(super) function_call: Field<'a>,
     pub(super) loss: Field<'a>,
     pub(super) others: Vec<Cow<'a, str>>,
+    /// Keys that only the template knows.
+    pub(super) kept: serde_json::Map<String, Value>,
     /// The thoughts are under `thinking`, which is not the name that templates know them by.
     pub(super) thinking: bool,
     /// A key that gives another value to what an earlier key of the turn gave one.
@@ -196,6 +198,13 @@ any_type! { ReadTurn<'_>, Option<RawTurn<'de>>,
                 Some(TurnKey::ToolCalls) => &mut turn.tool_calls,
                 Some(TurnKey::FunctionCall) => &mut turn.function_call,
                 Some(TurnKey::Loss) => &mut turn.loss,
+                None if self.0.keeps(&key) => {
+                    let value = map.next_value_seed(ReadValue(self.1))?;
+                    if turn.kept.insert(key.clone().into_owned(), value).is_some() {
+                        turn.repeated = Some(key);
+                    }
+                    continue;
+                }
                 None => {
                     map.next_value::<IgnoredAny>()?;
                     turn.others.push(key);

@@ -15,13 +15,15 @@ const MARKERS: [&str; 6] =
 const TOOLS_BEFORE: &str = "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>";
 const TOOLS_AFTER: &str = "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>";
 
-/// Which turns are supervised, where the data does not say.
+/// What is asked of a sample, where the data does not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Learn {
     /// Prompts too.
     pub prompts: bool,
     /// Of the answers only the last.
     pub last_answer_only: bool,
+    /// Rendered for a model that does not think: as its prompts are with thinking off.
+    pub without_thinking: bool,
 }
 
 /// A rendered conversation.

@@ -10,6 +10,8 @@ use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::reasons::Reason;
 use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// How a template is named in options: always as one string, so that it can be used wherever a name can.
 #[derive(Debug, Clone, Deserialize)]
@@ -93,6 +95,16 @@ impl Template {
                 })?;
                 Ok(Self::Frames(Box::new(template.bound(bos, eos))))
             }
+        }
+    }
+
+    /// The words that it may know keys of a turn by: names and texts in its expressions.
+    #[must_use]
+    pub fn words(&self) -> Arc<BTreeSet<Box<str>>> {
+        match self {
+            // They print contents, thoughts and calls, and nothing else of a turn.
+            Self::Frames(_) => Arc::default(),
+            Self::Jinja(jinja) => jinja.words(),
         }
     }
 

@@ -34,7 +34,7 @@ impl Finder<'_> {
     ///
     /// The reason to drop the row: the template does not print an answer as the last message.
     pub(super) fn end(&self, i: usize, answer: bool) -> Result<Option<End>, Reason> {
-        let alone = match self.printer.print(i + 1, Asked::default()) {
+        let alone = match self.printer.sample(i + 1) {
             Ok(alone) => alone,
             Err(fault) if answer => return Err(reason(fault)),
             Err(_) => return Ok(None),
@@ -101,7 +101,7 @@ impl Finder<'_> {
     /// Behind the last generation prompt in front of what answer `i` says: for templates that print what stands before
     /// otherwise as soon as there is an answer.
     fn behind_prompt(&self, i: usize, from: usize, own: usize) -> Option<usize> {
-        let plain = self.printer.print(i, Asked::default()).ok()?;
+        let plain = self.printer.sample(i).ok()?;
         let ends = self.printer.thinking.iter().filter_map(|&thinking| {
             let prompted = self.printer.print(i, Asked { prompt: true, thinking }).ok()?;
             let prompt = prompted.as_str().strip_prefix(plain.as_str()).filter(|prompt| !prompt.is_empty())?;

@@ -29,7 +29,7 @@ pub use model::Jinja;
 impl Jinja {
     /// The direct rendering of a conversation.
     pub(super) fn direct(&self, conversation: &Conversation<'_>, asked: Asked) -> Result<String, Fault> {
-        let printer = Printer::new(self, conversation).map_err(|reason| Fault::Failed(reason.to_string()))?;
+        let printer = Printer::new(self, conversation, false).map_err(|reason| Fault::Failed(reason.to_string()))?;
         printer.print(conversation.messages.len(), asked).map(|text| text.as_str().to_owned())
     }
 
@@ -38,7 +38,7 @@ impl Jinja {
         self.own.get_or_init(|| {
             let mut own = String::new();
             for (talk, asked) in talks() {
-                let Ok(printer) = Printer::new(self, &talk) else { continue };
+                let Ok(printer) = Printer::new(self, &talk, false) else { continue };
                 let Ok(text) = printer.print(talk.messages.len(), asked) else { continue };
                 let runs = text.runs(0..text.as_str().len()).filter(|(_, origin)| *origin == TEMPLATE);
                 runs.for_each(|(run, _)| {
@@ -64,7 +64,8 @@ impl Jinja {
         controls: &Controls,
     ) -> Result<Vec<Rendered<'static>>, Reason> {
         let whole = with_system(conversation, system);
-        samples::Maker { printer: Printer::new(self, &whole)?, conversation: &whole, controls, learn }.samples()
+        let printer = Printer::new(self, &whole, learn.without_thinking)?;
+        samples::Maker { printer, conversation: &whole, controls, learn }.samples()
     }
 
     /// Renders a conversation that the model is to answer: one turn, nothing learned.
@@ -80,7 +81,7 @@ impl Jinja {
         controls: &Controls,
     ) -> Result<Rendered<'static>, Reason> {
         let whole = with_system(conversation, system);
-        let printer = Printer::new(self, &whole)?;
+        let printer = Printer::new(self, &whole, false)?;
         let asked = Asked { prompt: true, thinking: Some(enable_thinking) };
         let text = printer.print(whole.messages.len(), asked).map_err(reason)?;
         let segments = pieces::segments(&text, 0..text.as_str().len(), controls);

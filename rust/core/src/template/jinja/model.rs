@@ -2,7 +2,8 @@
 
 use crate::jinja::{Fault, Program, Text, Variable};
 use crate::reasons::Reason;
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 /// A model's own chat template.
 #[derive(Debug)]
@@ -47,6 +48,11 @@ impl Jinja {
             stops: stops.to_vec(),
             own: OnceLock::new(),
         })
+    }
+
+    /// The names and texts in its expressions.
+    pub(in crate::template) fn words(&self) -> Arc<BTreeSet<Box<str>>> {
+        Arc::clone(&self.program.words)
     }
 
     /// All of it, as it is written in options.

@@ -15,36 +15,50 @@ type Prints = HashMap<(usize, Asked), Result<Text, Fault>>;
 pub(super) struct Printer<'j> {
     pub(super) jinja: &'j Jinja,
     pub(super) talk: Talk,
-    /// The answers to `Asked.thinking` that the template can tell apart.
+    /// What a sample is printed with.
+    plain: Asked,
+    /// What prompts may be printed with: the answers to `Asked.thinking` that the template can tell apart.
     pub(super) thinking: &'static [Option<bool>],
     made: RefCell<Prints>,
 }
 
 impl<'j> Printer<'j> {
+    /// `without_thinking`: samples are printed as prompts with thinking off are.
+    ///
     /// # Errors
     ///
     /// The reason to drop the row.
-    pub(super) fn new(jinja: &'j Jinja, conversation: &Conversation<'_>) -> Result<Self, Reason> {
+    pub(super) fn new(
+        jinja: &'j Jinja,
+        conversation: &Conversation<'_>,
+        without_thinking: bool,
+    ) -> Result<Self, Reason> {
         let switches = jinja.source.contains("thinking");
-        let thinking: &[Option<bool>] = if switches { &[None, Some(false), Some(true)] } else { &[None] };
+        let thinking: &[Option<bool>] = match (switches, without_thinking) {
+            (false, _) => &[None],
+            (true, true) => &[Some(false)],
+            (true, false) => &[None, Some(false), Some(true)],
+        };
+        let plain = Asked { prompt: false, thinking: thinking[0] };
         let with = |arguments| {
-            Ok::<_, Reason>(Self {
-                jinja,
-                talk: Talk::new(conversation, arguments)?,
-                thinking,
-                made: RefCell::default(),
-            })
+            let talk = Talk::new(conversation, arguments)?;
+            Ok::<_, Reason>(Self { jinja, talk, plain, thinking, made: RefCell::default() })
         };
         let printer = with(Arguments::AsMapping)?;
         let calls = conversation.messages.iter().any(|m| !m.tool_calls.is_empty());
-        let whole = || printer.print(conversation.messages.len(), Asked::default());
-        if calls && matches!(whole(), Err(Fault::Failed(_))) {
+        let count = conversation.messages.len();
+        if calls && matches!(printer.sample(count), Err(Fault::Failed(_))) {
             let other = with(Arguments::AsText)?;
-            if other.print(conversation.messages.len(), Asked::default()).is_ok() {
+            if other.sample(count).is_ok() {
                 return Ok(other);
             }
         }
         Ok(printer)
+    }
+
+    /// The first `count` messages as a sample.
+    pub(super) fn sample(&self, count: usize) -> Result<Text, Fault> {
+        self.print(count, self.plain)
     }
 
     /// The first `count` messages.

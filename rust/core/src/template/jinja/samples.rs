@@ -5,10 +5,10 @@
 //! in a sample of its own, which ends with it, and so are the earlier answers that stand there as they did.
 
 use super::answers::{End, Finder};
-use super::model::{Asked, reason};
+use super::model::reason;
 use super::pieces::{data, segments};
 use super::printer::Printer;
-use super::talk::{PARTS, Part, origin};
+use super::talk::{Part, origin};
 use crate::conversation::{Conversation, Role};
 use crate::jinja::Text;
 use crate::reasons::{Notice, Reason};
@@ -68,7 +68,7 @@ impl Maker<'_> {
 
     /// The sample of the first `count` messages; takes the answers that it holds from `open`.
     fn sample(&self, count: usize, open: &mut Vec<usize>) -> Result<Sample, Reason> {
-        let text = self.printer.print(count, Asked::default()).map_err(reason)?;
+        let text = self.printer.sample(count).map_err(reason)?;
         let finder = Finder { printer: &self.printer, controls: self.controls, text: &text };
         let mut ends = Vec::with_capacity(count);
         for (i, message) in self.conversation.messages[..count].iter().enumerate() {
@@ -154,11 +154,12 @@ impl Maker<'_> {
             sample.text.runs(0..sample.text.as_str().len()).map(|(_, origin)| origin).collect();
         let mut names = Vec::new();
         for (i, message) in self.conversation.messages[..sample.count].iter().enumerate().skip(before) {
-            for part in PARTS {
+            for part in [Part::Said, Part::Thought, Part::Called] {
                 let there = match part {
                     Part::Said => !message.content.trim().is_empty(),
                     Part::Thought => message.reasoning.as_deref().is_some_and(|thought| !thought.trim().is_empty()),
                     Part::Called => !message.tool_calls.is_empty(),
+                    Part::Other => false,
                 };
                 if there && !printed.contains(&origin(i, part)) {
                     names.push(if part == Part::Thought { Notice::ThoughtsLeftOut } else { Notice::ContentLeftOut });
