@@ -91,7 +91,8 @@ impl Finder<'_> {
             } else {
                 (false, self.before(from, equal.min(own)))
             };
-            if found.1 >= from {
+            // What stands before may be printed otherwise by now: then the two part too early.
+            if found.1 >= from && data(self.text, found.1..own, |m| m != i).is_none() {
                 best = best.max(Some(found));
             }
         }
