@@ -17,7 +17,7 @@ from qlora_fast.config import Config
 from qlora_fast.errors import ConfigError, TrainingError
 from qlora_fast.model.load import Quantization, eval_as_trained, load_base
 from qlora_fast.model.streamed import hooks
-from qlora_fast.model.streamed.pinned import Pinned
+from qlora_fast.model.streamed.pinned import Pinned, piece_sizes
 from tiny_run import CPU
 
 PARTS = ("adapter_model.safetensors", "checkpoint-8/optimizer.safetensors", "eval_samples.jsonl")
@@ -45,6 +45,22 @@ def test_what_is_kept_is_in_main_memory() -> None:
         filled = torch.zeros_like(flats[index])
         source.fill(index, filled)
         assert torch.equal(filled, flats[index])
+
+
+@pytest.mark.parametrize("size", [256, 2**20 - 256, 2**20, 5 * 2**20 + 768, 1_244_659_712])
+def test_pieces_are_what_torch_would_round_up_to(size: int) -> None:
+    sizes = piece_sizes(size)
+    assert sum(sizes) == size
+    assert sum(1 << (piece - 1).bit_length() for piece in sizes) < size + 2**20
+    assert len(sizes) <= 12
+
+
+def test_a_unit_of_several_pieces_comes_back_whole() -> None:
+    flat = torch.randint(0, 256, (3 * 2**20 + 256,), dtype=torch.uint8)
+    source, filled = Pinned(), torch.zeros_like(flat)
+    source.keep(0, flat)
+    source.fill(0, filled)
+    assert torch.equal(filled, flat)
 
 
 def test_memory_that_is_refused_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
