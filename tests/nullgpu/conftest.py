@@ -31,9 +31,11 @@ def null_gpu() -> Path:
 def program(null_gpu: Path) -> Program:
     """Runs a program of this folder with words; gives the JSON lines that it printed."""
 
-    def run(name: str, *words: object, cc: int = 90, gib: int = 80, zeros: bool = False) -> list[dict[str, Any]]:
+    def run(
+        name: str, *words: object, cc: int = 90, gib: int = 80, devices: int = 1, zeros: bool = False
+    ) -> list[dict[str, Any]]:
         environment = {
-            **stubs.environment(cc, gib, zeros=zeros),
+            **stubs.environment(cc, gib, devices=devices, zeros=zeros),
             "PYTHONPATH": str(ROOT / "python"),
             "OMP_NUM_THREADS": "1",
         }

@@ -1,6 +1,6 @@
 """Builds the null GPU's library for the torch that is installed, and names the environment that preloads it.
 
-    python tests/nullgpu/stubs.py [--cc 90] [--gib 80] [--zeros] -- COMMAND …
+    python tests/nullgpu/stubs.py [--cc 90] [--gib 80] [--devices 1] [--zeros] -- COMMAND …
 
 What torch and bitsandbytes import from CUDA's libraries is read from their symbol tables, so no list depends on a version:
 what stubs/*.c does not define is written as a function that returns success.
@@ -60,11 +60,11 @@ def library() -> Path:
     return built
 
 
-def environment(cc: int = 90, gib: int = 80, *, zeros: bool = False) -> dict[str, str]:
+def environment(cc: int = 90, gib: int = 80, *, devices: int = 1, zeros: bool = False) -> dict[str, str]:
     """Variables under which a process sees the null GPU.
 
     Args:
-        cc: its compute capability. gib: its memory.
+        cc: its compute capability. gib: its memory. devices: how many of it there are, at most 8.
         zeros: give each tensor fresh zeroed memory, so that what kernels should have written reads as zero: a whole training
             run then has finite losses. It turns the caching allocator off, and with it the statistics of memory.
     """
@@ -76,6 +76,7 @@ def environment(cc: int = 90, gib: int = 80, *, zeros: bool = False) -> dict[str
         "TRITON_LIBCUDA_PATH": str(built.parent),
         "NULLGPU_CC": str(cc),
         "NULLGPU_GIB": str(gib),
+        "NULLGPU_DEVICES": str(devices),
         **({"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if zeros else {}),
     }
 
@@ -165,11 +166,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cc", type=int, default=90, choices=CAPABILITIES)
     parser.add_argument("--gib", type=int, default=80)
+    parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--zeros", action="store_true")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     words = parser.parse_args()
     command = words.command[words.command[:1] == ["--"] :]
-    os.execvpe(command[0], command, environment(words.cc, words.gib, zeros=words.zeros))
+    os.execvpe(command[0], command, environment(words.cc, words.gib, devices=words.devices, zeros=words.zeros))
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    for library in ("peft", "bitsandbytes", "transformers", "torch"):
+    for library in ("peft", "bitsandbytes", "transformers", "accelerate", "torch"):
         warnings.filterwarnings("ignore", module=rf"{library}\..*")
 
 

@@ -8,13 +8,16 @@
 
 #define PAGE 4096ul
 #define HUGE (2ul << 20)
-#define SPACE (8ul << 40)    // address space; none of it is memory until it is written to
+#define SPACE (32ul << 40)   // address space; none of it is memory until it is written to
+#define SHARE (SPACE / NULLGPU_DEVICES) // of each device
 #define LARGE_COPY (1ul << 20) // larger copies inside the device are left out: their content is never looked at
 #define CAPTURE_UNSUPPORTED 900 // cudaErrorStreamCaptureUnsupported
 
 static _Atomic long counts[NULLGPU_EVENTS];
 static _Atomic int capturing;
-static _Atomic size_t next = HUGE, used;
+static _Atomic size_t next[NULLGPU_DEVICES], used[NULLGPU_DEVICES]; // by device
+static _Thread_local int current;
+static int large_copies; // NULLGPU_LARGE_COPIES=0 leaves out those to and from the host too: memory that is only sized is not touched
 static char *base;
 static size_t *sizes; // bytes of the allocation that starts at a page
 
@@ -24,6 +27,8 @@ static int number(const char *name, int fallback) {
 }
 
 __attribute__((constructor)) static void reserve(void) {
+    large_copies = number("NULLGPU_LARGE_COPIES", 1);
+    for (int device = 0; device < NULLGPU_DEVICES; device++) next[device] = device * SHARE + HUGE;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     base = mmap(NULL, SPACE, PROT_READ | PROT_WRITE, flags, -1, 0);
     sizes = mmap(NULL, SPACE / PAGE * sizeof *sizes, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -41,61 +46,76 @@ int nullgpu_shared_memory(void) {
     }
 }
 
+int nullgpu_devices(void) {
+    int devices = number("NULLGPU_DEVICES", 1);
+    return devices < NULLGPU_DEVICES ? devices : NULLGPU_DEVICES;
+}
+int nullgpu_device(void) { return current; }
+int nullgpu_use(int device) {
+    if (device < 0 || device >= nullgpu_devices()) return 0;
+    current = device;
+    return 1;
+}
+
 size_t nullgpu_total(void) { return (size_t)number("NULLGPU_GIB", 80) << 30; }
-size_t nullgpu_free(void) { return nullgpu_total() - atomic_load(&used); }
+size_t nullgpu_free(void) { return nullgpu_total() - atomic_load(&used[current]); }
 
 static size_t whole_pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
 
-static int take(size_t bytes) {
-    if (atomic_fetch_add(&used, bytes) + bytes <= nullgpu_total()) return 1;
-    atomic_fetch_sub(&used, bytes);
+static int take(int device, size_t bytes) {
+    if (atomic_fetch_add(&used[device], bytes) + bytes <= nullgpu_total()) return 1;
+    atomic_fetch_sub(&used[device], bytes);
     return 0;
 }
 
 void *nullgpu_reserve(size_t bytes) {
     // Addresses are never used twice, so that fresh memory is zero and a stale pointer reads zeros. The driver aligns to 2 MiB.
-    size_t whole = whole_pages(bytes), align = bytes >= HUGE ? HUGE : PAGE, start, end, before = atomic_load(&next);
+    size_t whole = whole_pages(bytes), align = bytes >= HUGE ? HUGE : PAGE, start, end, before = atomic_load(&next[current]);
     do {
         start = (before + align - 1) / align * align;
         end = start + whole;
-    } while (!atomic_compare_exchange_weak(&next, &before, end));
-    if (end > SPACE) abort();
+    } while (!atomic_compare_exchange_weak(&next[current], &before, end));
+    if (end > (current + 1) * SHARE) abort();
     return base + start;
 }
 
-unsigned long long nullgpu_take(size_t bytes) {
-    if (!take(bytes)) return 0;
+unsigned long long nullgpu_take(int device, size_t bytes) {
+    if (!take(device, bytes)) return 0;
     size_t *handle = nullgpu_handle();
-    *handle = bytes;
+    handle[0] = bytes, handle[1] = device;
     return (unsigned long long)handle;
 }
 
-void nullgpu_give(unsigned long long handle) { atomic_fetch_sub(&used, *(size_t *)handle); }
+void nullgpu_give(unsigned long long handle) {
+    size_t *taken = (size_t *)handle;
+    atomic_fetch_sub(&used[taken[1]], taken[0]);
+}
 
 void *nullgpu_allocate(size_t bytes) {
     size_t whole = whole_pages(bytes);
     if (!whole) return base;
-    if (!take(whole)) return NULL;
+    if (!take(current, whole)) return NULL;
     char *pointer = nullgpu_reserve(bytes);
     sizes[(pointer - base) / PAGE] = whole;
     return pointer;
 }
 
 void nullgpu_release(void *pointer) {
-    if (!pointer || !nullgpu_is_device(pointer)) return;
+    if (!pointer || nullgpu_owner(pointer) < 0) return;
     size_t *size = &sizes[((char *)pointer - base) / PAGE];
-    atomic_fetch_sub(&used, *size);
+    atomic_fetch_sub(&used[nullgpu_owner(pointer)], *size);
     if (*size) madvise(pointer, *size, MADV_DONTNEED);
     *size = 0;
 }
 
-int nullgpu_is_device(const void *pointer) {
-    return (const char *)pointer >= base && (const char *)pointer < base + SPACE;
+int nullgpu_owner(const void *pointer) {
+    const char *at = pointer;
+    return at >= base && at < base + SPACE ? (at - base) / SHARE : -1;
 }
 
 void nullgpu_copy(void *to, const void *from, size_t bytes) {
     nullgpu_count(NULLGPU_COPY);
-    if (bytes >= LARGE_COPY && nullgpu_is_device(to) && nullgpu_is_device(from)) return;
+    if (bytes >= LARGE_COPY && (!large_copies || (nullgpu_owner(to) >= 0 && nullgpu_owner(from) >= 0))) return;
     memcpy(to, from, bytes);
 }
 

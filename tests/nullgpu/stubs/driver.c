@@ -10,16 +10,16 @@
 
 #define OK CUDA_SUCCESS
 typedef CUresult R;
-static char context[64];
+static char context[NULLGPU_DEVICES];
 static R nothing(void) { return OK; }
 
 R cuDriverGetVersion(int *version) { *version = CUDA_VERSION; return OK; }
-R cuDeviceGetCount(int *count) { *count = 1; return OK; }
-R cuDeviceGet(CUdevice *device, int ordinal) { *device = 0; return OK; }
+R cuDeviceGetCount(int *count) { *count = nullgpu_devices(); return OK; }
+R cuDeviceGet(CUdevice *device, int ordinal) { *device = ordinal; return OK; }
 R cuDeviceGetName(char *name, int length, CUdevice d) { snprintf(name, length, "Null GPU"); return OK; }
 R cuDeviceTotalMem_v2(size_t *bytes, CUdevice d) { *bytes = nullgpu_total(); return OK; }
-R cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice d) { memset(uuid, 1, sizeof *uuid); return OK; }
-R cuDeviceGetPCIBusId(char *text, int length, CUdevice d) { snprintf(text, length, "0000:00:1e.0"); return OK; }
+R cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice d) { memset(uuid, 1 + d, sizeof *uuid); return OK; }
+R cuDeviceGetPCIBusId(char *text, int length, CUdevice d) { snprintf(text, length, "0000:00:1%d.0", d); return OK; }
 R cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevice d) {
     switch (which) {
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = nullgpu_capability() / 10; break;
@@ -42,9 +42,10 @@ R cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUdevice d) {
     return OK;
 }
 R cuDevicePrimaryCtxGetState(CUdevice d, unsigned *flags, int *active) { *flags = 0; *active = 1; return OK; }
-R cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) { *c = (CUcontext)context; return OK; }
-R cuCtxGetCurrent(CUcontext *c) { *c = (CUcontext)context; return OK; }
-R cuCtxGetDevice(CUdevice *d) { *d = 0; return OK; }
+R cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) { *c = (CUcontext)(context + d); return OK; }
+R cuCtxGetCurrent(CUcontext *c) { *c = (CUcontext)(context + nullgpu_device()); return OK; }
+R cuCtxSetCurrent(CUcontext c) { return nullgpu_use((char *)c - context) ? OK : CUDA_ERROR_INVALID_CONTEXT; }
+R cuCtxGetDevice(CUdevice *d) { *d = nullgpu_device(); return OK; }
 R cuCtxGetApiVersion(CUcontext c, unsigned *version) { *version = 3020; return OK; }
 R cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return OK; }
 R cuCtxSynchronize(void) { return nullgpu_wait(); }
@@ -67,7 +68,7 @@ R cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream s)
 R cuMemGetAllocationGranularity(size_t *bytes, const CUmemAllocationProp *p, CUmemAllocationGranularity_flags f) { *bytes = 2 << 20; return OK; }
 R cuMemAddressReserve(CUdeviceptr *p, size_t bytes, size_t align, CUdeviceptr at, unsigned long long flags) { return allocated(nullgpu_reserve(bytes), p); }
 R cuMemCreate(CUmemGenericAllocationHandle *h, size_t bytes, const CUmemAllocationProp *p, unsigned long long flags) {
-    *h = nullgpu_take(bytes);
+    *h = nullgpu_take(p->location.id, bytes);
     return *h ? OK : CUDA_ERROR_OUT_OF_MEMORY;
 }
 R cuMemRelease(CUmemGenericAllocationHandle h) { nullgpu_give(h); return OK; }

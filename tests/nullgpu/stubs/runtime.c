@@ -11,14 +11,14 @@
 #define OK cudaSuccess
 typedef cudaError_t R;
 
-R cudaGetDeviceCount(int *count) { *count = 1; return OK; }
-R cudaGetDevice(int *device) { *device = 0; return OK; }
-R cudaSetDevice(int device) { return device == 0 ? OK : cudaErrorInvalidDevice; }
+R cudaGetDeviceCount(int *count) { *count = nullgpu_devices(); return OK; }
+R cudaGetDevice(int *device) { *device = nullgpu_device(); return OK; }
+R cudaSetDevice(int device) { return nullgpu_use(device) ? OK : cudaErrorInvalidDevice; }
 R cudaDriverGetVersion(int *version) { *version = CUDART_VERSION; return OK; }
 R cudaRuntimeGetVersion(int *version) { *version = CUDART_VERSION; return OK; }
 R cudaDeviceGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return OK; }
 R cudaDeviceCanAccessPeer(int *can, int device, int peer) { *can = 0; return OK; }
-R cudaDeviceGetPCIBusId(char *text, int length, int device) { strncpy(text, "0000:00:1e.0", length); return OK; }
+R cudaDeviceGetPCIBusId(char *text, int length, int device) { snprintf(text, length, "0000:00:1%d.0", device); return OK; }
 
 R cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
     memset(p, 0, sizeof *p);
@@ -66,11 +66,14 @@ R cudaMallocManaged(void **pointer, size_t bytes, unsigned flags) { return cudaM
 R cudaFreeHost(void *pointer) { free(pointer); return OK; }
 R cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) { nullgpu_copy(to, from, bytes); return nullgpu_wait(); }
 R cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s) { nullgpu_copy(to, from, bytes); return OK; }
+R cudaMemcpyPeerAsync(void *to, int owner, const void *from, int other, size_t bytes, cudaStream_t s) { nullgpu_copy(to, from, bytes); return OK; }
 R cudaMemset(void *to, int value, size_t bytes) { nullgpu_fill(to, value, bytes); return OK; }
 R cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t s) { nullgpu_fill(to, value, bytes); return OK; }
 R cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *pointer) {
     memset(a, 0, sizeof *a);
-    a->type = nullgpu_is_device(pointer) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
+    int owner = nullgpu_owner(pointer);
+    a->type = owner < 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice;
+    a->device = owner < 0 ? 0 : owner;
     a->devicePointer = (void *)pointer;
     return OK;
 }
