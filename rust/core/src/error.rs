@@ -84,6 +84,8 @@ pub enum Error {
         reasons: String,
         /// The first dropped row.
         first: Option<Box<Rejection>>,
+        /// Keys of the rows that were not read: the answer may stand under one of them.
+        ignored: Vec<String>,
     },
     /// The tokenizer cannot be loaded or does not fit the template.
     #[error("{problem}")]
@@ -130,9 +132,11 @@ impl Error {
             Self::Artifact { hint, .. } => Some((*hint).to_owned()),
             Self::File { hint, .. } | Self::Tokenizer { hint, .. } => Some(hint.clone()),
             Self::Strict(_) => Some("fix the row, or leave `strict` out to drop and count such rows".to_owned()),
-            Self::NothingSurvives { first, .. } => first.as_ref().map(|first| {
+            Self::NothingSurvives { first, ignored, .. } => first.as_ref().map(|first| {
                 let Rejection { path, line, row, reason } = &**first;
-                format!("the first was {}:{line} (row {row}): {reason}", path.display())
+                let keys =
+                    if ignored.is_empty() { String::new() } else { format!("; not read: {}", ignored.join(", ")) };
+                format!("the first was {}:{line} (row {row}): {reason}{keys}", path.display())
             }),
             Self::Io { .. } | Self::Option { .. } | Self::Interrupted { .. } => None,
         }
@@ -189,8 +193,13 @@ mod tests {
             syntax(None),
             Error::File { path: path(), problem: "is empty".to_owned(), hint: "h".to_owned() },
             Error::Strict(rejection()),
-            Error::NothingSurvives { rows: 2, reasons: "2 not_text:output".to_owned(), first: Some(rejection()) },
-            Error::NothingSurvives { rows: 0, reasons: String::new(), first: None },
+            Error::NothingSurvives {
+                rows: 2,
+                reasons: "2 not_text:output".to_owned(),
+                first: Some(rejection()),
+                ignored: vec!["response".to_owned()],
+            },
+            Error::NothingSurvives { rows: 0, reasons: String::new(), first: None, ignored: Vec::new() },
             Error::Tokenizer { path: Some(path()), problem: "p".to_owned(), hint: "h".to_owned() },
             Error::Option { problem: "p".to_owned() },
             Error::Artifact { path: path(), problem: "is taken".to_owned(), hint: "h" },
@@ -239,7 +248,7 @@ mod tests {
             ),
             (
                 "nothing can be trained on: all 2 rows were dropped (2 not_text:output)",
-                "the first was data/duplicate.json:3 (row 1): not_text:output",
+                "the first was data/duplicate.json:3 (row 1): not_text:output; not read: response",
                 rejected,
                 Some("not_text"),
             ),

@@ -20,6 +20,7 @@ mod repair;
 mod report;
 mod rows;
 mod stored;
+mod unknown_format;
 
 pub use duplicates::{Duplicates, First, Mark};
 pub use input::Input;
@@ -39,6 +40,9 @@ use parts::Parts;
 use progress::{Seconds, WAIT};
 use std::time::Instant;
 use stored::{existing, is_damaged, is_whole};
+
+/// Keys of rows that were not read, which are named where no row can be used.
+const KEYS_SHOWN: usize = 8;
 
 /// Prepares the data, or finds it prepared, or resumes where a process was killed.
 ///
@@ -257,5 +261,6 @@ fn nothing_survives(manifest: &Manifest) -> Error {
         let DroppedRow { file, line, row, reason, .. } = example.clone();
         Box::new(Rejection { path: file, line, row, reason })
     });
-    Error::NothingSurvives { rows: manifest.rows_read, reasons: reasons.join(", "), first }
+    let ignored = manifest.ignored_keys.keys().take(KEYS_SHOWN).map(|key| format!("`{key}`")).collect();
+    Error::NothingSurvives { rows: manifest.rows_read, reasons: reasons.join(", "), first, ignored }
 }

@@ -2,6 +2,7 @@
 
 use super::duplicates::{Duplicates, Mark};
 use super::options::Options;
+use super::unknown_format;
 use crate::error::{Error, Result};
 use crate::record::{self, Chunk, Format, Layout, Reading, reader::Reader};
 use std::path::Path;
@@ -76,10 +77,11 @@ fn detect(path: &Path, chunk: &Chunk, layout: &Layout) -> Result<Format> {
         }
         keys.extend(others.into_iter().filter(|k| !keys.contains(k)).collect::<Vec<_>>());
     }
+    let first = chunk.records.first().map_or(Ok(""), |span| span.text(path, &chunk.bytes))?;
     let found = if keys.is_empty() { "no keys".to_owned() } else { format!("the keys {}", keys.join(", ")) };
     Err(Error::File {
         path: path.to_path_buf(),
         problem: format!("is in no known format: its first records have {found}"),
-        hint: "expected `instruction` and `output` (Alpaca), `conversations` (ShareGPT) or `messages`".to_owned(),
+        hint: unknown_format::hint(first, chunk.records.len() == 1, &keys),
     })
 }

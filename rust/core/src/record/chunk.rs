@@ -1,5 +1,6 @@
 //! Records cut out of a file: their bytes, and the place of each.
 
+use super::mistakes;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -58,16 +59,21 @@ impl Span {
         let first_line = error.line() <= 1;
         // The error counts bytes, and of the byte that it did not expect.
         let line = text.split('\n').nth(error.line().max(1) - 1).unwrap_or_default();
-        let before = characters(&line.as_bytes()[..error.column().saturating_sub(1).min(line.len())]);
+        let at = error.column().saturating_sub(1).min(line.len());
+        let before = characters(&line.as_bytes()[..at]);
         let message = error.to_string();
-        let problem = message.split(" at line ").next().unwrap_or(&message);
+        let own = message.split(" at line ").next().unwrap_or(&message);
+        let (problem, hint) = match mistakes::of_record(error, line.get(at..).unwrap_or_default()) {
+            Some(found) => (found.problem, found.hint),
+            None => (own, "fix the file there; a file that begins with `{` is read as one JSON object a line"),
+        };
         Error::Syntax {
             path: path.to_path_buf(),
             line: self.line + (error.line().max(1) - 1) as u64,
             column: if first_line { self.column + before } else { 1 + before },
             row: Some(self.row),
             problem: format!("not valid JSON: {problem}"),
-            hint: "fix the file there; a file that begins with `{` is read as one JSON object a line",
+            hint,
         }
     }
 }

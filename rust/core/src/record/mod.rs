@@ -4,6 +4,7 @@ mod chunk;
 mod container;
 mod format;
 mod layout;
+mod mistakes;
 mod nesting;
 mod parquet;
 mod parquet_pages;

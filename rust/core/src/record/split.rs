@@ -5,6 +5,7 @@
 
 use super::chunk::{Chunk, Span, characters};
 use super::container::{Stream, refuse};
+use super::mistakes;
 use super::nesting::Nesting;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -176,10 +177,8 @@ impl Splitter {
                     None => return Ok(()),
                 },
                 (State::Start, _) => {
-                    return Err(self.syntax(
-                        "neither a JSON array nor JSONL starts like this",
-                        "the file must begin with `[` (an array of records) or `{` (one record a line)",
-                    ));
+                    let found = mistakes::of_start(&self.pending[self.scanned..]);
+                    return Err(self.syntax(found.problem, found.hint));
                 }
                 (State::Element(true) | State::Comma, b']') => State::End,
                 (State::Element(_), b',' | b']' | b'}' | b':') => {
