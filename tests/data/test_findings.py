@@ -9,6 +9,7 @@ import pytest
 
 from cli_run import cli
 from qlora_fast.data.findings import max_positions
+from qlora_fast.hub import resolve
 
 TRAIN = ("output_dir=run", "max_steps=1", "lora_rank=2", "cutoff_len=64", "per_device_train_batch_size=2")
 
@@ -115,3 +116,17 @@ def test_rows_longer_than_the_model_need_a_setting(messy: Path, tmp_path: Path, 
 def test_positions_of_a_model(tmp_path: Path, config: object, positions: int | None) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert max_positions(tmp_path) == positions
+
+
+@pytest.mark.parametrize(
+    ("longest", "positions"), [(4096, 4096), (1e30, None), (int(1e30), None), (None, None), ("many", None)]
+)
+def test_a_tokenizer_alone_may_name_the_models_positions(
+    longest: object, positions: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": longest}))
+    assert max_positions(tmp_path) == positions
+
+
+def test_the_embedded_models_positions_are_known() -> None:
+    assert max_positions(resolve.tokenizer_folder(resolve.EMBEDDED)) == 8192

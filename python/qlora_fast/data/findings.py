@@ -121,8 +121,11 @@ def check(
 def max_positions(folder: Path) -> int | None:
     """How many positions a model's config.json names, its RoPE scaling included; None where it names none.
 
-    A config.json that cannot be read is refused where the model is loaded, not here.
+    A folder with a tokenizer alone, as that of a GGUF file, may say it in its tokenizer_config.json. Files that cannot be
+    read are refused where the model is loaded, not here.
     """
+    if not (folder / untrusted.MODEL_CONFIG).is_file():
+        return _longest_text(folder)
     try:
         config = untrusted.read_json(folder / untrusted.MODEL_CONFIG, untrusted.ModelConfig)
     except QloraFastError:
@@ -137,6 +140,16 @@ def max_positions(folder: Path) -> int | None:
         original = scaling.get("original_max_position_embeddings", limit)
         limit = max(limit, int(factor * original))
     return limit
+
+
+def _longest_text(folder: Path) -> int | None:
+    """``model_max_length``; transformers writes 1e30 where it is not known."""
+    try:
+        config = untrusted.read_optional(folder / untrusted.TOKENIZER_CONFIG, untrusted.TokenizerConfig)
+    except QloraFastError:
+        return None
+    longest = config.get("model_max_length")
+    return int(longest) if isinstance(longest, int | float) and 0 < longest < 1e9 else None
 
 
 def _listed(found: Sequence[Finding], kind: Kind) -> str:

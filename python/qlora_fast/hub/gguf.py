@@ -115,5 +115,9 @@ def write_tokenizer(gguf: Path, folder: Path) -> None:
         "chat_template": value("chat_template"),
         "clean_up_tokenization_spaces": False,
     }
+    architecture = reader.get_field("general.architecture")
+    positions = None if architecture is None else reader.get_field(f"{architecture.contents()}.context_length")
+    if positions is not None:  # beside the tokenizer there is no config.json that says it
+        config["model_max_length"] = int(positions.contents())
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")

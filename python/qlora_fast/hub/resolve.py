@@ -31,7 +31,7 @@ _LOCAL = f"give a folder with the model's files, or the embedded model `{EMBEDDE
 _MODEL = "give a model's folder, a .gguf file, or a name on the Hub"
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, struct.error)
 """What readers raise for a GGUF file that is none, or damaged, or of an unknown architecture."""
-_CONVERSION = 1
+_CONVERSION = 2
 """Raised when the converted files change, so that an older conversion is not used."""
 
 

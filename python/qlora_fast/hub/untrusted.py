@@ -69,6 +69,7 @@ class TokenizerConfig(Struct):
     eos_token: str | dict[str, Any] | None = None
     pad_token: str | dict[str, Any] | None = None
     unk_token: str | dict[str, Any] | None = None
+    model_max_length: Any = None
 
 
 class AddedToken(Struct):

@@ -56,7 +56,8 @@ _METHOD = [
     _refused("other samplers change which samples form an update", "train_sampling_strategy", ("random",)),
     _refused("no sample is ever left out of an epoch", "dataloader_drop_last"),
     _refused("the adapter is small; run one process per GPU instead: "
-             "`torchrun --standalone --nproc-per-node N -m qlora_fast train …`",
+             "`torchrun --standalone --nproc-per-node N -m qlora_fast train …`; "
+             "a base larger than one of them: shard_base: auto",
              "deepspeed fsdp fsdp_config parallelism_config"),
     _refused("run one process per GPU instead: `torchrun --standalone --nproc-per-node N -m qlora_fast train …`",
              "ray_num_workers", ("1", *_OFF)),
