@@ -10,6 +10,7 @@ import pytest
 
 from cli_run import cli
 from qlora_fast.chat.commands import open_chat
+from qlora_fast.config import load
 from qlora_fast.doctor import Finding, examine_artifact
 from qlora_fast.errors import ArtifactError
 from qlora_fast.hub import manifest, resolve
@@ -120,6 +121,18 @@ def test_a_finding_is_named_after_its_file(copied: Path, monkeypatch: pytest.Mon
     Path("run.json").write_text("[]")
     Path("all_results.json").write_text("[]")
     assert broken(Path()) == {"run.json", "all_results.json"}
+
+
+def test_a_base_that_has_moved_is_a_warning(copied: Path) -> None:
+    config = copied / "run" / "config.yaml"
+    base = load(config).config.model_name_or_path
+    config.write_text(config.read_text().replace(base, "/gone/models/other"))
+    for part in ("run", "run/best"):
+        assert broken(copied / part) == set()
+        found = findings(copied / part)["base model"]
+        assert found.state == "warning"
+        assert "`/gone/models/other`" in found.found
+        assert "--base FOLDER" in (found.hint or "")
 
 
 def test_without_a_manifest_nothing_is_said_of_who_wrote_the_run(copied: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli_run import cli
+from qlora_fast.train import run
 
 ROWS = [{"instruction": f"question {i}", "output": f"answer {i}"} for i in range(8)]
 COMMON = ("lora_rank=4", "lora_target=q_proj,v_proj", "cutoff_len=64", "learning_rate=1e-2", "max_steps=2")
@@ -61,6 +62,23 @@ def test_what_cannot_be_is_refused_with_the_way_out(work: Path, settings: list[s
     assert said in ran.err
     assert hint.replace("r=4", "lora_rank=4") in ran.err
     assert not (work / "three").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("adapter_name_or_path=nowhere", "no folder `nowhere`"),
+        ("adapter_name_or_path=x.yaml", "`x.yaml` is a file"),
+        ("lora_rank=8", "has other settings than this run"),
+        ("resume_from_checkpoint=one/last", "is an adapter, not a checkpoint"),
+    ],
+)
+def test_what_files_tell_is_refused_before_data_and_base_are_read(
+    setting: str, said: str, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "set_up", lambda *_, **__: pytest.fail("data and base were read"))
+    ran = cli("train", "x.yaml", *COMMON, "adapter_name_or_path=one", "output_dir=three", setting, cwd=work)
+    assert (ran.status, said in ran.err) == (1, True), ran.err
 
 
 def test_another_base_is_refused(work: Path, tmp_path: Path, model_dir: Path) -> None:
