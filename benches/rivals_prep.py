@@ -6,8 +6,10 @@
 
     python -m venv lf && lf/bin/pip install llamafactory==0.9.5 transformers==5.6.0 datasets==4.0.0
 
-Rivals start with empty caches in each round, as for new data. Ours runs four ways: for the first time
-on this machine (nothing compiled, nothing remembered), with new data, on one thread, and unchanged.
+Rivals start with empty caches in each round, as for new data. Ours runs five ways: for the first time
+on this machine (nothing compiled, nothing remembered), with new data, on one thread, unchanged, and with the
+crate ``tokenizers`` in place of the own engine. ``--before`` is the ``python`` folder of an earlier checkout with its
+core built, which takes its turn between them.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ def run(contestant: Contestant, scratch: Path) -> None:
         contestant.before(scratch)
     command = [str(word) for word in contestant.command(scratch)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Packages are compiled when they are installed; a checkout is when it first runs, unless that is forbidden.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment |= contestant.environment(scratch)
     output, errors = scratch / "stdout", scratch / "stderr"
     with output.open("wb") as out, errors.open("wb") as err:
@@ -67,9 +71,11 @@ def run(contestant: Contestant, scratch: Path) -> None:
     contestant.rows = f"{report.get('rows_kept', report.get('rows')):,}"
 
 
-def contestants(data: Path, tokenizer: Path, llamafactory: str | None) -> list[Contestant]:
+def contestants(
+    data: Path, tokenizer: Path, template: str, llamafactory: str | None, before: Path | None
+) -> list[Contestant]:
     def ours(scratch: Path, *more: str) -> list[str]:
-        settings = [f"model_name_or_path={tokenizer}", "template=qwen3", "cutoff_len=2048", *more]
+        settings = [f"model_name_or_path={tokenizer}", f"template={template}", "cutoff_len=2048", *more]
         words = ["prep", str(data), *settings, "--out", str(scratch / "prepared"), "--json"]
         return [sys.executable, "-m", "qlora_fast", *words]
 
@@ -91,7 +97,10 @@ def contestants(data: Path, tokenizer: Path, llamafactory: str | None) -> list[C
         Contestant("**qlora-fast**", ours, shared),
         Contestant("qlora-fast, one thread", lambda scratch: ours(scratch, "threads=1"), shared),
         Contestant("qlora-fast, unchanged", ours, shared, once),
+        Contestant("qlora-fast, engine: tokenizers", lambda scratch: ours(scratch, "engine=tokenizers"), shared),
     ]
+    if before:
+        found.insert(2, Contestant("qlora-fast, before", ours, lambda _: {**shared(_), "PYTHONPATH": str(before)}))
     scripts = [("TRL (prompt-completion, bfd)", sys.executable, "trl_prep.py", "bfd")]
     if llamafactory:
         scripts.insert(0, ("LLaMA-Factory (neat_packing)", llamafactory, "llamafactory_prep.py", "neat_packing"))
@@ -110,11 +119,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with tokenizer.json")
     parser.add_argument("--llamafactory", help="the Python of LLaMA-Factory's environment")
+    parser.add_argument("--template", default="qwen3", help="of ours")
+    parser.add_argument("--before", type=Path, help="the folder `python` of an earlier checkout, its core built")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rival-rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="contestants whose name contains this")
     options = parser.parse_args()
-    chosen = contestants(options.data.resolve(), options.tokenizer.resolve(), options.llamafactory)
+    before = options.before and options.before.resolve()
+    data, tokenizer = options.data.resolve(), options.tokenizer.resolve()
+    chosen = contestants(data, tokenizer, options.template, options.llamafactory, before)
     chosen = [c for c in chosen if options.only.lower() in c.name.lower()]
     options.data.read_bytes()  # a warm page cache for everybody
     for turn in range(max(options.rounds, options.rival_rounds)):

@@ -156,7 +156,7 @@ def run(engine: str, tokenizer: str, data: str, threads: int) -> dict[str, Any] 
     return found
 
 
-def compare(tokenizer: str, data: str, rounds: int) -> None:
+def compare(tokenizer: str, data: str, rounds: int, slow_rounds: int) -> None:
     texts = texts_of(data)
     size = sum(len(t.encode()) for t in texts) / 1e6
     print(f"\n{Path(data).name}: {len(texts):,} texts, {size:.1f} MB, {rounds} rounds\n")
@@ -167,9 +167,9 @@ def compare(tokenizer: str, data: str, rounds: int) -> None:
     for round_ in range(rounds):
         for engine in ENGINES:
             for threads in (1, 2):
-                # One round is enough for those that are an order slower.
-                slow = engine in ("tokenizers", "tiktoken") and round_ >= 1
-                one = None if slow else run(engine, tokenizer, data, threads)
+                # Fewer rounds are enough for those that are an order slower.
+                enough = engine in ("tokenizers", "tiktoken") and round_ >= slow_rounds
+                one = None if enough else run(engine, tokenizer, data, threads)
                 if one:
                     found.setdefault((engine, threads), []).append(one)
     reference = found[("tokenizers", 1)][0]["hashes"]
@@ -197,9 +197,10 @@ def main() -> None:
     parser.add_argument("tokenizer")
     parser.add_argument("texts", nargs="+")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--slow-rounds", type=int, default=1, help="of tokenizers and tiktoken")
     args = parser.parse_args()
     for data in args.texts:
-        compare(args.tokenizer, data, args.rounds)
+        compare(args.tokenizer, data, args.rounds, args.slow_rounds)
 
 
 if __name__ == "__main__":
