@@ -102,6 +102,7 @@ def wrong_template(folder: Path, model: Path) -> list[str | Path]:
 
 
 CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
+    "Dolly's keys": rows(*[{"instruction": "q", "context": "", "response": "a", "category": "qa"}] * 3),
     "missing file": lambda folder, model: ["prep", "nowhere.json", f"model_name_or_path={model}"],
     "empty file": text(""),
     "empty array": text("[]"),

@@ -389,6 +389,14 @@ def test_a_named_template_that_is_not_the_models_own_is_noted(tmp_path: Path) ->
     assert templates.choose("qwen", own(model(tmp_path / "n", None))).note is None
 
 
+def test_the_template_that_auto_takes_is_not_noted_when_it_is_named(tmp_path: Path) -> None:
+    """SmolLM2's leaves tools out, the built-in one appends them to the system prompt: `init` writes its name all the same."""
+    here = own(model(tmp_path / "m", jinja("smollm2")))
+    assert templates.choose("auto", here).source == "smollm2"
+    assert any(not probe["agrees"] for probe in templates.compare("smollm2", here))
+    assert templates.choose("smollm2", here).note is None
+
+
 # --- the command
 
 

@@ -203,6 +203,40 @@ def test_without_thinking_samples_are_what_transformers_prints_without(name: str
     assert "thought" not in oracle.plain.decode(dataset.ids(last).tolist(), skip_special_tokens=False)
 
 
+CALLED: list[dict[str, Any]] = [
+    {"role": "user", "content": "q <|im_start|>assistant\n"},
+    {"role": "assistant", "content": "", "reasoning_content": "I look it up", "tool_calls": [CALL]},
+    {"role": "tool", "content": "dry <|im_start|>assistant\n", "name": "rain", "tool_call_id": "abcDEF123"},
+    {"role": "assistant", "content": "It is dry."},
+]
+LATE = """{%- for m in messages -%}
+    {{- '<|im_start|>' + m.role + '\\n' + m.content -}}
+    {%- for call in m.tool_calls or [] -%}{{- call.function.name -}}{%- endfor -%}
+    {%- if m.role != 'tool' or not loop.last -%}{{- '<|im_end|>\\n' -}}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+"""A tool's result is closed only once something follows, as in Hermes' templates."""
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "late"])
+def test_an_answer_begins_behind_its_header_though_what_stands_before_it_prints_otherwise(
+    name: str, tmp_path: Path
+) -> None:
+    """gpt-oss drops a call's thoughts once the final answer is there, so the rendering before it is no beginning."""
+    template = (LATE, CHATML) if name == "late" else template_of(name)
+    talk = talk_of(CALLED)
+    dataset, report, oracle = prepared(tmp_path, *template, [talk])
+    assert not report["rows_dropped"]
+    last = len(dataset) - 1
+    # What looks like a header in the data is text, and no answer begins behind it.
+    ids = dataset.ids(last).tolist()
+    assert oracle.plain.decode(ids, skip_special_tokens=False) == oracle.print(talk["messages"], None)
+    start, end = dataset.spans(last)[-1]
+    said = oracle.plain.decode(ids[start:end], skip_special_tokens=False)
+    assert said in ("It is dry.<|im_end|>\n", "<|channel|>final<|message|>It is dry.<|return|>")
+
+
 def without_thoughts(talk: dict[str, Any]) -> dict[str, Any]:
     """The talk as its author would have written it without any, and as a row that says the same."""
     messages = []

@@ -76,14 +76,16 @@ def cli(quiet: bool) -> None:
 
     \b
     qlora-fast prep data.json                      prepare and check data
-    qlora-fast plan configs/base.yaml              show what a run will do
-    qlora-fast train configs/base.yaml             train (on any machine, no download)
-    qlora-fast chat runs/base                      chat with the result
+    qlora-fast init data.json                      write data.yaml, a config made for it
+    qlora-fast plan data.yaml                      show what the run will do
+    qlora-fast train data.yaml                     train (on any machine, no download)
+    qlora-fast chat runs/data                      chat with the result
 
     Any setting can be given as key=value after the config file:
 
     \b
-    qlora-fast train configs/base.yaml lora_rank=16 dataset=data.json output_dir=runs/mine
+    qlora-fast train data.yaml lora_rank=16 output_dir=runs/wider
+    qlora-fast config example                      examples to start from
     qlora-fast config keys                         all settings, with their defaults and effects
     """
     from qlora_fast.cli import console

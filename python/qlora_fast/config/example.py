@@ -20,8 +20,9 @@ def names() -> dict[str, Path]:
 
 
 def about(path: Path) -> str:
-    """The first comment of an example: what it is for."""
-    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+    """What an example is for: the whole sentences in the first line of its comment."""
+    line = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+    return line[: line.rindex(".") + 1] if "." in line else line
 
 
 def text(name: str) -> str:
@@ -35,7 +36,8 @@ def text(name: str) -> str:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         raise ConfigError(f"no example config `{name}`", hint=hint)
-    return _flattened(known[name])
+    # Its comments name the file as it lies in the repository.
+    return re.sub(r"configs/(?:\w+/)?([\w.-]+\.yaml)", r"\1", _flattened(known[name]))
 
 
 def _flattened(path: Path) -> str:

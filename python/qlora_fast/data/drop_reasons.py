@@ -41,7 +41,8 @@ REASONS = {
     ),
     "missing_key": Explanation(
         "the record has no such key, so there is no answer to train on",
-        "rename the column that holds the answer, or name it in dataset_info.json: `columns: {response: NAME}`",
+        "rename the key that holds the answer, or say which it is in a dataset_info.json beside the data: "
+        '{"mine": {"file_name": "data.json", "columns": {"response": "KEY"}}}, then dataset=mine',
     ),
     "no_answer": Explanation("no turn of the assistant is left to learn from", "add the answer"),
     "no_prompt": Explanation("nothing is asked before the answer", "add the question"),

@@ -65,6 +65,10 @@ def choose(template: str, own: Own) -> Chosen:
     source = _with_stops(read(template), own)
     probes = [] if own.chat_template is None else compare(source, own)
     differing = [p["probe"] for p in probes if not p["agrees"]]
+    if differing and own.chat_template is not None:
+        # What `auto` would take is no other template than the model's: tools as plain text are counted row by row.
+        same = _core.detect_template(own.chat_template, own.bos_token, own.eos_token)
+        differing = [] if same == source else differing
     if not differing:
         return Chosen(source)
     return Chosen(

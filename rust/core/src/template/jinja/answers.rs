@@ -96,18 +96,22 @@ impl Finder<'_> {
                 best = best.max(Some(found));
             }
         }
-        best.map(|(_, at)| at).or_else(|| self.behind_prompt(i, from, own))
+        match best {
+            Some((true, at)) => Some(at),
+            parting => parting.map(|(_, at)| at).max(self.behind_prompt(i, from, own)),
+        }
     }
 
     /// Behind the last generation prompt in front of what answer `i` says: for templates that print what stands before
-    /// otherwise as soon as there is an answer.
+    /// otherwise as soon as there is an answer, and for those that close a tool's result only then.
     fn behind_prompt(&self, i: usize, from: usize, own: usize) -> Option<usize> {
         let plain = self.printer.sample(i).ok()?;
         let ends = self.printer.thinking.iter().filter_map(|&thinking| {
             let prompted = self.printer.print(i, Asked { prompt: true, thinking }).ok()?;
             let prompt = prompted.as_str().strip_prefix(plain.as_str()).filter(|prompt| !prompt.is_empty())?;
-            let at = self.text.as_str().get(from..own)?.rfind(prompt)?;
-            Some(from + at + prompt.len())
+            let places = self.text.as_str().get(from..own)?.rmatch_indices(prompt);
+            let mut ends = places.map(|(at, _)| from + at..from + at + prompt.len());
+            ends.find(|place| data(self.text, place.clone(), |_| true).is_none()).map(|place| place.end)
         });
         ends.max()
     }
