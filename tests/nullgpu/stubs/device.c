@@ -8,16 +8,17 @@
 
 #define PAGE 4096ul
 #define HUGE (2ul << 20)
-#define SPACE (32ul << 40)   // address space; none of it is memory until it is written to
+#define SPACE (64ul << 40)   // address space; none of it is memory until it is written to
 #define SHARE (SPACE / NULLGPU_DEVICES) // of each device
-#define LARGE_COPY (1ul << 20) // larger copies inside the device are left out: their content is never looked at
+// Larger copies inside the device are left out: their content is never looked at. With NULLGPU_LARGE_COPIES=0 so are those to and
+// from the host, for programs that only size memory: what is not touched takes none.
+#define LARGE_COPY (1ul << 20)
 #define CAPTURE_UNSUPPORTED 900 // cudaErrorStreamCaptureUnsupported
 
 static _Atomic long counts[NULLGPU_EVENTS];
 static _Atomic int capturing;
 static _Atomic size_t next[NULLGPU_DEVICES], used[NULLGPU_DEVICES]; // by device
 static _Thread_local int current;
-static int large_copies; // NULLGPU_LARGE_COPIES=0 leaves out those to and from the host too: memory that is only sized is not touched
 static char *base;
 static size_t *sizes; // bytes of the allocation that starts at a page
 
@@ -27,7 +28,6 @@ static int number(const char *name, int fallback) {
 }
 
 __attribute__((constructor)) static void reserve(void) {
-    large_copies = number("NULLGPU_LARGE_COPIES", 1);
     for (int device = 0; device < NULLGPU_DEVICES; device++) next[device] = device * SHARE + HUGE;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     base = mmap(NULL, SPACE, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -115,7 +115,8 @@ int nullgpu_owner(const void *pointer) {
 
 void nullgpu_copy(void *to, const void *from, size_t bytes) {
     nullgpu_count(NULLGPU_COPY);
-    if (bytes >= LARGE_COPY && (!large_copies || (nullgpu_owner(to) >= 0 && nullgpu_owner(from) >= 0))) return;
+    int inside = nullgpu_owner(to) >= 0 && nullgpu_owner(from) >= 0;
+    if (bytes >= LARGE_COPY && (inside || !number("NULLGPU_LARGE_COPIES", 1))) return;
     memcpy(to, from, bytes);
 }
 
