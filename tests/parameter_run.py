@@ -72,3 +72,9 @@ def size(change: dict[str, Tensor], part: str) -> float:
 def same(a: Run, b: Run) -> bool:
     ours, theirs = a.weights, b.weights
     return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def go_on(made: Run, start: Path, *words: str) -> None:
+    """Resume a run from one of its checkpoints."""
+    config = made.folder.parent / "tiny.yaml"
+    train(load(config, [f"resume_from_checkpoint={start}", *words]).config)

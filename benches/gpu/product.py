@@ -5,6 +5,7 @@ from qlora_fast.data.dataset import PreparedDataset, open_prepared
 from qlora_fast.data.plan import EpochPlan, PlanOptions, epoch_plan
 from qlora_fast.data.rung import ladder, row_sizes
 from qlora_fast.model.attention import NAME as ATTENTION
+from qlora_fast.model.compiled import CompiledLayers, layers_to_compile
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.kernels.launch import Launch, watched
@@ -30,6 +31,7 @@ __all__ = [
     "AdamWOptions",
     "Adapter",
     "Batches",
+    "CompiledLayers",
     "CudaRecorder",
     "EpochPlan",
     "Forward",
@@ -53,6 +55,7 @@ __all__ = [
     "estimate",
     "fuse",
     "ladder",
+    "layers_to_compile",
     "open_prepared",
     "packed_row",
     "patch",

@@ -1,4 +1,4 @@
-"""The changes that the ablation adds one after another. What the package does not have (yet) is named, never imitated."""
+"""The changes that the ablation adds one after another. Compiling is the alternative to some of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from benches.gpu.product import (
     Adapter,
+    CompiledLayers,
     CudaRecorder,
     EpochPlan,
     Forward,
@@ -19,6 +20,7 @@ from benches.gpu.product import (
     add_lora,
     fuse,
     ladder,
+    layers_to_compile,
     patch,
     row_sizes,
 )
@@ -29,15 +31,15 @@ Adapt = Callable[[nn.Module, LoraSpec], nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One more change, with those of the variants before it.
+    """One more change, with those of the variants before it; compiled layers are in place of groups and operations.
 
     Attributes:
-        adapt: puts the adapter on a base model; None for what this version does not have.
+        adapt: puts the adapter on a base model.
         row_pass: how rows are run; None: every operation is launched by Python.
     """
 
     name: str
-    adapt: Adapt | None
+    adapt: Adapt
     row_pass: MakePass | None = None
 
 
@@ -62,6 +64,12 @@ def everything(base: nn.Module, spec: LoraSpec) -> nn.Module:
     return add_lora(base, spec, seed=0)
 
 
+def _compiled(base: nn.Module, spec: LoraSpec) -> nn.Module:
+    model = _fused(base, spec)
+    CompiledLayers(layers_to_compile(model), whole=True)
+    return model
+
+
 def graphed(forward: Forward, adapter: Adapter, data: PreparedDataset, plan: EpochPlan) -> Graphs:
     """Rows of a few sizes, captured and replayed."""
     sizes = row_sizes(plan, data.lengths, data.supervised)
@@ -74,8 +82,12 @@ LADDER = (
     Variant("+ groups (q/k/v, gate/up)", _grouped),
     Variant("+ operations (Triton), as `kernels: auto`", everything),
     Variant("+ graphs, as `cuda_graphs: auto`", everything, graphed),
-    Variant("+ compile", None),
 )
+INSTEAD = (
+    Variant("LoRA products + compile, as `torch_compile` without kernels", _compiled),
+    Variant("LoRA products + compile + graphs", _compiled, graphed),
+)
+"""Compiling takes half a minute, once: these come last."""
 
 
 def missing(package: str) -> str | None:

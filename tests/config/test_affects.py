@@ -18,7 +18,7 @@ FREE_AT_RESUME = {
 NOT_COMPARED = {
     "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "max_tokens_per_row",
     "prepared_dir", "dataset_dir", "eval_dataset", "engine", "verify", "threads", "strict", "quantization_method",
-    "kernels",
+    "kernels", "torch_compile",
 }  # fmt: skip
 SINCE = {"train_beyond_max_positions", "max_dropped_share", "dataset_outside", "shard_base", "offload_base"}
 """Keys that came after the lists were computed; they let a run begin or not or say where its base lies, and change nothing of it."""

@@ -111,6 +111,16 @@ def test_kernels_are_tried_and_a_wrong_one_is_broken(
     assert (reason or "Triton kernels run") in found.found
 
 
+@pytest.mark.parametrize(("reason", "state"), [(None, "ok"), ("there is no C++ compiler (g++)", "note")])
+def test_a_missing_compiler_is_a_note(reason: str | None, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qlora_fast.model import compiled
+
+    monkeypatch.setattr(compiled, "missing", lambda _: reason)
+    (found,) = fast_paths.compiling()
+    assert found.state == state
+    assert (reason or "can be compiled") in found.found
+
+
 @pytest.mark.parametrize(("free", "state"), [(5e8, "warning"), (1e7, "broken"), (1e12, "ok")])
 def test_little_disk_is_seen(free: float, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2e12, 0, free))

@@ -56,3 +56,18 @@ def test_rows_are_captured_and_replayed_without_a_launch_or_a_wait(program: Prog
         assert run["graphs"] == run["rows"]
         assert run["waits"] == 0
         assert run["kernels"] <= run["rows"], f"{numbers}: the divisor is the only fill"
+
+
+@pytest.mark.slow
+def test_layers_of_an_unknown_architecture_are_compiled_launched_and_captured(program: Program) -> None:
+    """By inductor: one graph for ten rows that all differ, half of the launches, no wait; a replayed row is one launch more."""
+    (found,) = program("compiled", "bf16", "nf4")
+    for numbers, run in found.items():
+        assert run["missing"] is None
+        assert (run["on"], run["graphs"], run["breaks"]) == (True, 1, 0), f"{numbers}: {run['problem']}"
+        assert run["compiled"]["launches"] <= 0.7 * run["eager"]["launches"], numbers
+        assert run["compiled"]["waits"] == run["recomputed"]["waits"] == 0
+        assert run["cuda_graphs"]["used"], run["cuda_graphs"]
+        assert run["cuda_graphs"]["captured"] == run["cuda_graphs"]["rungs"]
+        assert run["replayed"]["launches"] <= 1
+        assert run["replayed"]["waits"] == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from parameter_run import Make, Run, maker
+from parameter_run import Make, Run, go_on, maker
 from qlora_fast.config import load
 from qlora_fast.errors import ArtifactError
 from qlora_fast.model import products
@@ -30,11 +30,6 @@ def made(run: Make) -> Run:
     return run(
         save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2, lora_dropout=0.1, logging_steps=1
     )
-
-
-def go_on(made: Run, start: Path, *words: str) -> None:
-    config = made.folder.parent / "tiny.yaml"
-    train(load(config, [f"resume_from_checkpoint={start}", *words]).config)
 
 
 def names(folder: Path) -> list[str]:

@@ -12,8 +12,8 @@ from benches.gpu.product import PreparedDataset
 from benches.gpu.report import Report, item
 from benches.gpu.shapes import SMALL, TINY, ModelShape, make_data, make_model
 from benches.gpu.step import SPEC, free_memory
-from benches.gpu.training import MakePass, Plan, Speed, train
-from benches.gpu.variants import LADDER, Adapt, everything
+from benches.gpu.training import Plan, Speed, train
+from benches.gpu.variants import INSTEAD, LADDER, Variant, everything
 
 
 def measure(report: Report, tiny: bool) -> None:
@@ -24,34 +24,32 @@ def measure(report: Report, tiny: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder) / "data", plan.samples * plan.updates, shape.vocab)
         reference: Speed | None = None
-        for variant in LADDER:
-            if variant.adapt is None:
-                report.note(f"{variant.name}: this version does not have it")
-                continue
-            for budget in budgets:
-                own = replace(plan, budget=budget)
-                name = f"{variant.name}, rows of {budget:,}"
-                reference = (
-                    _one(report, name, variant.adapt, shape, data, own, reference, variant.row_pass) or reference
-                )
-        padded = replace(plan, packing="none", budget=1024)
-        _one(report, "all of it, padded batches of 4", everything, shape, data, padded, reference)
+        padded = (Variant("all of it, padded batches of 4", everything), replace(plan, packing="none", budget=1024))
+        packed = [
+            [
+                (replace(variant, name=f"{variant.name}, rows of {budget:,}"), replace(plan, budget=budget))
+                for variant in variants
+                for budget in budgets
+            ]
+            for variants in (LADDER, INSTEAD)
+        ]
+        for variant, own in (*packed[0], padded, *packed[1]):
+            reference = _one(report, variant, shape, data, own, reference) or reference
 
 
 def _one(
     report: Report,
-    name: str,
-    adapt: Adapt,
+    variant: Variant,
     shape: ModelShape,
     data: PreparedDataset,
     plan: Plan,
     reference: Speed | None,
-    make_pass: MakePass | None = None,
 ) -> Speed | None:
     """One line of the table. An error is a line too: the other variants are still worth having. Gives the first speed."""
+    name = variant.name
     try:
-        model = adapt(make_model(shape, torch.device("cuda", 0), torch.bfloat16), SPEC)
-        speed = train(model, data, plan, make_pass=make_pass, said=lambda what: report.note(f"{name}: {what}"))
+        model = variant.adapt(make_model(shape, torch.device("cuda", 0), torch.bfloat16), SPEC)
+        speed = train(model, data, plan, make_pass=variant.row_pass, said=lambda what: report.note(f"{name}: {what}"))
     except Exception as error:
         report.row(
             True, run=name, **{"real tokens/s": f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120]}"}

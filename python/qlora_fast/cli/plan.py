@@ -81,6 +81,9 @@ def _show(report: dict[str, Any], config: Config) -> None:
             chosen = "  ← this run" if fill["packing"] == config.packing else ""
             text = f"{fill['packing']:<9}{fill['real_share']:>6.1%} not padding, {fill['rows']:,} rows, {fill['updates']:,} steps per epoch{chosen}"
             lines.append(("batching" if i == 0 else "", text))
+    if "torch_compile" in report:
+        compiled = report["torch_compile"]
+        lines.append(("compile", f"{'yes' if compiled['used'] else 'no'}: {compiled['why']}"))
     memory = report["memory"]
     if memory is not None:
         parts = ", ".join(

@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[Callable[[], Iterable[Finding]], ...]] = {
         fast_paths.attention,
         fast_paths.kernels,
         fast_paths.products,
+        fast_paths.compiling,
         fast_paths.quantization,
         fast_paths.tokenizer,
         fast_paths.threads,

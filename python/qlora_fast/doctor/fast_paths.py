@@ -129,6 +129,24 @@ def products() -> Iterable[Finding]:
         yield Finding("products", "ok", f"with frozen weights by {found}; dtype: fp32 rounds nothing to bf16")
 
 
+def compiling() -> Iterable[Finding]:
+    """Whether torch.compile finds what it needs here."""
+    from qlora_fast.model.compiled import missing
+    from qlora_fast.model.load import pick_device
+
+    device = pick_device()
+    reason = missing(device)
+    if reason is not None:
+        mend = "only torch_compile needs it: install g++ and Python's headers; training runs without"
+        yield Finding("torch_compile", "note", f"layers cannot be compiled: {reason}", mend)
+    elif device.type == "cpu":
+        yield Finding(
+            "torch_compile", "ok", "layers can be compiled; auto does not on a CPU, where they are not faster"
+        )
+    else:
+        yield Finding("torch_compile", "ok", "layers can be compiled; auto does where our kernels do not compute them")
+
+
 def quantization() -> Iterable[Finding]:
     """NF4 with double quantization, there and back, on every kind of device there is."""
     import torch

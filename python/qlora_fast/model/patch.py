@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from qlora_fast.config.keys.model import Kernels
 from qlora_fast.model import host
+from qlora_fast.model.architectures import ARCHITECTURES
 from qlora_fast.model.fused_lora import fuse
 from qlora_fast.model.kernels import launch, rms_norm, rope, swiglu
 from qlora_fast.model.patched_class import patch_class
@@ -28,31 +29,6 @@ from qlora_fast.model.projections import Projections
 from qlora_fast.model.streamed.hooks import stream_of
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """The modules of a family that compute what the kernels do, by the names of their classes in transformers.
-
-    Attributes:
-        plus_one: whether its norms multiply with 1 + weight.
-    """
-
-    norm: str | None = None
-    mlp: str | None = None
-    attention: str | None = None
-    plus_one: bool = False
-
-
-ARCHITECTURES = {
-    "llama": Architecture("LlamaRMSNorm", "LlamaMLP", "LlamaAttention"),
-    "mistral": Architecture("MistralRMSNorm", "MistralMLP", "MistralAttention"),
-    "qwen2": Architecture("Qwen2RMSNorm", "Qwen2MLP", "Qwen2Attention"),
-    "qwen3": Architecture("Qwen3RMSNorm", "Qwen3MLP", "Qwen3Attention"),
-    "smollm3": Architecture("SmolLM3RMSNorm", "SmolLM3MLP", "SmolLM3Attention"),
-    "gemma3": Architecture(norm="Gemma3RMSNorm", plus_one=True),
-}
-"""By the name of the family's module in transformers. SmolLM and SmolLM2 are Llama; Qwen2.5 is Qwen2."""
 
 
 @dataclass(slots=True)
@@ -73,6 +49,12 @@ class Patched:
     products: Products = TORCH
     modules: Counter[str] = field(default_factory=Counter)
     kept: set[str] = field(default_factory=set)
+
+    @property
+    def whole_layers(self) -> bool:
+        """Whether our kernels compute the decoder layers."""
+        whole = [family for family in ARCHITECTURES.values() if family.whole_layers]
+        return self.kernels and any({family.mlp, family.attention} <= self.modules.keys() for family in whole)
 
     def described(self) -> dict[str, Any]:
         """For a JSON file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qlora_fast.errors import ConfigError, QloraFastError
 from qlora_fast.hub import resolve, untrusted
@@ -61,18 +62,30 @@ def shape_of(model: str) -> Shape | None:
     Raises:
         ConfigError: its kind of layers is not counted.
     """
+    known = None if (Path(model) / untrusted.MODEL_CONFIG).is_file() else _by_name(model)
+    if known is not None:
+        return known
+    found = config_of(model)
+    return None if found is None else Shape.of(found)
+
+
+def config_of(model: str) -> dict[str, Any] | None:
+    """The config.json of ``model_name_or_path``; None where it cannot be had without a download of the model."""
     folder = Path(model)
-    if not (folder / "config.json").is_file():
-        known = SHAPES.get(model.rstrip("/").rsplit("/", 1)[-1].lower().removesuffix("-instruct")) or SHAPES.get(model)
-        if known is not None or model.endswith(".gguf"):
-            return known
+    if not (folder / untrusted.MODEL_CONFIG).is_file():
+        if model.endswith(".gguf"):
+            return None
         try:
             folder = resolve.tokenizer_folder(model)
         except QloraFastError:
             return None
-    if not (folder / "config.json").is_file():
+    if not (folder / untrusted.MODEL_CONFIG).is_file():
         return None
-    return Shape.of(untrusted.read_json(folder / untrusted.MODEL_CONFIG, untrusted.ModelConfig))
+    return untrusted.read_json(folder / untrusted.MODEL_CONFIG, untrusted.ModelConfig)
+
+
+def _by_name(model: str) -> Shape | None:
+    return SHAPES.get(model.rstrip("/").rsplit("/", 1)[-1].lower().removesuffix("-instruct")) or SHAPES.get(model)
 
 
 def guide_table(tokens: int = 2048, rank: int = 8) -> list[GuideRow]:

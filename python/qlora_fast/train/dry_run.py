@@ -23,6 +23,7 @@ from qlora_fast.model.memory_estimate import Method, estimate
 from qlora_fast.model.patch import report_of
 from qlora_fast.model.shapes import shape_of
 from qlora_fast.train import memory_usage
+from qlora_fast.train.compiling import compile_layers
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.duration import Timed, epoch_seconds, fit
 from qlora_fast.train.memory_probe import run_row
@@ -45,6 +46,7 @@ def rehearse(config: Config, progress: PrepareProgress | None = None) -> dict[st
     setup = set_up(config, Machine.of(config, ranks), ranks, progress, world=config.world_size)
     timetable, schedule = setup.timetable, setup.timetable.rate
     recomputed = setup.probe(ranks)
+    compilation = compile_layers(setup, ranks)
 
     plan = setup.data.plan_of_epoch(0)
     tokens = row_tokens(plan, setup.data.lengths, setup.batches.packed)
@@ -70,6 +72,7 @@ def rehearse(config: Config, progress: PrepareProgress | None = None) -> dict[st
         "gradient_checkpointing": recomputed,
         "longest_row": int(setup.longest.input_ids.size),
         "max_tokens_per_row": asdict(setup.row_budget),
+        "torch_compile": compilation.described(),
         "device": str(setup.machine.device),
         "dtype": str(setup.machine.dtype).removeprefix("torch."),
         "memory": _memory(setup, recomputed),

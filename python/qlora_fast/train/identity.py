@@ -38,9 +38,11 @@ ROW_BUDGET = "max_tokens_per_row"
 """As a number, whatever the config says: `auto` may come to another one elsewhere."""
 PRODUCTS = "products"
 """How a CPU multiplied with frozen weights; see :mod:`qlora_fast.model.products`. A resumed run takes it over."""
+COMPILED = "compiled_layers"
+"""Whether the decoder layers were compiled; see :mod:`qlora_fast.train.compiling`. A resumed run takes it over."""
 FILES = ("base_weights", "base_config", "generation_config", "data", "training_samples", "eval_data")
 """The parts of an identity that are hashes of files; run.json has them too."""
-_ADDED_LATER = {"base_weights", "base_config", "generation_config", "eval_data"}
+_ADDED_LATER = {"base_weights", "base_config", "generation_config", "eval_data", "torch_compile"}
 """Not compared with a checkpoint that does not have them: an earlier version wrote it."""
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "safetensors")
 _LARGE = 2 * 10**9
@@ -83,7 +85,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         earlier["model_name_or_path"] = settled_base(base)
     if earlier.get(ROW_BUDGET) is None:  # of a version that stored what the config said
         earlier[ROW_BUDGET] = earlier.get("cutoff_len")
-    known = set(plain) - {name for name in _ADDED_LATER if name not in earlier} - {PRODUCTS}
+    known = set(plain) - {name for name in _ADDED_LATER if name not in earlier} - {PRODUCTS, COMPILED}
     if earlier.get("packing") == plain.get("packing") == "exact":
         # An exact update is its samples; into how many rows they are split changes memory and speed alone.
         known.discard(ROW_BUDGET)

@@ -17,6 +17,7 @@ from qlora_fast.train.schedule import Timetable, updates_per_epoch
 
 if TYPE_CHECKING:
     from qlora_fast.data.length_stats import Fill
+    from qlora_fast.data.plan import EpochPlan
     from qlora_fast.data.selection import RunData
 
 Report = dict[str, Any]
@@ -49,6 +50,7 @@ def from_data(config: Config, progress: PrepareProgress | None = None) -> Report
         "tokens_per_update": {"min": int(tokens.min()), "mean": float(tokens.mean()), "max": int(tokens.max())},
         "supervised_tokens": int(first.supervised.sum()),
         "max_tokens_per_row": asdict(budget),
+        "torch_compile": _compiling(config, first),
         "padding": [asdict(way) for way in _ways(config, data)],
         "plan_digest": first.digest,
         "datasets": [asdict(share) for share in data.shares],
@@ -69,6 +71,30 @@ def from_rows(config: Config, rows: int) -> Report:
     train_ids, eval_ids = split(rows, 0.0 if config.eval_dataset else config.val_size, config.seed)
     per_epoch = updates_per_epoch(len(train_ids), PlanOptions.of(config).samples_per_update)
     return {**_arithmetic(config, len(train_ids), len(eval_ids), per_epoch), **_memory(config, None)}
+
+
+def _compiling(config: Config, plan: EpochPlan) -> dict[str, Any]:
+    """Whether ``train`` compiles the layers on this machine, as far as the model's config.json tells; ``train`` tries it."""
+    from qlora_fast.model.architectures import ARCHITECTURES
+    from qlora_fast.model.shapes import config_of, known_shape
+    from qlora_fast.train.compile_plan import against, rows_of
+
+    if config.torch_compile != "auto":
+        return {"used": config.torch_compile == "true", "why": "as set"}
+    found, shape = config_of(config.model_name_or_path), known_shape(config.model_name_or_path)
+    own = found or {}
+    layers = (own.get("text_config") or own).get("num_hidden_layers") or (shape.layers if shape is not None else 1)
+    family = ARCHITECTURES.get(str(found.get("model_type"))) if found is not None else None
+    updates = Timetable.of(config, len(plan.supervised)).updates
+    why = against(
+        config,
+        gpu=host.gpu_free() is not None,
+        # The models that are known by name alone are of families that our kernels compute.
+        kernels=family.whole_layers if family is not None else found is None and shape is not None,
+        layers=layers,
+        rows=rows_of(plan, updates, config.world_size),
+    )
+    return {"used": why is None, "why": why or "the run is long enough to pay for it, if a row is faster"}
 
 
 def _row_budget(config: Config, data: RunData) -> RowBudget:

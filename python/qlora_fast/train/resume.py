@@ -20,7 +20,7 @@ from qlora_fast.train import checkpoint
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.distributed import Ranks
-from qlora_fast.train.identity import PRODUCTS, ROW_BUDGET, Identity, other_settings
+from qlora_fast.train.identity import COMPILED, PRODUCTS, ROW_BUDGET, Identity, other_settings
 from qlora_fast.train.kept import Kept
 from qlora_fast.train.on_every_machine import on_every_machine
 from qlora_fast.train.progress import Progress
@@ -97,7 +97,7 @@ def kept(config: Config, ranks: Ranks) -> Kept:
                 found = checkpoint.stored_identity(path)
                 # With `auto` a folder may hold another run, which is moved aside: its decisions are not this run's.
                 if wanted != AUTO or not other_settings(found, config):
-                    return json.dumps({name: found.get(name) for name in (ROW_BUDGET, PRODUCTS)})
+                    return json.dumps({name: found.get(name) for name in (ROW_BUDGET, PRODUCTS, COMPILED)})
         return "{}"
 
     return Kept.of(json.loads(ranks.from_first(read)))

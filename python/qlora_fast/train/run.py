@@ -20,9 +20,10 @@ from qlora_fast.train import memory_usage, parent, resume
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.callbacks import RunCallbacks, Watch
+from qlora_fast.train.compiling import compile_layers
 from qlora_fast.train.distributed import Ranks, joined
 from qlora_fast.train.graphs import chosen_pass
-from qlora_fast.train.identity import PRODUCTS, ROW_BUDGET, check_settings, identity_of
+from qlora_fast.train.identity import COMPILED, PRODUCTS, ROW_BUDGET, check_settings, identity_of
 from qlora_fast.train.memory_probe import explained
 from qlora_fast.train.output_folder import (
     check_output,
@@ -76,7 +77,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             check_output(config)
             resume.check_named(output, config.resume_from_checkpoint)
             parent.check_named(config)
-    setup = set_up(config, machine, ranks, watch.on_prepare, kept=resume.kept(config, ranks))
+    kept = resume.kept(config, ranks)
+    setup = set_up(config, machine, ranks, watch.on_prepare, kept=kept)
     identity = identity_of(config, setup.data, setup.model_path, ranks)
     folder = AdapterFolder(setup.model, setup.adapter, setup.tokenizer, config.model_name_or_path)
 
@@ -87,7 +89,9 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             claim_output(config, own=own)
     progress = resume.resume(setup, identity, folder, ranks, anyway=resume_anyway)
     recomputed = setup.probe(ranks)
+    compilation = compile_layers(setup, ranks, kept.compiled)
     identity |= {ROW_BUDGET: setup.row_budget.tokens, PRODUCTS: list(report_of(setup.model).products.ways)}
+    identity[COMPILED] = compilation.used
 
     # Callbacks and loop.
     trackers = Trackers.of(config, None if progress is None else progress.update) if ranks.first else Trackers()
@@ -101,6 +105,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             "attention": setup.forward.attention(),
             "max_tokens_per_row": asdict(setup.row_budget),
             "kernels": report_of(setup.model).described(),
+            "torch_compile": compilation.described(),
             "cuda_graphs": row_pass.described(),
             "threads": {"count": torch.get_num_threads(), "waiting": str(openmp.waiting())},
             "parent": setup.parent,
@@ -122,6 +127,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             try:
                 trainer.run()
             finally:  # a run that is interrupted has a reason, too
+                status.about["torch_compile"] = compilation.described()
                 status.about["cuda_graphs"] = row_pass.described()
             best, ended = _adapters(trainer, config, folder, ranks)
             results = results_of(trainer.progress, len(setup.data.train_ids), best=best)

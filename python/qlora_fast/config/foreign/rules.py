@@ -90,8 +90,9 @@ _IGNORED = [
              "ddp_backend local_rank average_tokens_across_devices"),
     _ignored("the fastest exact attention is chosen automatically", "flash_attn"),
     _ignored("the project's kernels are used, and the head runs only at supervised positions",
-             "enable_liger_kernel use_liger_kernel liger_kernel_config use_v1_kernels torch_compile "
-             "torch_compile_backend torch_compile_mode use_cache low_cpu_mem_usage"),
+             "enable_liger_kernel use_liger_kernel liger_kernel_config use_v1_kernels "
+             "use_cache low_cpu_mem_usage"),
+    _ignored("torch_compile decides; layers are compiled by inductor, in its default mode", "torch_compile_backend torch_compile_mode"),
     _ignored("gradient_checkpointing decides, and never through the reentrant form",
              "use_reentrant_gc use_unsloth_gc gradient_checkpointing_kwargs activation_checkpointing "
              "activation_checkpointing_kwargs torch_empty_cache_steps"),

@@ -17,6 +17,7 @@ Checkpointing = Literal["auto", "true", "false"]
 Kernels = Literal["auto", "off"]
 ShardBase = Literal["off", "auto", "node", "world"]
 CudaGraphs = Literal["auto", "off"]
+TorchCompile = Literal["auto", "true", "false"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,14 @@ class ModelKeys:
         "what the layers compute with: auto takes our kernels and grouped LoRA products where they run on the device and are "
         "faster; off keeps transformers' and PEFT's own code",
         theirs=None,
+        affects="arithmetic",
+    )
+    torch_compile: TorchCompile = key(
+        "auto",
+        "compile the decoder layers with torch.compile, which takes half a minute or more: auto does it on a GPU, for models whose "
+        "layers our kernels do not compute, in runs that are long enough, and keeps it if a row is faster; true always",
+        differs="there the whole model is compiled; here one layer, whose code all of them run",
+        there="false",
         affects="arithmetic",
     )
     cuda_graphs: CudaGraphs = key(
