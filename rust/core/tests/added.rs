@@ -118,6 +118,24 @@ fn the_control_tokens_of_a_sample_are_those_of_the_frame_whether_special_or_not(
 }
 
 #[test]
+fn padding_with_an_ordinary_character_does_not_take_it_from_the_text() {
+    let (_folder, path) = tokenizer(|tokens| {
+        tokens.push(word("!", false));
+        change(tokens, &["!"], "special", true);
+    });
+    for choice in [Choice::Native, Choice::Tokenizers] {
+        let tokenizer = Tokenizer::load(&path, choice, None).unwrap();
+        let id = tokenizer.control("!").unwrap();
+        let content = |eos: &'static str| tokenizer.content(move |token| token.content == eos).unwrap();
+        let mut ids = Vec::new();
+        content("<|im_end|>").encode("hi!", &mut ids).unwrap();
+        assert_eq!(ids.last(), Some(&id));
+        content("!").encode("hi!", &mut Vec::new()).unwrap_err();
+        content("<|im_end|>").encode("hi!", &mut Vec::new()).unwrap();
+    }
+}
+
+#[test]
 fn white_space_beside_a_token_that_takes_it_is_part_of_it() {
     for (start, end) in [("lstrip", "rstrip"), ("rstrip", "lstrip"), ("rstrip", "rstrip")] {
         let (_folder, path) = tokenizer(|tokens| {

@@ -14,18 +14,17 @@ pub struct Content {
     controls: Option<AhoCorasick>,
     words: Option<AhoCorasick>,
     /// Ids of control tokens, ascending: a model whose vocabulary holds the text of one makes it of that text.
-    forbidden: Vec<u32>,
+    pub(super) forbidden: Vec<u32>,
 }
 
 impl Content {
-    pub(super) fn new(added: Vec<AddedToken>, base: &Arc<dyn Base>) -> Result<Self, String> {
+    pub(super) fn new(added: Vec<AddedToken>, forbidden: Vec<u32>, base: &Arc<dyn Base>) -> Result<Self, String> {
         let engine: Arc<dyn Engine> =
             if added.iter().all(|token| token.special) { base.clone() } else { base.clone().with_added(&added)? };
         let finder = |special| {
             let tokens: Vec<_> = added.iter().filter(|t| t.special == special && !is_blank(t)).collect();
             AhoCorasick::new(tokens.iter().map(|t| &t.content)).ok().filter(|_| !tokens.is_empty())
         };
-        let forbidden = forbidden(&added, base.unknown());
         Ok(Self { engine, controls: finder(true), words: finder(false), forbidden, added })
     }
 
@@ -79,10 +78,17 @@ fn run(engine: &dyn Engine, text: &str, ids: &mut Vec<u32>) -> Result<(), String
 }
 
 /// What an engine must not make of text: all control tokens, whether or not a model could, which depends on what stands
-/// around them. White space is no control token; what stands for unknown characters is none where it does.
-fn forbidden(added: &[AddedToken], unknown: Option<u32>) -> Vec<u32> {
-    let controls = added.iter().filter(|token| token.special && !is_blank(token));
-    let mut ids: Vec<u32> = controls.map(|token| token.id).filter(|&id| Some(id) != unknown).collect();
+/// around them. White space is no control token; what stands for unknown characters is none where it does, nor is a single
+/// character that no template writes: a tokenizer that pads with `!` still has ordinary exclamation marks.
+pub(super) fn forbidden(
+    added: &[AddedToken],
+    is_control: impl Fn(&AddedToken) -> bool,
+    unknown: Option<u32>,
+) -> Vec<u32> {
+    let is_word = |token: &AddedToken| token.content.chars().nth(1).is_some();
+    let controls = added.iter().filter(|token| is_control(token) || (token.special && is_word(token)));
+    let mut ids: Vec<u32> =
+        controls.filter(|token| !is_blank(token)).map(|token| token.id).filter(|&id| Some(id) != unknown).collect();
     ids.sort_unstable();
     ids
 }

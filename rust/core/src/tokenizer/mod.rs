@@ -113,16 +113,19 @@ impl Tokenizer {
     /// [`Error::Tokenizer`]: they cannot be searched for.
     pub fn content(&self, is_control: impl Fn(&AddedToken) -> bool) -> Result<Arc<Content>> {
         let special: Vec<bool> = self.added.iter().map(|token| token.special || is_control(token)).collect();
+        let forbidden = content::forbidden(&self.added, is_control, self.engine.unknown());
         let mut latest = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         // Its tokens are those of this tokenizer: nothing else can differ.
-        let same =
-            |content: &&Arc<Content>| content.added.iter().map(|token| token.special).eq(special.iter().copied());
+        let same = |content: &&Arc<Content>| {
+            content.forbidden == forbidden
+                && content.added.iter().map(|token| token.special).eq(special.iter().copied())
+        };
         if let Some(content) = latest.as_ref().filter(same) {
             return Ok(content.clone());
         }
         let marked = self.added.iter().zip(special).map(|(token, special)| AddedToken { special, ..token.clone() });
         let added = marked.collect();
-        let content = Content::new(added, &self.engine).map_err(|problem| Error::Tokenizer {
+        let content = Content::new(added, forbidden, &self.engine).map_err(|problem| Error::Tokenizer {
             path: None,
             problem: format!("the tokenizer's added tokens cannot be used: {problem}"),
             hint: "no two of them may be equal".to_owned(),
