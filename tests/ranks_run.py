@@ -4,6 +4,7 @@ python tests/ranks_run.py train PREPARED OUTPUT          every packing; runs tha
 python tests/ranks_run.py shard PREPARED MODELS OUTPUT CASE…    the same runs with a complete base and with one that is shared out
 python tests/ranks_run.py shard-start PREPARED MODELS OUTPUT CASE     runs that stop behind their checkpoint of update 5
 python tests/ranks_run.py shard-resume PREPARED MODELS OUTPUT CASE    each of them resumed on so many ranks
+python tests/ranks_run.py stop SETTINGS OUTPUT          the command's run with early stopping, with either base; SETTINGS is JSON
 python tests/ranks_run.py fail  raise|die|hang|first|gather    one process fails while the others wait in a sum
 """
 
@@ -111,46 +112,12 @@ def train(prepared: Path, output: Path) -> None:
             tiny_run(data, output / "signal", save_every=100, on_update=signal_to_rank_1, **SETTINGS, ranks=me).run()
 
 
-def base_of(folder: Path, case: str, ranks: Any = None, kind: str = "world") -> Any:
-    """The model of a case, such as ``qwen3-nf4``: complete without ranks, else shared out over them."""
-    import torch
-
-    from qlora_fast.model.load import Quantization, load_base
-    from qlora_fast.model.streamed.gather import Gathered
-    from qlora_fast.model.streamed.load import load_streamed
-
-    name, bits = case.split("-")
-    chosen = {"fp32": None, "nf4": Quantization(), "int8": Quantization(bits=8)}[bits]
-    common: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu"), "quantization": chosen}
-    if ranks is None:
-        return load_base(str(folder / name), **common)
-    share = ranks.share(kind)
-    return load_streamed(str(folder / name), Gathered(share), multiple=share.size, **common)
-
-
-def shard_run(
-    data: Any,
-    folder: Path,
-    case: str,
-    ranks: Any = None,
-    kind: str | None = None,
-    where: Path | None = None,
-    **more: Any,
-) -> Any:
-    """A run on an adapter over such a base; ``kind`` is how it is shared out."""
-    from qlora_fast.model.lora import LoraSpec, add_lora
-    from tiny_run import tiny_run
-
-    base = base_of(folder, case, ranks if kind else None, kind or "world")
-    model = add_lora(base, LoraSpec(4, 8), seed=0, checkpointing=case.startswith("llama"))
-    return tiny_run(data, where, model=model, **{**SETTINGS, "lr": 1e-3, **more}, ranks=ranks)
-
-
 def shard(prepared: Path, folder: Path, output: Path, *cases: str) -> None:
     from safetensors.torch import save_file
 
     from qlora_fast.data.dataset import open_prepared
     from qlora_fast.train.distributed import joined
+    from sharded_run import by_fsdp, evaluations_of_few, shard_run
 
     data = open_prepared(prepared)
     with joined() as me:
@@ -183,39 +150,15 @@ def shard(prepared: Path, folder: Path, output: Path, *cases: str) -> None:
                     sizes = sorted(unit.nbytes for unit in stream.units)
                     told |= {"kept": stream.source.device_bytes, "all": sum(sizes), "two": sum(sizes[-2:])}
                     told["fetched"] = stream.fetched
+                told["few"] = evaluations_of_few(run, me)
                 (output / f"{name}.json").write_text(json.dumps({"log": run.progress.log_history, **told}))
-
-
-def by_fsdp(folder: Path, case: str, ranks: Any) -> bool:
-    """Whether torch's own sharding of the same base gives the same loss and gradient, bit for bit."""
-    import torch
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    from qlora_fast.model.lora import LoraSpec, add_lora
-
-    results = []
-    for own in (True, False):
-        # By transformers' and PEFT's own code: FSDP2 gives modules other parameters than those that our products know.
-        model: Any = add_lora(base_of(folder, case, ranks if own else None), LoraSpec(4, 8), seed=0, kernels="off")
-        trained = [p for p in model.parameters() if p.requires_grad]
-        for parameter in trained:
-            parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
-        if not own:
-            inner, mesh = model.get_base_model(), init_device_mesh("cpu", (ranks.world,))
-            for part in (*inner.model.layers, inner):
-                fully_shard(part, mesh=mesh, ignored_params=set(trained))
-        ids = torch.arange(24)[None] * (3 + ranks.rank) % 97
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        loss.backward()
-        results.append([loss.detach(), *(p.grad for p in trained)])
-    return all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def shard_start(prepared: Path, folder: Path, output: Path, case: str) -> None:
     """Runs that stop behind the checkpoint of update 5, with a complete base and with a shared one."""
     from qlora_fast.data.dataset import open_prepared
     from qlora_fast.train.distributed import joined
+    from sharded_run import shard_run
 
     with joined() as me:
         for kind in (None, "world"):
@@ -234,6 +177,7 @@ def shard_resume(prepared: Path, folder: Path, output: Path, case: str) -> None:
 
     from qlora_fast.data.dataset import open_prepared
     from qlora_fast.train.distributed import joined
+    from sharded_run import shard_run
 
     with joined() as me:
         for start in sorted(output.glob("?-*")):
@@ -246,6 +190,16 @@ def shard_resume(prepared: Path, folder: Path, output: Path, case: str) -> None:
                 assert run.progress.update == 5
                 run.run()
                 save_file({"weights": run.adapter.weights}, where / f"{me.rank}.safetensors")
+
+
+def stop(settings: Path, output: Path) -> None:
+    """The same run with early stopping, with a complete base and with one that is shared out."""
+    from qlora_fast.train.api import train as start
+    from qlora_fast.train.distributed import joined
+
+    with joined():
+        for kind in ("off", "world"):
+            start(**json.loads(settings.read_text()), shard_base=kind, output_dir=str(output / kind))
 
 
 class Stopped(BaseException):
@@ -332,5 +286,7 @@ if __name__ == "__main__":
     sharded = {"shard": shard, "shard-start": shard_start, "shard-resume": shard_resume}
     if what in sharded:
         sharded[what](*map(Path, words[:3]), *words[3:])
+    elif what == "fail":
+        fail(*words)
     else:
-        train(*map(Path, words)) if what == "train" else fail(*words)
+        {"train": train, "stop": stop}[what](*map(Path, words))

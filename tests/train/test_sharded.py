@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import tiny
+from cli_run import DATA
 from prepared import random_dataset
 from qlora_fast.data.dataset import PreparedDataset
-from ranks_run import Stopped, launch, shard_run, stop_at_7
+from ranks_run import Stopped, launch, stop_at_7
+from sharded_run import evaluations_of_few, shard_run
 
 BOUND = 1e-6
 SAME = {"loss", "grad_norm", "eval_loss", "eval_loss_hf", "eval_accuracy", "perplexity"}
@@ -24,8 +26,8 @@ SAME = {"loss", "grad_norm", "eval_loss", "eval_loss_hf", "eval_accuracy", "perp
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    # An odd number of samples: some ranks have no row of their own in an update or an evaluation.
-    return random_dataset(tmp_path_factory.mktemp("sharded") / "p", 37, vocab=tiny.VOCAB, longest=40, seed=6)
+    # Updates of 8 samples: the last one of an epoch has a single sample, so all other ranks have no row.
+    return random_dataset(tmp_path_factory.mktemp("sharded") / "p", 33, vocab=tiny.VOCAB, longest=40, seed=6)
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +58,21 @@ def check(world: int, data: PreparedDataset, models: Path, output: Path, *cases:
         start = alone.adapter.weights.clone()
         alone.run()
         assert float((alone.adapter.weights - start).abs().max()) > 1e-3, "nothing was learned"
-        idle = 0
+        assert alone.updates_per_epoch == 5 or case.endswith("dense"), (
+            "the last one of an epoch has the sample that 4 updates of 8 leave over"
+        )
+        few, idle = scores(evaluations_of_few(alone)), 0
         for rank in range(world):
             whole = weights(output, f"{case}-whole-{rank}")
-            log = json.loads((output / f"{case}-whole-{rank}.json").read_text())["log"]
+            told_whole = json.loads((output / f"{case}-whole-{rank}.json").read_text())
+            for ours, one in zip(scores(told_whole["few"]), few, strict=True):
+                assert ours == pytest.approx(one, rel=1e-6)
             assert float((whole - alone.adapter.weights).abs().max()) <= BOUND
             for kind in ("world", "node"):
                 told = json.loads((output / f"{case}-{kind}-{rank}.json").read_text())
                 assert torch.equal(weights(output, f"{case}-{kind}-{rank}"), whole), (case, kind, rank)
-                assert scores(told["log"]) == scores(log)
+                assert scores(told["log"]) == scores(told_whole["log"])
+                assert scores(told["few"]) == scores(told_whole["few"])
                 assert told["kept"] * world == told["all"], "each rank keeps its part"
                 assert told["most"] <= told["two"], "no more than two layers at a time"
                 first = json.loads((output / f"{case}-{kind}-0.json").read_text())
@@ -85,6 +93,39 @@ def test_any_number_of_ranks_shares_any_base(data: PreparedDataset, models: Path
     check(
         world, data, models, tmp_path, *(f"{name}-{bits}" for name in tiny.MODELS for bits in ("fp32", "nf4", "int8"))
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_fewer_samples_than_ranks_in_every_packing(
+    data: PreparedDataset, models: Path, tmp_path: Path, world: int
+) -> None:
+    check(world, data, models, tmp_path, *(f"qwen3-nf4-{packing}" for packing in ("none", "bucketed", "dense")))
+
+
+@pytest.mark.slow
+def test_early_stopping_ends_a_run_at_the_same_update_whether_its_base_is_shared_or_not(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "model_name_or_path": str(model_dir), "dataset": [str(DATA / "demo" / "alpaca_en.json")], "cutoff_len": 128,
+        "prepared_dir": str(tmp_path / "prepared"), "val_size": 5, "quantization_bit": 4, "lora_rank": 4,
+        "learning_rate": 0.03, "lr_scheduler_type": "constant", "max_steps": 60, "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "logging_steps": 1,
+        "early_stopping_steps": 3, "load_best_model_at_end": True, "plot_loss": False,
+    }  # fmt: skip
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    ended = launch(2, "stop", tmp_path / "settings.json", tmp_path)
+    assert all(rank.status == 0 for rank in ended), [rank.err[-3000:] for rank in ended]
+    off, world = (json.loads((tmp_path / kind / "all_results.json").read_text()) for kind in ("off", "world"))
+    assert off["ended"] == world["ended"]
+    assert off["ended"].startswith("early stopping: 3 evaluations without a better eval_loss")
+    assert off["best_step"] == world["best_step"]
+    assert 2 < off["best_step"] == off["train_steps"] - 6 < 54
+    assert off["train_steps"] == world["train_steps"]
+    for place in (".", "best", "last"):
+        adapters = [(tmp_path / kind / place / "adapter_model.safetensors").read_bytes() for kind in ("off", "world")]
+        assert adapters[0] == adapters[1], place
 
 
 def test_a_rank_that_is_killed_in_a_gather_ends_the_others_within_seconds() -> None:
