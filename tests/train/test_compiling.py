@@ -132,7 +132,7 @@ def test_a_resumed_run_does_as_its_checkpoint_did(
     assert "rounds differently: there is no C++ compiler" in caplog.text
     assert adapter.read_bytes() != ended
 
-    # The checkpoints since then are of eager layers, and so is what goes on from them.
+    # The checkpoints since then are of eager layers, and so is a run that resumes from them.
     monkeypatch.setattr(compiling, "missing", lambda _: None)
     monkeypatch.setattr(compiling, "against", lambda *_, **__: None)
     monkeypatch.setattr(Trial, "slow", lambda _: "")

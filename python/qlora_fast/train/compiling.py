@@ -130,7 +130,7 @@ def compile_layers(setup: Setup, ranks: Ranks, kept: bool | None = None) -> Comp
 
 
 def impossible(setup: Setup) -> str | None:
-    """Why layers cannot be compiled, whoever asks; or None."""
+    """Why layers cannot be compiled, for any caller; or None."""
     rules = {
         "the base comes to the device layer by layer (shard_base, offload_base)": setup.forward.stream is not None,
         "8-bit weights are multiplied by a library that looks at the numbers": setup.config.quantization_bit == 8,
