@@ -182,7 +182,7 @@ impl Splitter {
                 }
                 (State::Element(true) | State::Comma, b']') => State::End,
                 (State::Element(_), b',' | b']' | b'}' | b':') => {
-                    return Err(self.syntax("a record is missing here", "remove the comma too many"));
+                    return Err(self.syntax("a record is missing here", "remove the extra comma"));
                 }
                 (State::Element(_), _) => {
                     self.element = Some(Element { start: self.scanned, nesting: Nesting::default() });
