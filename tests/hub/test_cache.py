@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from qlora_fast.hub import cache
+
+
+def test_files_are_read_in_order_and_small_ones_without_threads() -> None:
+    def look(name: str) -> tuple[str, bool]:
+        return name, threading.current_thread() is threading.main_thread()
+
+    for size, alone in ((1 << 20, True), (1 << 30, False)):
+        assert list(cache.of_each(look, "abc", size)) == [(name, alone) for name in "abc"]
 
 
 def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

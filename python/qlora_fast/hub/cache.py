@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from qlora_fast import atomic_io
 from qlora_fast.errors import StorageError
@@ -18,6 +21,27 @@ _SETTLED_S = 2.0
 """A file that changed this recently may change again within the resolution of its time: its hash is not remembered."""
 _SMALL = 1 << 20
 """Bytes of a file that is hashed again faster than its hash is looked up."""
+_HASHED_AT_ONCE = 8
+_WORTH_THREADS = 32 << 20
+"""Bytes from which on files are hashed at once."""
+
+File = TypeVar("File")
+Result = TypeVar("Result")
+
+
+def of_each(look: Callable[[File], Result], files: Sequence[File], total: int) -> Iterator[Result]:
+    """What a function that reads files gives for each, in order; files of many bytes are read at once.
+
+    Small ones are not: where memory has run out, Python waits forever for a thread that could not begin.
+
+    Args:
+        total: bytes of all files.
+    """
+    if total < _WORTH_THREADS:
+        yield from map(look, files)
+        return
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
+        yield from pool.map(look, files)
 
 
 def cache_dir() -> Path:

@@ -10,14 +10,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from qlora_fast import atomic_io
 from qlora_fast.errors import ArtifactError
-from qlora_fast.hub.cache import remembered_sha256
+from qlora_fast.hub.cache import of_each, remembered_sha256
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,6 @@ Verify = Literal["full", "quick", "off"]
 """What is verified: every byte, the names and sizes of the files, or nothing. A setting, for prepared data as well."""
 FOR_PEOPLE = ("README.md", "Modelfile")
 """Listed, and meant to be edited: no command reads them, so that another content is no damage."""
-_HASHED_AT_ONCE = 8
 _LARGE = 2 * 10**9
 
 
@@ -54,9 +52,8 @@ def write(folder: Path, about: Mapping[str, Any] | None = None) -> None:
         about: what else is to be known of the folder, for example the optimizer step that its adapter is of.
     """
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST]
-    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
-        hashes = pool.map(atomic_io.sha256_of, paths)
-        files = {p.name: {"bytes": p.stat().st_size, "sha256": h} for p, h in zip(paths, hashes, strict=True)}
+    hashes = of_each(atomic_io.sha256_of, paths, sum(path.stat().st_size for path in paths))
+    files = {p.name: {"bytes": p.stat().st_size, "sha256": h} for p, h in zip(paths, hashes, strict=True)}
     (folder / MANIFEST).write_text(_text(files, about), encoding="utf-8")
 
 
@@ -87,13 +84,13 @@ def problems(
     def look(name: str) -> str | None:
         return _damage_of(folder / name, files[name], None if level == "quick" else sha256)
 
-    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
-        found = []
-        for name, what in zip(files, pool.map(look, files), strict=True):
-            on_bytes(files[name]["bytes"])
-            if what:
-                found.append(Problem(name, what))
-        return found
+    found = []
+    there = sum((folder / name).stat().st_size for name in files if (folder / name).is_file())
+    for name, what in zip(files, of_each(look, list(files), there), strict=True):
+        on_bytes(files[name]["bytes"])
+        if what:
+            found.append(Problem(name, what))
+    return found
 
 
 def unlisted(folder: Path) -> list[str]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +23,7 @@ from qlora_fast.config.keys import KEYS, about, affecting
 from qlora_fast.config.paths import settled_base
 from qlora_fast.data.selection import RunData
 from qlora_fast.errors import ArtifactError, ConfigError
-from qlora_fast.hub.cache import remembered_sha256
+from qlora_fast.hub.cache import of_each, remembered_sha256
 from qlora_fast.hub.untrusted import weight_files
 from qlora_fast.train.distributed import Ranks
 
@@ -103,10 +102,10 @@ def base_identity(model_path: str) -> Identity:
     """Hashes of a base model's weights, of its config.json and of its generation_config.json (None: it has none)."""
     folder = _folder(model_path)
     files = weight_files(folder)
-    if sum(file.stat().st_size for file in files) > _LARGE:
+    total = sum(file.stat().st_size for file in files)
+    if total > _LARGE:
         log.info("hashing the base model's weights (remembered until a file changes)")
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        hashes = list(pool.map(remembered_sha256, files))
+    hashes = of_each(remembered_sha256, files, total)
     together = hashlib.sha256("".join(f"{f.name} {h}\n" for f, h in zip(files, hashes, strict=True)).encode())
     return {
         "base_weights": together.hexdigest(),
