@@ -109,7 +109,7 @@ fn faults_name_their_place_and_leave_nothing_behind() {
         (b"\xef\xbb\xbf \n", "data.json` is empty"),
         (b"[]", "data.json` holds no records"),
         (b"hello", "data.json:1:1: neither"),
-        (br#"{"instruction": "a","#, "data.json:1:20: row 0: not valid JSON: EOF"),
+        (br#"{"instruction": "a","#, "data.json:1:20: row 0: not valid JSON: the text ends"),
         (br#"[{"instruction": "a", "output": NaN}]"#, "all 1 rows were dropped (1 number_not_finite)"),
         (br#"[{"instruction": "a", "output": "b",}]"#, "data.json:1:37: row 0"),
         (br#"[{"instruction": "a", "output": "b"},]"#, "data.json:1:38: a record is missing"),
