@@ -429,7 +429,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
                     // One shard is found damaged each time.
                     std::fs::write(shard, b"short").unwrap();
                 }
-                left += 7;
+                left += 2;
             }
             Err(error) => panic!("{error}"),
         }
