@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Far longer than it takes from creating a file to locking it.
-const ABANDONED: Duration = Duration::from_secs(60);
+/// Far longer than it takes from creating a file to locking it. (A process that is stopped in between does without the file.)
+const LOCKED_WITHIN: Duration = Duration::from_millis(50);
 
 /// Whether other processes may work in a folder at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,12 +276,14 @@ pub fn write_cached(path: &Path, write: impl FnOnce(&mut File) -> std::io::Resul
 static CLEANED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Removes the unfinished files of a cache that no process writes any more: a file is locked while it is written, and locks
-/// end with their process. One that was just created may not be locked yet, so it must be some time old as well.
+/// end with their process. It is locked before it is written, so only an empty one may not be locked yet.
 fn remove_abandoned(folder: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
-        let age = || entry.metadata()?.modified()?.elapsed().map_err(std::io::Error::other);
+        let is_locked_by_now = |left: fs::Metadata| {
+            left.len() > 0 || left.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= LOCKED_WITHIN))
+        };
         let abandoned = || {
-            age().is_ok_and(|age| age >= ABANDONED)
+            entry.metadata().is_ok_and(is_locked_by_now)
                 && File::open(entry.path()).is_ok_and(|left| left.try_lock().is_ok())
         };
         if entry.file_name().to_string_lossy().ends_with(".tmp") && abandoned() {
@@ -350,9 +352,10 @@ mod tests {
             file.set_modified(std::time::SystemTime::now() - age).unwrap();
             file
         };
-        drop(left("b.123.tmp", ABANDONED));
-        drop(left("b.tmp.json", ABANDONED));
-        let busy = left("c.124.tmp", ABANDONED);
+        drop(left("b.123.tmp", LOCKED_WITHIN));
+        drop(left("b.tmp.json", LOCKED_WITHIN));
+        left("half.126.tmp", Duration::ZERO).write_all(b"1").unwrap();
+        let busy = left("c.124.tmp", LOCKED_WITHIN);
         busy.try_lock().unwrap();
         drop(left("new.125.tmp", Duration::ZERO));
         let there = || {
@@ -373,7 +376,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write_cached(&dir.path().join("a"), |file| file.write_all(b"1")).unwrap();
         let old = File::create(dir.path().join("b.123.tmp")).unwrap();
-        old.set_modified(std::time::SystemTime::now() - ABANDONED).unwrap();
+        old.set_modified(std::time::SystemTime::now() - LOCKED_WITHIN).unwrap();
         drop(old);
         write_cached(&dir.path().join("c"), |file| file.write_all(b"2")).unwrap();
         assert!(dir.path().join("b.123.tmp").exists(), "listing the folder for each file costs more than the files");
