@@ -2,8 +2,8 @@
 
     python tests/nullgpu/placed.py FOLDER [BITS …]
 
-It is trained where it fits; then most of each GPU is taken: two together have room for the base, one alone has not. Prints a JSON line for
-each kind of base (16 bits, or quantized): where each part of the model was, and what was answered.
+It is trained where it fits. Then most of each GPU's memory is allocated, so that the base fits on two together and not on one. Prints a
+JSON line for each kind of base (16 bits, or quantized): where each part of the model was, and what was answered.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def compiling() -> Iterable[Finding]:
     device = pick_device()
     reason = missing(device)
     if reason is not None:
-        mend = "only torch_compile needs it: install g++ and Python's headers; training runs without"
-        yield Finding("torch_compile", "note", f"layers cannot be compiled: {reason}", mend)
+        hint = "only torch_compile needs it: install g++ and Python's headers; training runs without"
+        yield Finding("torch_compile", "note", f"layers cannot be compiled: {reason}", hint)
     elif device.type == "cpu":
         yield Finding(
             "torch_compile", "ok", "layers can be compiled; auto does not on a CPU, where they are not faster"

@@ -122,7 +122,9 @@ fn hash(conversation: &Conversation<'_>) -> Hashed {
         put(message.loss.map(|learned| if learned { "1" } else { "0" }));
         put(Some(&message.tool_calls.len().to_string()));
         message.tool_calls.iter().for_each(|call| put(Some(call)));
+        put(Some(&message.call_ids.len().to_string()));
         message.call_ids.iter().for_each(|id| put(id.as_deref()));
+        put(Some(&message.others.len().to_string()));
         for (key, value) in &message.others {
             put(Some(key));
             put(Some(&value.to_string()));
@@ -143,6 +145,22 @@ fn hash(conversation: &Conversation<'_>) -> Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conversation::{Message, Role};
+
+    #[test]
+    fn the_id_of_a_call_is_no_key_of_a_turn() {
+        let of = |change: &dyn Fn(&mut Message<'_>)| {
+            let mut message = Message::new(Role::Assistant, "a");
+            message.tool_calls = vec!["{}".to_owned(); 2];
+            change(&mut message);
+            hash(&Conversation { messages: vec![message], tools: None }).whole
+        };
+        let ids = of(&|message| message.call_ids = vec![Some("name".to_owned()), Some("\"x\"".to_owned())]);
+        let key = of(&|message| {
+            message.others.insert("name".to_owned(), "x".into());
+        });
+        assert_ne!(ids, key);
+    }
 
     #[test]
     fn there_are_as_many_threads_as_asked_for() {

@@ -36,9 +36,11 @@ pub(super) fn hint(first: &str, alone: bool, keys: &[String]) -> String {
         );
     }
     if has("chosen") && has("rejected") {
-        return "pairs of a preferred and a rejected answer are not trained on; to train on the preferred ones, name them in \
-                dataset_info.json: \"columns\": {\"prompt\": \"prompt\", \"response\": \"chosen\"}"
-            .to_owned();
+        let question = found(keys, &QUESTIONS).unwrap_or("prompt");
+        return format!(
+            "pairs of a preferred and a rejected answer are not trained on; to train on the preferred ones, name them in \
+             dataset_info.json: \"columns\": {{\"prompt\": \"{question}\", \"response\": \"chosen\"}}"
+        );
     }
     match (found(keys, &QUESTIONS), found(keys, &ANSWERS)) {
         (Some(question), Some(answer)) if question != answer => format!(
@@ -87,6 +89,11 @@ mod tests {
             (r#"{"0": {"a": "b"}, "1": {"a": "b"}}"#, true, "jq '[.[]]' FILE"),
             (r#"{"prompt": [{"role": "user"}], "completion": [{}]}"#, false, "one list, `messages`"),
             (r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, false, "\"response\": \"chosen\""),
+            (
+                r#"{"question": "a", "chosen": "b", "rejected": "c"}"#,
+                false,
+                "{\"prompt\": \"question\", \"response\": \"chosen\"}",
+            ),
             (r#"{"question": "a", "answer": "b"}"#, false, "{\"prompt\": \"question\", \"response\": \"answer\"}"),
             (r#"{"Instruction": "a", "Output": "b"}"#, true, "{\"prompt\": \"Instruction\", \"response\": \"Output\"}"),
             (r#"{"text": "a"}"#, false, "expected `instruction`"),

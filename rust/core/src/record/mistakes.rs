@@ -31,7 +31,8 @@ pub(super) fn of_start(bytes: &[u8]) -> Mistake {
     if text.starts_with('<') {
         return mistake("this is a web page or XML, not JSON", "did the download fail? look into the file");
     }
-    if is_comment(&text) && !line.starts_with("##") {
+    // The heading of a text in Markdown looks like a comment as well.
+    if is_comment(&text) && text.lines().any(|line| line.trim_start().starts_with(['[', '{'])) {
         return COMMENT;
     }
     if line.starts_with("- ") || line.starts_with("---") {
@@ -175,6 +176,7 @@ mod tests {
             ("\u{1}\u{0}\u{3}", "not text"),
             ("%PDF-1.7", "not text"),
             ("### Instruction:\nhi", "neither"),
+            ("# Title\n\nText", "neither"),
             ("Once upon a time, it rained.", "neither"),
             ("null", "neither"),
             ("\"a text\"", "neither"),

@@ -77,18 +77,14 @@ fn run(engine: &dyn Engine, text: &str, ids: &mut Vec<u32>) -> Result<(), String
         .unwrap_or_else(|| Err("the tokenizer's split pattern gives up on this text".to_owned()))
 }
 
-/// What an engine must not make of text: all control tokens, whether or not a model could, which depends on what stands
-/// around them. White space is no control token; what stands for unknown characters is none where it does, nor is a single
+/// What an engine must not make of text: all control tokens with an id of the vocabulary, whether or not the model could, which
+/// depends on what stands around them. (Those of most models have ids behind it, and nothing is looked for.) White space is no control token; what stands for unknown characters is none where it does, nor is a single
 /// character that no template writes: a tokenizer that pads with `!` still has ordinary exclamation marks.
-pub(super) fn forbidden(
-    added: &[AddedToken],
-    is_control: impl Fn(&AddedToken) -> bool,
-    unknown: Option<u32>,
-) -> Vec<u32> {
+pub(super) fn forbidden(added: &[AddedToken], is_control: impl Fn(&AddedToken) -> bool, base: &dyn Base) -> Vec<u32> {
     let is_word = |token: &AddedToken| token.content.chars().nth(1).is_some();
     let controls = added.iter().filter(|token| is_control(token) || (token.special && is_word(token)));
-    let mut ids: Vec<u32> =
-        controls.filter(|token| !is_blank(token)).map(|token| token.id).filter(|&id| Some(id) != unknown).collect();
+    let ids = controls.filter(|token| !is_blank(token)).map(|token| token.id);
+    let mut ids: Vec<u32> = ids.filter(|&id| id <= base.largest() && Some(id) != base.unknown()).collect();
     ids.sort_unstable();
     ids
 }
@@ -103,7 +99,50 @@ fn has_any(ids: &[u32], sorted: &[u32]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::has_any;
+    use super::*;
+    use serde_json::json;
+
+    /// A model with the ids 0 – 9, of which 0 is the unknown one.
+    struct Ten;
+
+    impl Engine for Ten {
+        fn name(&self) -> &'static str {
+            "ten"
+        }
+
+        fn encode(&self, _: &str, _: &mut Vec<u32>) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    impl Base for Ten {
+        fn unknown(&self) -> Option<u32> {
+            Some(0)
+        }
+
+        fn largest(&self) -> u32 {
+            9
+        }
+
+        fn with_added(self: Arc<Self>, _: &[AddedToken]) -> Result<Arc<dyn Engine>, String> {
+            Ok(self)
+        }
+    }
+
+    #[test]
+    fn only_what_the_model_can_make_is_looked_for() {
+        let tokens = [(0, "<unk>"), (9, "<s>"), (3, "!"), (4, "\n\n"), (10, "<|im_end|>"), (11, "<|im_start|>")];
+        let added = tokens.map(|(id, content)| {
+            serde_json::from_value::<AddedToken>(json!({"id": id, "content": content, "special": true})).unwrap()
+        });
+        assert_eq!(forbidden(&added, |_| false, &Ten), [9]);
+        assert_eq!(forbidden(&added, |token| token.content == "!", &Ten), [3, 9]);
+        assert_eq!(
+            forbidden(&added[4..], |_| false, &Ten),
+            [0; 0],
+            "those of most models have ids behind the vocabulary"
+        );
+    }
 
     #[test]
     fn ids_are_found_among_others() {

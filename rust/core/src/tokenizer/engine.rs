@@ -22,6 +22,9 @@ pub(super) trait Base: Engine {
     /// The token that stands for characters or words that the vocabulary does not have.
     fn unknown(&self) -> Option<u32>;
 
+    /// The largest id of the vocabulary: the model makes no other of text.
+    fn largest(&self) -> u32;
+
     /// The same for text in which the added tokens are tokens; the special ones among them stay text.
     ///
     /// # Errors

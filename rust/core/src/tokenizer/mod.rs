@@ -21,8 +21,8 @@ use crate::threads;
 use engine::Base;
 use rayon::prelude::*;
 use reference::Reference;
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use strum::EnumString;
@@ -54,8 +54,8 @@ pub struct Tokenizer {
     /// Why a slower engine was chosen.
     reason: Option<String>,
     added: Vec<AddedToken>,
-    /// Place of each in `added`.
-    names: HashMap<String, usize>,
+    /// Place of each in `added`. They are looked up for every token of the template in every row.
+    names: FxHashMap<String, usize>,
     blank_is_first_only: bool,
     /// The latest of [`Self::content`], as a program has one template at a time.
     content: Mutex<Option<Arc<Content>>>,
@@ -113,7 +113,7 @@ impl Tokenizer {
     /// [`Error::Tokenizer`]: they cannot be searched for.
     pub fn content(&self, is_control: impl Fn(&AddedToken) -> bool) -> Result<Arc<Content>> {
         let special: Vec<bool> = self.added.iter().map(|token| token.special || is_control(token)).collect();
-        let forbidden = content::forbidden(&self.added, is_control, self.engine.unknown());
+        let forbidden = content::forbidden(&self.added, is_control, self.engine.as_ref());
         let mut latest = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         // Its tokens are those of this tokenizer: nothing else can differ.
         let same = |content: &&Arc<Content>| {

@@ -13,6 +13,7 @@ pub(super) struct Reference {
     /// Only a text with nothing before it gets a leading blank.
     pub(super) blank_is_first_only: bool,
     unknown: Option<u32>,
+    largest: u32,
 }
 
 impl Reference {
@@ -31,7 +32,9 @@ impl Reference {
         let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
         assign(&mut added, tokenizer.get_vocab_size(false), |token| tokenizer.token_to_id(token));
         let unknown = unknown(&json["model"], |token| tokenizer.token_to_id(token));
-        Ok(Self { tokenizer, added, blank_is_first_only: blank_is_first_only(&json["pre_tokenizer"]), unknown })
+        let largest = tokenizer.get_vocab(false).into_values().max().unwrap_or_default();
+        let blank_is_first_only = blank_is_first_only(&json["pre_tokenizer"]);
+        Ok(Self { tokenizer, added, blank_is_first_only, unknown, largest })
     }
 }
 
@@ -61,6 +64,10 @@ impl Engine for Reference {
 impl Base for Reference {
     fn unknown(&self) -> Option<u32> {
         self.unknown
+    }
+
+    fn largest(&self) -> u32 {
+        self.largest
     }
 
     fn with_added(self: Arc<Self>, added: &[AddedToken]) -> Result<Arc<dyn Engine>, String> {

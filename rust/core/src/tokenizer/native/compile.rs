@@ -85,6 +85,7 @@ pub(super) fn compile(json: &[u8]) -> Result<(Head, Tables), String> {
         ignore_merges: model.ignore_merges,
         whole_only,
         monotone: monotone(&merges, &tables.merged),
+        largest: ids.values().copied().max().unwrap_or_default(),
         added,
     };
     Ok((head, tables))

@@ -21,7 +21,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 /// Raised whenever the layout or what compiling gives changes.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 const LARGEST_HEAD: u64 = 16 << 20;
 const LARGEST_ARRAY: usize = 1 << 28;
 

@@ -252,6 +252,10 @@ impl Base for Native {
         self.head.unknown.token
     }
 
+    fn largest(&self) -> u32 {
+        self.head.largest
+    }
+
     fn with_added(self: Arc<Self>, added: &[AddedToken]) -> Result<Arc<dyn Engine>, String> {
         let words = Words::new(added, self.as_ref())?;
         Ok(Arc::new(Worded { engine: self, words }))

@@ -53,6 +53,8 @@ pub(super) struct Head {
     pub(super) whole_only: bool,
     /// Whether every merge ranks behind those that make its parts, as in any trained vocabulary.
     pub(super) monotone: bool,
+    /// The largest id of the vocabulary.
+    pub(super) largest: u32,
     pub(super) added: Vec<AddedToken>,
 }
 
