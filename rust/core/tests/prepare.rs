@@ -270,6 +270,19 @@ fn names_from_the_data_cannot_flood_the_report() {
 }
 
 #[test]
+fn names_from_the_data_cannot_flood_a_message() {
+    let many: serde_json::Map<String, Value> = (0..20_000).map(|i| (format!("k{i}"), json!({"a": 1}))).collect();
+    let long = json!({"x".repeat(1 << 20): [{"instruction": "a"}]});
+    let answerless = json!({"instruction": "a", "y".repeat(1 << 20): 1});
+    for record in [Value::Object(many), long, answerless] {
+        let world = World::new();
+        let error = world.prepare(json!([record]).to_string(), json!({})).unwrap_err();
+        let said = format!("{error} {}", error.hint().unwrap());
+        assert!(said.len() < 600, "{} bytes: {}", said.len(), &said[..600]);
+    }
+}
+
+#[test]
 fn rejected_rows_can_be_mended_and_fed_again() {
     let world = World::new();
     let rows = format!("[{GOOD},\n{{\"instruction\": \"q\",\n  \"output\": \"\"}},\n3]");

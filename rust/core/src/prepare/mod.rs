@@ -41,7 +41,7 @@ use progress::{Seconds, WAIT};
 use std::time::Instant;
 use stored::{existing, is_damaged, is_whole};
 
-/// Keys of rows that were not read, which are named where no row can be used.
+/// Keys that a message names, of rows that cannot be used.
 const KEYS_SHOWN: usize = 8;
 
 /// Prepares the data, or finds it prepared, or resumes where a process was killed.

@@ -1,7 +1,9 @@
 //! One input file while it is read: its records, chunk by chunk, with what has to be known of them before they are encoded.
 
+use super::KEYS_SHOWN;
 use super::duplicates::{Duplicates, Mark};
 use super::options::Options;
+use super::rows::beginning;
 use super::unknown_format;
 use crate::error::{Error, Result};
 use crate::record::{self, Chunk, Format, Layout, Reading, reader::Reader};
@@ -10,6 +12,8 @@ use std::sync::Arc;
 
 /// Records that are looked at to learn a file's format.
 const PROBED_RECORDS: usize = 16;
+/// Their keys that are looked at to guess what they are: a file may be one object with a key for each record.
+const KEYS: usize = 100;
 
 /// One input file while it is read.
 pub(super) struct Records<'a> {
@@ -75,10 +79,13 @@ fn detect(path: &Path, chunk: &Chunk, layout: &Layout) -> Result<Format> {
         if let Some(format) = format {
             return Ok(format);
         }
-        keys.extend(others.into_iter().filter(|k| !keys.contains(k)).collect::<Vec<_>>());
+        let new: Vec<_> = others.into_iter().filter(|k| !keys.contains(k)).take(KEYS - keys.len()).collect();
+        keys.extend(new);
     }
     let first = chunk.records.first().map_or(Ok(""), |span| span.text(path, &chunk.bytes))?;
-    let found = if keys.is_empty() { "no keys".to_owned() } else { format!("the keys {}", keys.join(", ")) };
+    let shown: Vec<_> = keys.iter().take(KEYS_SHOWN).map(|key| beginning(key)).collect();
+    let more = if keys.len() > shown.len() { " and others" } else { "" };
+    let found = if keys.is_empty() { "no keys".to_owned() } else { format!("the keys {}{more}", shown.join(", ")) };
     Err(Error::File {
         path: path.to_path_buf(),
         problem: format!("is in no known format: its first records have {found}"),

@@ -239,7 +239,7 @@ impl RowMaker<'_> {
 }
 
 /// The beginning of a name out of the data: a key of megabytes must not be in the report as a whole.
-fn beginning(name: &str) -> &str {
+pub(super) fn beginning(name: &str) -> &str {
     name.char_indices().nth(LONGEST_NAME).map_or(name, |(at, _)| &name[..at])
 }
 

@@ -1,5 +1,6 @@
 //! What to do about records of no known format: a guess at what they are, from their keys.
 
+use super::rows::beginning;
 use serde_json::Value;
 
 /// Depth to which a list of records is searched in a file that is one object.
@@ -63,10 +64,10 @@ fn found<'k>(keys: &'k [String], names: &[&str]) -> Option<&'k str> {
 /// Where in an object a list of objects stands: its keys, joined by dots.
 fn list_of_objects(value: &Value, depth: usize) -> Option<String> {
     let object = value.as_object().filter(|_| depth > 0)?;
-    let here = object.iter().find(|(_, v)| v.as_array().is_some_and(|list| list.first().is_some_and(Value::is_object)));
-    here.map(|(key, _)| key.clone()).or_else(|| {
-        object.iter().find_map(|(key, v)| list_of_objects(v, depth - 1).map(|rest| format!("{key}.{rest}")))
-    })
+    let object = || object.iter().filter(|(key, _)| beginning(key) == *key);
+    let here = object().find(|(_, v)| v.as_array().is_some_and(|list| list.first().is_some_and(Value::is_object)));
+    here.map(|(key, _)| key.clone())
+        .or_else(|| object().find_map(|(key, v)| list_of_objects(v, depth - 1).map(|rest| format!("{key}.{rest}"))))
 }
 
 #[cfg(test)]
