@@ -10,6 +10,7 @@ mod duplicates;
 mod file_hashes;
 mod input;
 mod inspect;
+mod names;
 mod options;
 mod parts;
 mod pipeline;
@@ -36,13 +37,11 @@ use crate::dataset::{Checksums, FORMAT_VERSION};
 use crate::durable::{Claim, WorkingFolder};
 use crate::error::{Error, Rejection, Result};
 use build::Share;
+use names::KEYS_SHOWN;
 use parts::Parts;
 use progress::{Seconds, WAIT};
 use std::time::Instant;
 use stored::{existing, is_damaged, is_whole};
-
-/// Keys that a message names, of rows that cannot be used.
-const KEYS_SHOWN: usize = 8;
 
 /// Prepares the data, or finds it prepared, or resumes where a process was killed.
 ///

@@ -1,9 +1,8 @@
 //! One input file while it is read: its records, chunk by chunk, with what has to be known of them before they are encoded.
 
-use super::KEYS_SHOWN;
 use super::duplicates::{Duplicates, Mark};
+use super::names::{KEYS_SHOWN, beginning};
 use super::options::Options;
-use super::rows::beginning;
 use super::unknown_format;
 use crate::error::{Error, Result};
 use crate::record::{self, Chunk, Format, Layout, Reading, reader::Reader};

@@ -1,6 +1,7 @@
 //! A batch of records → samples and counts. Runs on every thread; knows nothing of files or order.
 
 use super::duplicates::{First, Mark};
+use super::names::beginning;
 use super::options::Options;
 use crate::conversation::Conversation;
 use crate::dataset::{Origin, Samples};
@@ -15,9 +16,6 @@ use std::path::Path;
 
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
-
-/// Characters of a key that are shown in the report.
-const LONGEST_NAME: usize = 100;
 
 /// A record that was not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,11 +234,6 @@ impl RowMaker<'_> {
             Learn { prompts: train_on_prompt, last_answer_only: mask_history, without_thinking: !enable_thinking };
         self.encoder.samples(conversation, self.options.default_system.as_deref(), learn)
     }
-}
-
-/// The beginning of a name out of the data: a key of megabytes must not be in the report as a whole.
-pub(super) fn beginning(name: &str) -> &str {
-    name.char_indices().nth(LONGEST_NAME).map_or(name, |(at, _)| &name[..at])
 }
 
 fn count(counts: &mut Counts, name: &str) {

@@ -1,6 +1,6 @@
 //! What to do about records of no known format: a guess at what they are, from their keys.
 
-use super::rows::beginning;
+use super::names::beginning;
 use serde_json::Value;
 
 /// Depth to which a list of records is searched in a file that is one object.
