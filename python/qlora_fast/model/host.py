@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -33,6 +34,12 @@ def memory() -> HostMemory:
     available = min([machine.available, *(max(0, limit - used) for limit, used in limits)])
     least = min((limit for limit, _ in limits), default=machine.total)
     return HostMemory(machine.total, least if least < machine.total else None, available)
+
+
+def release_freed() -> None:
+    """Give freed memory back to the system where the allocator is glibc's, which keeps blocks of up to 32 MB for later use."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def cores() -> float:

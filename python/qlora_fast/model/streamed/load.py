@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from qlora_fast.errors import ArtifactError, ConfigError, QloraFastError
 from qlora_fast.hub.resolve import local_folder
+from qlora_fast.model import host
 from qlora_fast.model.load import Quantization, bitsandbytes_config, describe, quiet_libraries, unloadable
 from qlora_fast.model.streamed import hooks
+from qlora_fast.model.streamed.quantize import quantized
 from qlora_fast.model.streamed.source import Source
 from qlora_fast.model.streamed.stream import Stream
 from qlora_fast.model.streamed.tensor_files import TensorFiles
@@ -103,6 +105,7 @@ def _parts(
         on_part(part, names[part] + ".")
         source.keep(len(units), unit.flat)
         unit.free()
+        host.release_freed()
         places.append(len(units))
         units.append(unit)
         progress(number + 1, len(parts))
@@ -138,16 +141,9 @@ class _Loader:
         """Read the weights of a part that are quantized."""
         if self._quantizer is None:
             return
-        convert = self._quantizer.get_quantize_ops().convert
         for owner, leaf, name in _meta(part, prefix, skip):
             if self._quantizer.param_needs_quantization(self._model, name):
-                # Without a name of its own: it would be kept while the next one is read.
-                made = convert(
-                    {name: self._files.read(name).to(self._dtype).to(self._device)},
-                    full_layer_name=name,
-                    model=self._model,
-                )
-                setattr(owner, leaf, made.pop(name))
+                setattr(owner, leaf, quantized(self._files, name, getattr(owner, leaf), self._dtype, self._device))
 
     def fill(self, part: nn.Module, prefix: str, skip: Collection[nn.Module]) -> None:
         """Read all other weights of a part, which have their memory already."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -56,30 +58,53 @@ class TensorFiles:
         Raises:
             ArtifactError: it has another shape.
         """
-        place = self._places[name]
-        if place.shape != tuple(out.shape):
-            raise ArtifactError(
-                f"`{name}` in `{place.path}` has the shape {place.shape}, the model's is {tuple(out.shape)}",
-                hint="the config.json is of another model: get the folder again",
-            )
+        place = self._place(name, out.shape)
         if out.device.type == "cpu" and out.dtype == place.dtype and out.is_contiguous():
             self._read(place, out)
         else:
             out.copy_(self.read(name))
 
-    @staticmethod
-    def _read(place: _Place, out: Tensor) -> None:
-        # Not by numpy: what it has seen of a tensor's storage can no longer be freed before the tensor is.
-        memory = (ctypes.c_char * out.nbytes).from_address(out.data_ptr()) if out.nbytes else b""
-        buffer = memoryview(memory).cast("B")
+    def pieces(self, name: str, shape: torch.Size, size: int) -> Iterator[Tensor]:
+        """The values of a tensor in their order, (≤ size,) at a time, as they are stored. The next piece overwrites the last.
+
+        Raises:
+            ArtifactError: it has another shape.
+        """
+        place = self._place(name, shape)
+        buffer = torch.empty(min(size, shape.numel()), dtype=place.dtype)
         with place.path.open("rb", buffering=0) as file:
             file.seek(place.start)
-            done = 0
-            while done < len(buffer):
-                count = file.readinto(buffer[done:])
-                if not count:
-                    raise ArtifactError(f"`{place.path}` is truncated", hint="get the file again from where it came")
-                done += count
+            for start in range(0, shape.numel(), size):
+                piece = buffer[: shape.numel() - start]
+                _read_next(file, place, piece)
+                yield piece
+
+    def _place(self, name: str, shape: torch.Size) -> _Place:
+        place = self._places[name]
+        if place.shape != tuple(shape):
+            raise ArtifactError(
+                f"`{name}` in `{place.path}` has the shape {place.shape}, the model's is {tuple(shape)}",
+                hint="the config.json is of another model: get the folder again",
+            )
+        return place
+
+    @staticmethod
+    def _read(place: _Place, out: Tensor) -> None:
+        with place.path.open("rb", buffering=0) as file:
+            file.seek(place.start)
+            _read_next(file, place, out)
+
+
+def _read_next(file: FileIO, place: _Place, out: Tensor) -> None:
+    # Not by numpy: what it has seen of a tensor's storage can no longer be freed before the tensor is.
+    memory = (ctypes.c_char * out.nbytes).from_address(out.data_ptr()) if out.nbytes else b""
+    buffer = memoryview(memory).cast("B")
+    done = 0
+    while done < len(buffer):
+        count = file.readinto(buffer[done:])
+        if not count:
+            raise ArtifactError(f"`{place.path}` is truncated", hint="get the file again from where it came")
+        done += count
 
 
 def _header(path: Path) -> dict[str, _Place]:
