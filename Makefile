@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 # Tests run in as many processes as there are cores, at most four: each imports torch (1 GB).
-PYTEST := -m pytest -q -n logical --maxprocesses 4 --dist worksteal
+PYTEST := -m pytest -q -n logical --maxprocesses 4 --dist worksteal --durations 12
 RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 .PHONY: help demo build test test-slow reliability wheel-test coverage snapshots fuzz lint fix bench bench-short golden docs gpu clean
