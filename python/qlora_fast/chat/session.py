@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,7 +16,7 @@ from torch import nn
 from qlora_fast.chat.placing import Place, place_of
 from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import DataError
-from qlora_fast.model.adapter_files import load_adapter
+from qlora_fast.model.adapter_files import load_adapter, whole_modules
 from qlora_fast.model.load import (
     SAFE,
     Quantization,
@@ -180,7 +180,7 @@ def load_chat_model(
     if place != "device":
         log.warning("the base model does not fit on %s: it is %s; answers are slower", device, _SLOWER[place])
     model = (
-        _from_main_memory(base, dtype, device, quantization)
+        _from_main_memory(base, dtype, device, quantization, adapters.values())
         if place == "main memory"
         else _on_devices(base, dtype, "auto" if place == "devices" else {"": str(device)}, quantization)
     )
@@ -205,12 +205,24 @@ def _on_devices(
 
 
 def _from_main_memory(
-    base: str, dtype: torch.dtype, device: torch.device, quantization: Quantization | None
+    base: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: Quantization | None,
+    adapters: Iterable[Path],
 ) -> nn.Module:
     from qlora_fast.model.streamed.load import load_streamed
     from qlora_fast.model.streamed.pinned import Pinned
 
-    model = load_streamed(base, Pinned(), dtype=dtype, device=device, packing="none", quantization=quantization)
+    model = load_streamed(
+        base,
+        Pinned(),
+        dtype=dtype,
+        device=device,
+        packing="none",
+        quantization=quantization,
+        resident={name for folder in adapters for name in whole_modules(folder)},
+    )
     # Attention over packed rows knows no cache.
     model.set_attn_implementation("sdpa")  # type: ignore[operator]
     return model

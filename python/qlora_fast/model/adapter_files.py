@@ -7,8 +7,18 @@ from typing import Any
 
 from torch import nn
 
-from qlora_fast.errors import ArtifactError
+from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import untrusted
+from qlora_fast.model.streamed.hooks import stream_of
+
+_OWN_STARTS = ("gaussian", "orthogonal")
+"""Values of ``init_lora_weights`` that read nothing of the base."""
+
+
+def whole_modules(folder: Path) -> tuple[str, ...]:
+    """The modules that an adapter's folder has whole, trained beside its matrices, by the last part of their names."""
+    names = untrusted.check_adapter(folder).get("modules_to_save") or ()
+    return tuple(sorted({name.rsplit(".", 1)[-1] for name in names}))
 
 
 def load_adapter(model: nn.Module, folder: Path, name: str = "default", *, keep_dtype: bool = False) -> nn.Module:
@@ -24,6 +34,7 @@ def load_adapter(model: nn.Module, folder: Path, name: str = "default", *, keep_
 
     Raises:
         ArtifactError: the folder holds no complete LoRA adapter, or it does not fit the model.
+        ConfigError: it needs weights of a base that is not on the device as a whole.
     """
     kind = untrusted.check_adapter(folder)["peft_type"]
     if kind != "LORA":
@@ -33,6 +44,8 @@ def load_adapter(model: nn.Module, folder: Path, name: str = "default", *, keep_
 
     try:
         settings: Any = LoraConfig.from_pretrained(str(folder))
+        if stream_of(model) is not None:
+            _refuse_without_whole_weights(folder, settings)
         if isinstance(settings.target_modules, str) or settings.exclude_modules or settings.layers_pattern:
             # Regular expressions, which may never end; the weights say which modules they found.
             settings.target_modules = set(untrusted.adapted_modules(folder))
@@ -53,3 +66,17 @@ def load_adapter(model: nn.Module, folder: Path, name: str = "default", *, keep_
             f"the adapter `{folder}` does not fit the base model: {problem}",
             hint="give the base model that it was trained on",
         ) from error
+
+
+def _refuse_without_whole_weights(folder: Path, settings: Any) -> None:
+    """
+    Raises:
+        ConfigError: PEFT reads the base's weights when it puts this adapter on it.
+    """
+    start = settings.init_lora_weights
+    kind = "DoRA" if settings.use_dora else start if isinstance(start, str) and start not in _OWN_STARTS else None
+    if kind is not None:
+        raise ConfigError(
+            f"the adapter `{folder}` ({kind}) starts from the base's whole weights, which are not on the device",
+            hint="merge it into its base (`qlora-fast merge`), or use a device that holds the base",
+        )

@@ -15,6 +15,7 @@ from qlora_fast.model.frozen import Frozen
 from qlora_fast.model.patched_class import patch_class
 from qlora_fast.model.products import TORCH, Products
 from qlora_fast.model.projections import ADAPTER, FusedLora, base_of, projected
+from qlora_fast.model.streamed.hooks import comes_by_a_stream
 
 
 def fuse(model: nn.Module, *, kernels: bool = False, products: Products = TORCH) -> int:
@@ -31,6 +32,8 @@ def fuse(model: nn.Module, *, kernels: bool = False, products: Products = TORCH)
         layer: Any = module
         if ADAPTER in layer.lora_variant or layer.lora_bias.get(ADAPTER):
             continue
+        if comes_by_a_stream(base_of(module)):
+            continue  # its weight is there around a call of the layer itself, which PEFT makes
         layer.lora_variant[ADAPTER] = FusedLora()
         layer.frozen = (Frozen.of(base_of(module), kernels=kernels, products=products),)
         patch_class(module, _Fused)

@@ -15,6 +15,8 @@ from qlora_fast.model.load import is_quantized, quiet_libraries
 from qlora_fast.model.patch import speed_up
 from qlora_fast.model.products import EXACT, Wanted
 
+_LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
 
 @dataclass(frozen=True, slots=True)
 class LoraSpec:
@@ -80,19 +82,21 @@ def add_lora(
         task_type=TaskType.CAUSAL_LM,
         bias="none",
     )
-    if checkpointing:
-        recompute(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
+    if checkpointing:
+        recompute(adapted)  # not before: PEFT would ask for a gradient at the input
     speed_up(adapted, kernels, products)
     return adapted.train()
 
 
 def recompute(model: nn.Module) -> None:
     """Keep no activations inside the layers: half of the pass again, in exchange for memory."""
-    # The non-reentrant kind needs no gradient at the input.
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+    # transformers asks for a gradient at the input as well, which the reentrant kind alone needs: it would be made for nothing,
+    # in layers that are not trained too.
+    model.disable_input_require_grads()  # type: ignore[operator]
 
 
 def keep_activations(model: nn.Module) -> None:
@@ -111,6 +115,11 @@ def additional_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
         "is not in this model": [n for n in spec.also if n not in modules],
         "is quantized, and only frozen weights can be": [
             n for n in spec.also if n in modules and any(is_quantized(m) for m in modules[n].modules())
+        ],
+        "is a list of layers or the whole model, and only parts of it can be": [
+            n
+            for n in spec.also
+            if modules.get(n) is model.get_decoder() or isinstance(modules.get(n), _LISTS)  # type: ignore[operator]
         ],
         "has an adapter already (lora_target)": [n for n in spec.also if n in lora_targets(model, spec.target)],
     }

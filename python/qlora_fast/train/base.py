@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -30,8 +30,13 @@ log = logging.getLogger(__name__)
 _EVERY_S = 5.0
 
 
-def base_of(config: Config, path: str, machine: Machine, ranks: Ranks) -> nn.Module:
+def base_of(
+    config: Config, path: str, machine: Machine, ranks: Ranks, whole: Collection[str] | None = None
+) -> nn.Module:
     """Load the base that a config names, as it says.
+
+    Args:
+        whole: modules that the adapter has whole, by the last part of their names; default those that the config trains.
 
     Raises:
         ArtifactError: the model cannot be loaded, or has weights that are not finite.
@@ -58,7 +63,7 @@ def base_of(config: Config, path: str, machine: Machine, ranks: Ranks) -> nn.Mod
         packing=config.packing,
         quantization=quantization,
         multiple=parts,
-        resident=config.additional_target,
+        resident=config.additional_target if whole is None else whole,
         on_part=lambda part, prefix: check_base(part, config.model_name_or_path, prefix),
         progress=_reported(time.monotonic()),
     )

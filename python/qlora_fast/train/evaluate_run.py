@@ -25,7 +25,7 @@ from qlora_fast.data.prepare import prepare_config
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub import resolve, untrusted
-from qlora_fast.model.adapter_files import load_adapter
+from qlora_fast.model.adapter_files import load_adapter, whole_modules
 from qlora_fast.model.patch import speed_up
 from qlora_fast.runs import layout
 from qlora_fast.runs.eval_samples import read_samples, sample_id, write_samples
@@ -190,7 +190,8 @@ def _check_unchanged(run: Path, fingerprint: str) -> None:
 def _model(subject: Subject, base: str, machine: Machine, ranks: Ranks) -> nn.Module:
     """Base and adapter in the arithmetic of training: the adapter's products in the dtype of the base."""
     config = subject.config
-    model = base_of(config, base, machine, ranks)
+    whole = () if subject.adapter is None else whole_modules(subject.adapter)
+    model = base_of(config, base, machine, ranks, whole)
     if subject.adapter is None:
         return model
     adapted = load_adapter(model, subject.adapter, keep_dtype=True)

@@ -25,7 +25,7 @@ from qlora_fast.model import products
 from qlora_fast.model.attention import NAME, Borders, length_step
 from qlora_fast.model.load import eval_as_trained
 from qlora_fast.model.patch import report_of
-from qlora_fast.model.streamed.hooks import held, stream_of
+from qlora_fast.model.streamed.hooks import held, places_with_backward, stream_of
 from qlora_fast.model.varlen import AttentionPath, path_for
 from qlora_fast.train.loss import chunk_of, supervised_loss
 
@@ -83,7 +83,7 @@ class Forward:
         """How the base's layers come to the device, if they are not all there."""
         self.plain_head = self._logits_are_one_product()
         if self.stream is not None:
-            self.stream.head_has_backward = not self.plain_head
+            self.stream.backward = places_with_backward(model, plain_head=self.plain_head)
         self._kernels = report_of(model).kernels
         # Logits are never rounded: they are what the loss and the scores are made of.
         self._head_way = report_of(model).products.exact

@@ -109,13 +109,15 @@ def check_base(model: nn.Module, where: str, prefix: str = "") -> None:
 
     Args:
         model: the whole one, or a part of it, whose weights' names begin with ``prefix``. Weights that are not on the device
-            now are not looked at.
+            now, or have no memory yet, are not looked at.
 
     Raises:
         ArtifactError: a weight has some; it names the weight.
     """
     every: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
-    found = [(prefix + n, t) for n, t in every if t.is_floating_point() and t.untyped_storage().nbytes()]
+    found = [
+        (prefix + n, t) for n, t in every if t.is_floating_point() and not t.is_meta and t.untyped_storage().nbytes()
+    ]
     if not found:
         return
     broken = torch.stack([(~torch.stack(torch.aminmax(value.detach())).isfinite()).any() for _, value in found])

@@ -21,6 +21,7 @@ TINY = {
     "odd": Shape(5, 7, 33, 331, 3, 1, 8, 1009, 1027),
     "one token": Shape(1, 1, 17, 5, 1, 1, 2, 3, 1),
     "no token": Shape(0, 0, 16, 32, 2, 1, 4, 11, 8),
+    "a head whose half is no power of two": Shape(3, 2, 40, 24, 5, 1, 80, 50, 700),
     "more than a block": Shape(2, 2, 96, 2049, 2, 2, 32, 9001, 3000),
 }
 CASES = [pytest.param(k, d, id=f"{k.name}, {str(d).removeprefix('torch.')}") for k in KERNELS for d in DTYPES]

@@ -17,6 +17,7 @@ import tiny
 from paths import ROOT
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.model.load import Quantization, load_base
+from qlora_fast.model.lora import LoraSpec, add_lora
 from qlora_fast.model.streamed.load import load_streamed
 from tiny_run import CPU
 
@@ -81,6 +82,28 @@ def test_a_model_that_is_stored_quantized_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="stored quantized"):
         load_streamed(str(tmp_path), Kept(), dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize("whole", ["input_layernorm", "mlp", "self_attn", "1", "norm", "lm_head"])
+def test_what_is_trained_whole_stays_on_the_device(tmp_path: Path, whole: str) -> None:
+    """Its bytes and those of every module inside of it: PEFT copies it."""
+    tiny.save(tiny.llama(), tmp_path)
+    common: dict[str, Any] = {"dtype": torch.float32, "device": CPU}
+    gradients = []
+    for model in (load_streamed(str(tmp_path), Kept(), resident=[whole], **common), load_base(str(tmp_path), **common)):
+        target = "o_proj" if whole == "mlp" else "up_proj"
+        adapted: Any = add_lora(model, LoraSpec(4, 8, target=[target], also=[whole]), seed=0, kernels="off")
+        adapted(input_ids=torch.arange(6)[None], use_cache=False).logits.square().sum().backward()
+        gradients.append([p.grad for p in adapted.parameters() if p.requires_grad])
+    assert len(gradients[0]) > 2
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_model_that_is_trained_whole_is_not_loaded_in_parts(tmp_path: Path) -> None:
+    tiny.save(tiny.llama(), tmp_path)
+    with pytest.raises(ConfigError, match="every decoder layer whole"):
+        load_streamed(str(tmp_path), Kept(), dtype=torch.float32, device=CPU, resident=["0", "1"])
 
 
 PEAK = """

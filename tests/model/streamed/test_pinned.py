@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import tiny
 from cli_run import cli
@@ -101,6 +102,34 @@ def test_a_chat_from_main_memory_has_the_same_logits(
             )
             # A product with one token is rounded by where the weights lie.
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [({"modules_to_save": ["lm_head"]}, ""), ({"use_dora": True}, "DoRA"), ({"init_lora_weights": "pissa"}, "pissa")],
+)
+def test_an_adapter_with_more_than_its_matrices_chats_from_main_memory_or_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], refused: str
+) -> None:
+    base = tiny.save(tiny.llama(), tmp_path / "base")
+    made: Any = get_peft_model(
+        load_base(str(base), dtype=torch.float32, device=CPU, packing="none"),
+        LoraConfig(r=2, target_modules=["q_proj"], **options),
+    )
+    made.set_adapter("default")
+    for parameter in made.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    made.save_pretrained(tmp_path / "adapter")
+    monkeypatch.setattr(session, "place_of", lambda *_: "main memory")
+    if refused:
+        with pytest.raises(ConfigError, match=refused):
+            session.load_chat_model(str(base), {"one": tmp_path / "adapter"}, torch.float32, CPU)
+        return
+    away = session.load_chat_model(str(base), {"one": tmp_path / "adapter"}, torch.float32, CPU)
+    ids = torch.arange(1, 12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(away(input_ids=ids).logits, made.eval()(input_ids=ids).logits)
 
 
 @pytest.mark.parametrize(

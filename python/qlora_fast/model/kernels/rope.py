@@ -116,21 +116,24 @@ def _launch(program: Program, tensors: dict[str, Any], q: Tensor, k: Tensor, cos
     heads, groups, width = q.shape[-2], k.shape[-2], q.shape[-1]
     tokens = q.numel() // (heads * width)
     numbers = {"heads": heads, "groups": groups, "table": cos.numel() // width, "eps": norms.eps if norms else 0.0}
-    constants = {"HALF": width // 2, "Q": power_of_two(heads), "K": power_of_two(groups), "NORM": norms is not None}
+    half = width // 2
+    constants = {"HALF": half, "WIDE": power_of_two(half), "Q": power_of_two(heads), "K": power_of_two(groups)}
+    constants["NORM"] = norms is not None
     program.launch((tokens,), {**tensors, **numbers}, constants)
 
 
 def _rope_forward(
     q_ptr, k_ptr, cos_ptr, sin_ptr, qw_ptr, kw_ptr, q_out_ptr, k_out_ptr, heads, groups, table, eps,
-    HALF: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr,
+    HALF: tl.constexpr, WIDE: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, HALF)[None, :]
+    column = tl.arange(0, WIDE)[None, :]
+    there = column < HALF
     place = (token % table) * (2 * HALF) + column
-    c1 = tl.load(cos_ptr + place).to(tl.float32)
-    c2 = tl.load(cos_ptr + place + HALF).to(tl.float32)
-    s1 = tl.load(sin_ptr + place).to(tl.float32)
-    s2 = tl.load(sin_ptr + place + HALF).to(tl.float32)
+    c1 = tl.load(cos_ptr + place, mask=there, other=0.0).to(tl.float32)
+    c2 = tl.load(cos_ptr + place + HALF, mask=there, other=0.0).to(tl.float32)
+    s1 = tl.load(sin_ptr + place, mask=there, other=0.0).to(tl.float32)
+    s2 = tl.load(sin_ptr + place + HALF, mask=there, other=0.0).to(tl.float32)
     kind = q_out_ptr.dtype.element_ty
     for part in tl.static_range(2):
         if part == 0:
@@ -138,13 +141,13 @@ def _rope_forward(
         else:
             source, weight, target, count, head = k_ptr, kw_ptr, k_out_ptr, groups, tl.arange(0, K)[:, None]
         at = token * count * (2 * HALF) + head * (2 * HALF) + column
-        inside = head < count
+        inside = (head < count) & there
         a = tl.load(source + at, mask=inside, other=0.0).to(tl.float32)
         b = tl.load(source + at + HALF, mask=inside, other=0.0).to(tl.float32)
         if NORM:
             r = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + eps)[:, None]
-            wa = tl.load(weight + column).to(tl.float32)
-            wb = tl.load(weight + HALF + column).to(tl.float32)
+            wa = tl.load(weight + column, mask=there, other=0.0).to(tl.float32)
+            wb = tl.load(weight + HALF + column, mask=there, other=0.0).to(tl.float32)
             a = ((a * r).to(kind).to(tl.float32) * wa).to(kind).to(tl.float32)
             b = ((b * r).to(kind).to(tl.float32) * wb).to(kind).to(tl.float32)
         y1 = (a * c1).to(kind).to(tl.float32) - (b * s1).to(kind).to(tl.float32)
@@ -155,15 +158,16 @@ def _rope_forward(
 
 def _rope_backward(
     gq_ptr, gk_ptr, q_ptr, k_ptr, cos_ptr, sin_ptr, qw_ptr, kw_ptr, dq_ptr, dk_ptr, heads, groups, table, eps,
-    HALF: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr,
+    HALF: tl.constexpr, WIDE: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, HALF)[None, :]
+    column = tl.arange(0, WIDE)[None, :]
+    there = column < HALF
     place = (token % table) * (2 * HALF) + column
-    c1 = tl.load(cos_ptr + place).to(tl.float32)
-    c2 = tl.load(cos_ptr + place + HALF).to(tl.float32)
-    s1 = tl.load(sin_ptr + place).to(tl.float32)
-    s2 = tl.load(sin_ptr + place + HALF).to(tl.float32)
+    c1 = tl.load(cos_ptr + place, mask=there, other=0.0).to(tl.float32)
+    c2 = tl.load(cos_ptr + place + HALF, mask=there, other=0.0).to(tl.float32)
+    s1 = tl.load(sin_ptr + place, mask=there, other=0.0).to(tl.float32)
+    s2 = tl.load(sin_ptr + place + HALF, mask=there, other=0.0).to(tl.float32)
     kind = dq_ptr.dtype.element_ty
     for part in tl.static_range(2):
         if part == 0:
@@ -171,7 +175,7 @@ def _rope_backward(
         else:
             up, source, weight, target, count, head = gk_ptr, k_ptr, kw_ptr, dk_ptr, groups, tl.arange(0, K)[:, None]
         at = token * count * (2 * HALF) + head * (2 * HALF) + column
-        inside = head < count
+        inside = (head < count) & there
         g1 = tl.load(up + at, mask=inside, other=0.0).to(tl.float32)
         g2 = tl.load(up + at + HALF, mask=inside, other=0.0).to(tl.float32)
         da = ((g1 * c1).to(kind).to(tl.float32) + (g2 * s2).to(kind).to(tl.float32)).to(kind)
@@ -182,8 +186,10 @@ def _rope_backward(
             r = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + eps)[:, None]
             a = a * r
             b = b * r
-            ga = (da.to(tl.float32) * tl.load(weight + column).to(tl.float32)).to(kind).to(tl.float32)
-            gb = (db.to(tl.float32) * tl.load(weight + HALF + column).to(tl.float32)).to(kind).to(tl.float32)
+            wa = tl.load(weight + column, mask=there, other=0.0).to(tl.float32)
+            wb = tl.load(weight + HALF + column, mask=there, other=0.0).to(tl.float32)
+            ga = (da.to(tl.float32) * wa).to(kind).to(tl.float32)
+            gb = (db.to(tl.float32) * wb).to(kind).to(tl.float32)
             mean = ((tl.sum(ga * a, 1) + tl.sum(gb * b, 1)) / (2 * HALF))[:, None]
             da = (r * (ga - a * mean)).to(kind)
             db = (r * (gb - b * mean)).to(kind)

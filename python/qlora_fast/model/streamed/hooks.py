@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,37 @@ def stream_of(model: Any) -> Stream | None:
     """The stream that a model's base comes by, or None for one that is all on the device."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     # A decoder that calls them otherwise, as GPT-2's, is never loaded in parts.
-    layers = getattr(inner.get_decoder(), "layers", None)
-    found: _Hooks | None = getattr(next(iter(layers)), "streamed", None) if layers is not None else None
-    return None if found is None else found.stream
+    layers = getattr(inner.get_decoder(), "layers", ())
+    # One that is trained whole is on the device, be it the first.
+    found = next((layer.streamed for layer in layers if comes_by_a_stream(layer)), None)
+    return None if found is None else cast("_Hooks", found).stream
+
+
+def places_with_backward(model: Any, *, plain_head: bool) -> range:
+    """The places that a backward pass comes to: those behind the first weight that is trained, as far as they need their own.
+
+    Args:
+        model: one whose base is streamed, with its adapter. plain_head: whether its head is run in pieces, whose gradient is made
+            in the forward pass.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    parts: list[nn.Module] = parts_of(inner)
+    streamed = [[cast("_Hooks", m.streamed).place for m in part.modules() if comes_by_a_stream(m)] for part in parts]
+    trained = [any(p.requires_grad for p in part.parameters()) for part in parts]
+    behind, first = trained[0], None
+    for own, places in zip(trained[1:-1], streamed[1:-1], strict=True):
+        behind = behind or own
+        if behind and places and first is None:
+            first = places[0]
+    stop = max(places[0] for places in streamed[1:-1] if places) + 1
+    beside = sum(p.requires_grad for p in inner.parameters()) > sum(p.requires_grad for p in parts[-1].parameters())
+    head = not plain_head and beside and bool(streamed[-1])
+    return range(stop if first is None else first, stop + head)
+
+
+def comes_by_a_stream(module: nn.Module) -> bool:
+    """Whether a module is itself a part that is fetched for its calls."""
+    return hasattr(module, "streamed")
 
 
 def held(module: nn.Module) -> AbstractContextManager[None]:

@@ -82,7 +82,15 @@ def _parts(
     names = {module: name for name, module in model.named_modules()}
     parts = hooks.parts_of(model)
     tied = parts[-1].weight is parts[0].weight
-    stay = {module for module, name in names.items() if name.rsplit(".", 1)[-1] in resident}
+    stay = {
+        inner for module, name in names.items() if name.rsplit(".", 1)[-1] in resident for inner in module.modules()
+    }
+    if stay.issuperset(parts[1:-1]):
+        raise ConfigError(
+            f"`additional_target: {', '.join(sorted(resident))}` trains every decoder layer whole: nothing is left to be loaded "
+            "in parts",
+            hint="leave it out, or load the base whole (no shard_base, no offload_base)",
+        )
     if tied and {parts[0], parts[-1]} & stay:
         stay |= {parts[0], parts[-1]}
     units: list[Unit] = []

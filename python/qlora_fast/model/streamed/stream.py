@@ -36,7 +36,7 @@ class Stream:
 
     Attributes:
         fetched: how many times a unit was fetched.
-        head_has_backward: whether the backward pass needs the head's weight too.
+        backward: the places that a backward pass comes to; default the layers. See :func:`~hooks.places_with_backward`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Stream:
         self.source = source
         self._layers = range(1, len(self.places) - 1) if layers is None else layers
         self.fetched = 0
-        self.head_has_backward = False
+        self.backward = self._layers
         self._pending: dict[int, Pending | None] = {}
         self._uses = [0] * len(self.units)
         self._in_backward: set[int] = set()
@@ -116,10 +116,9 @@ class Stream:
         """Fetch and release as a pass over a row does, without a row: it changes nothing, and the others can go on."""
         for place in range(len(self.places)):
             self.enter(place)
-            self.leave(place, backward_follows=training)
+            self.leave(place, backward_follows=training and place in self.backward)
         if training:
-            has_backward = range(self._layers[0], len(self.places) if self.head_has_backward else self._layers.stop)
-            for place in reversed(has_backward):
+            for place in reversed(self.backward):
                 self.enter_backward(place)
                 self.leave_backward(place)
 
