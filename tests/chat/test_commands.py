@@ -80,7 +80,7 @@ def test_an_adapter_brings_its_own_system_prompt(chat: Chat) -> None:
     assert chat.command("/adapter")[0].splitlines() == ["  one_v1", "→ two", "  base"]
 
 
-def test_commands_change_what_they_say(chat: Chat) -> None:
+def test_commands_change_what_they_say(chat: Chat, caplog: pytest.LogCaptureFixture) -> None:
     say(chat, "one")
     say(chat, "two")
     assert len(chat.session.turns) == 4
@@ -97,9 +97,12 @@ def test_commands_change_what_they_say(chat: Chat) -> None:
     chat.command("/set top-p=0.9")
     chat.command("/set max_new_tokens 3")
     assert chat.sampling == Sampling(0.7, 0.9, 3)
-    chat.command("/set thinking on")
-    assert chat.session.enable_thinking
-    chat.command("/set thinking off")
+    chat.without_thoughts = {chat.active}
+    for _ in range(2):
+        chat.command("/set thinking on")
+        assert chat.session.enable_thinking
+        chat.command("/set thinking off")
+    assert caplog.text.count("was trained with enable_thinking: false") == 1
     for wrong in (
         "/set temperature hot",
         "/set top_p 2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def test_the_files_of_the_repository_are_those_of_the_package() -> None:
 def test_a_printed_example_needs_no_other_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(example.text(name), encoding="utf-8")
     assert load(tmp_path / "my.yaml").config == load(example.names()[name]).config
-    assert example.about(example.names()[name]).endswith(".")
+    about = example.about(example.names()[name])
+    assert about.endswith(".")
+    assert not re.search(r"\. \d+\.$", about), "ends inside of a figure"
     assert "configs/" not in example.text(name), "a file that lies in the repository alone"
 
 

@@ -69,7 +69,7 @@ def test_every_problem_is_reported_with_its_line(tmp_path: Path) -> None:
         ("deepspeed: ds.json", "`deepspeed: ds.json` is not supported: the adapter is small"),
         ("lora_r: 8", "did you mean `lora_rank`?"),
         ("plot_loss: maybe", "must be true or false"),
-        ("- a\n- b", "must be `key: value` lines"),
+        ("- a\n- b", "must be lines of `key: value`"),
         ("a: [", "is not valid YAML"),
         ("variables: 3", "must be a mapping"),
         ("lora_target: {a: b}", "must be a list"),

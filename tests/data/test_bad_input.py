@@ -58,6 +58,18 @@ def taken_run(folder: Path, model: Path) -> list[str | Path]:
     return config("model_name_or_path: MODEL\ndataset: data.json\noutput_dir: run\n")(folder, model)
 
 
+def in_folder(*names: str) -> Callable[[Path, Path], list[str | Path]]:
+    """A folder with files of these names, to be prepared."""
+
+    def make(folder: Path, model: Path) -> list[str | Path]:
+        for name in names:
+            (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "data" / name).write_text(json.dumps(GOOD))
+        return ["prep", "data", f"model_name_or_path={model}"]
+
+    return make
+
+
 def broken_duplicate(folder: Path, model: Path) -> list[str | Path]:
     """A hint belongs to the error's reason, never to a word in its text."""
     (folder / "duplicate.json").write_text('[{"instruction": "a" "output": "b"}]')
@@ -152,6 +164,16 @@ CASES: dict[str, Callable[[Path, Path], list[str | Path]]] = {
         "model_name_or_path: MODEL\ndataset: data.json\nlora_target: q_proj,nix\noutput_dir: run\n"
     ),
     "placeholders unfilled": config("model_name_or_path: MODEL\ndataset: identity\n", "prep", "--config"),
+    "no data named": config("model_name_or_path: MODEL\noutput_dir: run\n"),
+    "data in a sub-folder": in_folder("train/a.jsonl"),
+    "a folder of datasets": in_folder("dataset_info.json", "state.json", "data-00000-of-00001.arrow"),
+    "a folder of datasets with splits": in_folder("dataset_dict.json", "train/state.json"),
+    "YAML that needs quotes": config("dataset: *.json\n", "plan"),
+    "YAML with a tab": config("dataset:\tdata.json\n", "plan"),
+    "YAML with an indented line": config("dataset: data.json\n  lora_rank: 8\n", "plan"),
+    "YAML with an open quote": config('dataset: "data.json\n', "plan"),
+    "YAML without a blank": config("dataset:data.json\n", "plan"),
+    "keys of other programs": config("max_len: 512\nper_device_batch_size: 2\nrank: 8\n", "plan"),
     "nothing left to train on": config("model_name_or_path: MODEL\ndataset: data.json\nval_size: 8\noutput_dir: run\n"),
     "chat with a folder without an adapter": lambda folder, model: ["chat", folder],
     "chat with a run's name misspelt": misspelt_run,

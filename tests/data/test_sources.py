@@ -128,6 +128,7 @@ def test_globs_and_folders_are_read_in_order(
         write(tmp_path / name, rows)
     (tmp_path / "d" / "z.json.gz").write_bytes(gzip.compress(json.dumps(ROWS[30:]).encode()))
     (tmp_path / "d" / "notes.txt").write_text("no data")
+    (tmp_path / "d" / "._a.json").write_bytes(b"\0\5\x16\7")  # beside every file that macOS copies to another disk
     write(tmp_path / "d" / "dataset_info.json", [])
     folder = prepared(settings, "d")
     assert [Path(s["path"]).name for s in folder.report["sources"]] == ["a.json", "b.jsonl", "z.json.gz"]

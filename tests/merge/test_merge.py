@@ -200,6 +200,23 @@ def test_the_writers_files_are_read_by_the_library(tmp_path: Path) -> None:
         read_header(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("kl_mean", "kl_update", "passed", "lost"),
+    [
+        (0.0029, 0.0418, True, False),  # the embedded model after four optimizer steps, and after five
+        (0.0027, 0.0452, True, False),
+        (0.0084, 0.1, True, False),
+        (0.04, 1.0, True, False),  # under 5 % of a large update
+        (0.02, 0.1, False, False),
+        (0.003, 0.005, True, True),
+        (1e-7, 1e-7, True, False),  # no update at all
+    ],
+)
+def test_a_16_bit_merge_may_round_and_may_not_lose(kl_mean: float, kl_update: float, passed: bool, lost: bool) -> None:
+    check = verify.Check(234, 1.0, 41.0, kl_mean, 0.1, kl_update, 0.97, exact=False)
+    assert (check.passed, check.lost) == (passed, lost)
+
+
 def test_an_update_below_the_resolution_is_refused_and_nothing_is_left(model_dir: Path, tmp_path: Path) -> None:
     run = trained(tmp_path / "r", model_dir, num_train_epochs=1, eval_strategy="no", val_size=0)
     base = tmp_path / "base16"
@@ -210,7 +227,7 @@ def test_an_update_below_the_resolution_is_refused_and_nothing_is_left(model_dir
     tiny_update = {n: t * (1e-7 if "lora_B" in n else 1) for n, t in stored.items()}
     save_file(tiny_update, run / "adapter_model.safetensors", metadata={"format": "pt"})
     manifest.write(run)
-    with pytest.raises(ArtifactError, match="would be rounded away") as caught:
+    with pytest.raises(ArtifactError, match="lost in rounding") as caught:
         merge_run(run, tmp_path / "m", Options(base=str(base)))
     assert "--dtype fp32" in str(caught.value.hint)
     assert not (tmp_path / "m").exists()

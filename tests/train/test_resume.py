@@ -110,6 +110,17 @@ def test_what_cannot_be_gone_on_from_is_refused_and_nothing_is_touched(made: Run
     assert {p: p.read_bytes() for p in made.folder.parent.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.parametrize("wanted", ["true", "auto"])
+def test_a_finished_run_without_checkpoints_is_not_trained_over(made: Run, wanted: str) -> None:
+    for name in names(made.folder):
+        shutil.rmtree(made.folder / name)
+    before = {p: p.read_bytes() for p in made.folder.parent.rglob("*") if p.is_file()}
+    with pytest.raises(ArtifactError, match="has finished, and has no checkpoint") as caught:
+        go_on(made, Path(wanted), "overwrite_output_dir=false", "learning_rate=0.1")
+    assert f"adapter_name_or_path={made.folder}" in str(caught.value.hint)
+    assert {p: p.read_bytes() for p in made.folder.parent.rglob("*") if p.is_file()} == before
+
+
 def test_a_checkpoint_of_another_folder_is_refused_until_its_run_is_copied_there(made: Run) -> None:
     other = made.folder.with_name("other")
     words = (f"output_dir={other}", "overwrite_output_dir=false")

@@ -6,6 +6,7 @@ question.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,8 @@ from qlora_fast.hub.manifest import Verify
 from qlora_fast.model.load import Quantization, pick_device, pick_dtype
 from qlora_fast.runs import layout
 from qlora_fast.runs.resolve import target_of
+
+log = logging.getLogger(__name__)
 
 BASE = "base"
 """The name in /adapter of the base model without an adapter."""
@@ -52,6 +55,8 @@ class Chat:
     active: str = BASE
     system: str | None = None
     seed: int = 0
+    without_thoughts: set[str] = field(default_factory=set)
+    """The adapters that were trained with ``enable_thinking: false`` and that no warning has named yet."""
     _last_question: str | None = field(default=None)
 
     def ask(self, text: str) -> Iterator[str]:
@@ -86,6 +91,17 @@ class Chat:
         self.switch(None if name == BASE else name)
         self.session.set_tokenizer(self.adapters[name])
         self.active = name
+        self.warn_of_thinking()
+
+    def warn_of_thinking(self) -> None:
+        """Log once where thinking is on for an adapter that was trained without thoughts."""
+        if self.session.enable_thinking and self.active in self.without_thoughts:
+            self.without_thoughts.remove(self.active)
+            log.warning(
+                "`%s` was trained with enable_thinking: false, without thoughts: with thinking on it gets prompts that it was "
+                "not trained on",
+                self.active,
+            )
 
     def command(self, line: str) -> tuple[str, str | None]:
         """Execute a slash command.
@@ -161,6 +177,7 @@ class Chat:
                 torch.manual_seed(self.seed)
             elif name == "thinking":
                 self.session.enable_thinking = {"on": True, "off": False}[value]
+                self.warn_of_thinking()
             else:
                 known = "temperature, top_p, max_new_tokens, thinking, seed"
                 raise ConfigError(f"no setting `{name}`", hint=f"the settings are {known}")
@@ -231,7 +248,13 @@ def open_chat(
         if folders:
             use_adapter(model, adapter)
 
-    chat = Chat(session, sampling or Sampling(), tokenizers, switch, first, system, seed)
+    without_thoughts = {
+        n
+        for n, target in zip(folders, adapted, strict=True)
+        if not target.config({"model_name_or_path": name}).enable_thinking
+    }
+    chat = Chat(session, sampling or Sampling(), tokenizers, switch, first, system, seed, without_thoughts)
+    chat.warn_of_thinking()
     chat.clear()
     return chat
 

@@ -34,6 +34,13 @@ COMMANDS = {
     "completion": "Print a completion script for bash, zsh or fish.",
 }
 
+ELSEWHERE = {
+    "api": "merge", "version": "--version", "env": "doctor", "eval": "evaluate", "webchat": "chat", "webui": "init",
+    "export_model": "merge", "finetune": "train", "sft": "train", "resume": "train", "run": "train", "infer": "generate",
+    "predict": "generate", "preprocess": "prep", "prepare": "prep", "tokenize": "prep", "serve": "merge",
+}  # fmt: skip
+"""What other programs call a command, by the one that is nearest to it here."""
+
 _HOST_MEMORY = (
     "close other programs, raise the limit of memory (ulimit -v, the container's), or use a machine with more"
 )
@@ -58,7 +65,8 @@ class LazyGroup(click.Group):
         from difflib import get_close_matches
 
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], COMMANDS, n=1)
+            known = ELSEWHERE.get(args[0].lower().replace("-", "_"))
+            near = [known] if known else get_close_matches(args[0].lower(), COMMANDS, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
             ctx.fail(f"No such command `{args[0]}`.{hint}")
         return super().resolve_command(ctx, args)

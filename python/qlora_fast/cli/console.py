@@ -127,11 +127,29 @@ def fail(error: QloraFastError | OSError) -> None:
 
 def fail_usage(error: click.ClickException) -> None:
     """What is wrong with the command line, with the usage of the command."""
+    from click.exceptions import NoArgsIsHelpError
+
+    if isinstance(error, NoArgsIsHelpError):  # the command or its group alone: its help is the answer, and the status 2
+        print(error.format_message(), file=sys.stderr, flush=True)
+        return
     context = getattr(error, "ctx", None)
     if context is not None:
         print(context.get_usage(), file=sys.stderr)
         print(f"Try '{context.command_path} --help' for help.\n", file=sys.stderr)
-    print(f"Error: {escape.message(error.format_message())}", file=sys.stderr, flush=True)
+    message = error.format_message() + _setting_as_option(error)
+    print(f"Error: {escape.message(message)}", file=sys.stderr, flush=True)
+
+
+def _setting_as_option(error: click.ClickException) -> str:
+    """A hint where a setting was given as an option, as other programs take it."""
+    from click.exceptions import NoSuchOption
+
+    if not isinstance(error, NoSuchOption):
+        return ""
+    from qlora_fast.config.keys import KEYS
+
+    name = error.option_name.lstrip("-").replace("-", "_")
+    return f" A setting is given without dashes: {name}=VALUE" if name in KEYS else ""
 
 
 def rows_out(pairs: list[tuple[str, str]]) -> None:

@@ -68,8 +68,9 @@ def _show(report: dict[str, Any], config: Config) -> None:
         ),
         ("rate", ", ".join(f"{rates[k]:.3e} at {int(k):,}" for k in shown) + f"  ({config.lr_scheduler_type})"),
     ]
+    lines.insert(0, ("model", config.model_name_or_path))
     if "preparation" in report:
-        lines.insert(0, ("data", report["preparation"]["line"].removeprefix("data: ")))
+        lines.insert(1, ("data", report["preparation"]["line"].removeprefix("data: ")))
     lines += [("note", text) for text in report["advice"]]
     if "tokens_per_update" in report:
         tokens = report["tokens_per_update"]

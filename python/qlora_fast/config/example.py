@@ -11,6 +11,8 @@ from qlora_fast.errors import ConfigError
 FOLDER = Path(__file__).parent / "examples"
 _EXTENDS = re.compile(r"^extends: *(\S+).*\n", re.MULTILINE)
 _LINE = re.compile(r"^(\w+):.*$")
+_SENTENCES = re.compile(r".*\.(?= |$)")
+"""A full stop ends a sentence before a blank or the line's end: the one of `4.5 GB` does not."""
 
 
 def names() -> dict[str, Path]:
@@ -22,7 +24,8 @@ def names() -> dict[str, Path]:
 def about(path: Path) -> str:
     """What an example is for: the whole sentences in the first line of its comment."""
     line = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-    return line[: line.rindex(".") + 1] if "." in line else line
+    whole = _SENTENCES.match(line)
+    return whole[0] if whole else line
 
 
 def text(name: str) -> str:

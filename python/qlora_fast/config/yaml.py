@@ -47,7 +47,7 @@ def parse(text: str, name: str, layer: int = 0) -> tuple[dict[str, Entry], list[
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        return {}, [f"{place}: is not valid YAML: {error.problem or error.context}"]
+        return {}, [f"{place}: is not valid YAML: {_in_plain_words(error.problem or error.context or '')}"]
     except yaml.YAMLError as error:
         return {}, [f"{name}: is not valid YAML: {error}"]
     except RecursionError:
@@ -57,7 +57,7 @@ def parse(text: str, name: str, layer: int = 0) -> tuple[dict[str, Entry], list[
     if root is None:
         return {}, []
     if not isinstance(root, yaml.MappingNode):
-        return {}, [f"{name}:{root.start_mark.line + 1}: must be `key: value` lines"]
+        return {}, [f"{name}:{root.start_mark.line + 1}: must be lines of `key: value`, with a blank after the colon"]
     entries: dict[str, Entry] = {}
     problems: list[str] = []
     for key_node, value_node in root.value:
@@ -69,6 +69,22 @@ def parse(text: str, name: str, layer: int = 0) -> tuple[dict[str, Entry], list[
         value, problem = _raw(value_node)
         entries[key] = Entry(value, place, problem, layer)
     return entries, problems
+
+
+_PLAIN_WORDS = (
+    ("found character '\\t'", "a tab stands here; YAML is indented and separated by blanks"),
+    ("cannot start any token", "put the value in quotes"),
+    ("mapping values are not allowed", "is the line indented, or the line before it no `key: value`? a value with `: ` in it needs quotes"),
+    ("expected alphabetic or numeric character", "a value that begins with `*` or `&` needs quotes"),
+    ("found unexpected end of stream", "a quote or a bracket is not closed"),
+    ("unknown escape character", 'in double quotes a backslash is written \\\\; single quotes leave it as it is'),
+    ("found another document", "a config has no `---` between its lines"),
+)  # fmt: skip
+"""What a fault of PyYAML most likely comes from, by words of its message."""
+
+
+def _in_plain_words(problem: str) -> str:
+    return next((f"{problem}: {plain}" for words, plain in _PLAIN_WORDS if words in problem), problem)
 
 
 def _raw(node: yaml.Node) -> tuple[Raw, str | None]:

@@ -37,25 +37,28 @@ REASONS = {
         "remove it, or write the whole character",
     ),
     "loss_weight_not_0_or_1": Explanation(
-        "a turn's loss weight is neither 0 nor 1", "use 1 for turns to learn and 0 for the others"
+        "a turn's loss weight is neither 0 nor 1", "use 1 for turns to train on and 0 for the others"
     ),
     "missing_key": Explanation(
         "the record has no such key, so there is no answer to train on",
         "rename the key that holds the answer, or say which it is in a dataset_info.json beside the data: "
         '{"mine": {"file_name": "data.json", "columns": {"response": "KEY"}}}, then dataset=mine',
     ),
-    "no_answer": Explanation("no turn of the assistant is left to learn from", "add the answer"),
+    "no_answer": Explanation("no turn of the assistant is left to train on", "add the answer"),
     "no_prompt": Explanation("nothing is asked before the answer", "add the question"),
     "no_role": Explanation("a turn has no role", "give it a `role` (or `from`)"),
     "not_a_list": Explanation("the field must be a list", "put its content into `[…]`"),
     "not_an_object": Explanation("the record, or a turn of it, is not a JSON object", "write it as `{…}`"),
     "not_pairs": Explanation("`history` must be a list of [question, answer] pairs", "pair them up"),
-    "not_text": Explanation("the field holds a number, a list or an object where text belongs", "put it in quotes"),
+    "not_text": Explanation(
+        "the field holds a number, a list or an object where text belongs",
+        "write it as text in quotes; pictures and sound are not trained on",
+    ),
     "number_not_finite": Explanation(
         "a number is NaN, infinite or too large, which JSON cannot hold", "write null or a number, or remove the key"
     ),
     "nothing_to_learn": Explanation(
-        "no turn is marked to be learned, or what is to be learned has no tokens", "check the turns' loss flags"
+        "no turn is marked to be trained on, or what is marked has no tokens", "check the turns' loss flags"
     ),
     "refused_by_the_template": Explanation(
         "the model's own template takes no such conversation", "do as it says, or name a built-in template"
@@ -123,7 +126,7 @@ NOTICES = {
     ),
     "empty_prompt": Explanation("the prompt is empty", "correct if the model is to begin"),
     "stop_token_added": Explanation(
-        "the model's own template prints nothing that ends an answer: the end-of-sequence token is added and learned"
+        "the model's own template prints nothing that ends an answer: the end-of-sequence token is added and trained on"
     ),
     "thoughts_left_out": Explanation("the template leaves the thoughts of earlier answers out, as in a real chat"),
     "tool_result_as_question": Explanation("the template has no turn for a tool's result: it stands as a question"),

@@ -264,6 +264,7 @@ def _check_placeholders(datasets: Sequence[Dataset], variables: Mapping[str, str
     files = [Path(f) for dataset in datasets for f in dataset.files]
     if missing and any(f.name == "identity.json" and f.parent.name == "assets" for f in files):
         raise ConfigError(
-            f"the identity dataset needs {' and '.join(missing)}",
-            hint="name the model and its author: `variables: {name: Kestrel, author: Harbour Lab}`",
+            f"the embedded dataset `identity`, which is trained on where no `dataset` is set, needs {' and '.join(missing)}",
+            hint="name your data: `dataset: data.json`; or the model and its author: "
+            "`variables: {name: Kestrel, author: Harbour Lab}`",
         )

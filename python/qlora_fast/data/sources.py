@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ EMBEDDED = ("identity", "general")
 """Datasets that come with the package (assets/NOTICE says from where)."""
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 _PACKED = (".gz", ".zst")
+_MOST_LOOKED_AT = 10_000
+"""Files below a folder that are looked at for a hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +145,34 @@ def _files(path: Path) -> tuple[str, ...]:
         return (str(path),)
     if kind := places.kind_of(path):
         raise DataError(f"`{path}` is {kind}, not a folder of data", hint="give the data file or folder itself")
-    entries = sorted(path.iterdir())
+    _refuse_saved_by_datasets(path)
+    # Hidden files are those of an editor, a notebook or another system: copies of data that would count twice.
+    entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     files = [p for p in entries if p.is_file() and _is_data(p)]
     if not files:
-        raise DataError(
-            f"no data file in the folder `{path}`",
-            hint=f"files there must end in {', '.join(_SUFFIXES)}, or these and .gz or .zst",
-        )
-    others = [p.name for p in entries if p not in files and not p.name.startswith(".")]
+        below = next((p for p in islice(path.glob("**/*"), _MOST_LOOKED_AT) if _is_data(p)), None)
+        suffixes = f"files there must end in {', '.join(_SUFFIXES)}, or these and .gz or .zst"
+        hint = suffixes if below is None else f"its sub-folders have some: '{path}/**/*{below.suffix}' names them all"
+        raise DataError(f"no data file in the folder `{path}`", hint=hint)
+    others = [p.name for p in entries if p not in files]
     if others:
         log.warning("not read in `%s`: %s", path, ", ".join(others[:8]) + (", …" if len(others) > 8 else ""))
     return tuple(map(str, files))
+
+
+def _refuse_saved_by_datasets(path: Path) -> None:
+    """Refuse a folder that the library `datasets` wrote: its JSON files are no data.
+
+    Raises:
+        DataError: it is one.
+    """
+    several, one = (path / "dataset_dict.json").is_file(), (path / "state.json").is_file()
+    if several or (one and any(path.glob("*.arrow"))):
+        part = '["train"]' if several else ""
+        raise DataError(
+            f"`{path}` was written by `save_to_disk` of datasets, which is not read",
+            hint=f'write it as Parquet: datasets.load_from_disk("{path}"){part}.to_parquet("{path.name}.parquet")',
+        )
 
 
 def _is_data(path: Path) -> bool:

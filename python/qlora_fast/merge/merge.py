@@ -176,10 +176,14 @@ def _check(
 def _lost(counts: Counts | None, check: Check | None) -> ArtifactError:
     how = "none of the weights that it changes would change" if counts is not None else ""
     if check is not None:
-        how = f"the merged model is {check.kl_mean:.1e} nats from the adapter, the base alone {check.kl_update:.1e}"
+        how = (
+            f"the next token is predicted {check.kl_mean:.1e} nats away from the adapter's prediction, and the base alone is only "
+            f"{check.kl_update:.1e} away"
+        )
     return ArtifactError(
-        f"the adapter's change is too small for the base's 16-bit weights and would be rounded away: {how}; nothing was written",
-        hint="merge with --dtype fp32, or serve base and adapter side by side",
+        "the adapter changes the weights by less than 16 bits can hold, so that most of the change would be lost in rounding, as "
+        f"after very few or very small optimizer steps: {how}; nothing was written",
+        hint="merge with --dtype fp32 (twice the size), train longer, or serve base and adapter side by side",
     )
 
 

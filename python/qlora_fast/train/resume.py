@@ -103,13 +103,15 @@ def kept(config: Config, ranks: Ranks) -> Kept:
     return Kept.of(json.loads(ranks.from_first(read)))
 
 
-def check_named(output: Path, wanted: bool | str) -> None:
-    """Refuse a checkpoint that the config names and that cannot be resumed from.
+def check_start(config: Config) -> None:
+    """Refuse a folder or a checkpoint that cannot be resumed from, before anything is loaded.
 
     Raises:
         ArtifactError: see :func:`starting_point`.
     """
-    if is_named(wanted):
+    output, wanted = Path(config.output_dir), config.resume_from_checkpoint
+    moved_aside = config.overwrite_output_dir
+    if is_named(wanted) or (wanted and not moved_aside and output.is_dir() and not checkpoint.checkpoints(output)):
         starting_point(output, wanted)
 
 
@@ -120,12 +122,20 @@ def starting_point(output: Path, wanted: bool | str) -> Path | None:
         wanted: ``resume_from_checkpoint``.
 
     Raises:
-        ArtifactError: the named checkpoint is not one of this folder, or is damaged. Another is never taken in its place.
+        ArtifactError: the named checkpoint is not one of this folder, or is damaged: another is never taken in its place.
+            Or a finished run has none left: its adapter is never overwritten by a new beginning.
     """
     if not wanted:
         return None
     if not is_named(wanted):
-        return checkpoint.newest_whole(output)
+        newest = checkpoint.newest_whole(output)
+        if newest is None and (output / layout.ADAPTER_WEIGHTS).is_file():
+            raise ArtifactError(
+                f"the run `{output}` has finished, and has no checkpoint to resume from",
+                hint=f"adapter_name_or_path={output} output_dir=… starts a new run from its weights; "
+                "overwrite_output_dir=true moves it aside and starts over",
+            )
+        return newest
     named = Path(wanted)
     if not named.is_dir():
         raise ArtifactError(f"no checkpoint `{named}`", hint=_others(output))

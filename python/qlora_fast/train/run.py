@@ -75,7 +75,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     with ranks.in_turn():
         if ranks.first:
             check_output(config)
-            resume.check_named(output, config.resume_from_checkpoint)
+            resume.check_start(config)
             parent.check_named(config)
     kept = resume.kept(config, ranks)
     setup = set_up(config, machine, ranks, watch.on_prepare, kept=kept)

@@ -203,6 +203,8 @@ def _report(config: Config, data: RunData, timetable: Timetable) -> None:
         DataError, ConfigError: see :func:`~qlora_fast.data.findings.check`.
     """
     report, found = data.prepared.report, data.prepared.findings
+    if config.model_name_or_path == resolve.EMBEDDED:
+        log.info("model: %s, the embedded one; another: model_name_or_path=…", resolve.EMBEDDED)
     log.info("%s", line(report, found))
     check(report, found, config.max_dropped_share, config.train_beyond_max_positions)
     for text in advice(config, timetable, len(data.eval_ids), known_shape(config.model_name_or_path)):

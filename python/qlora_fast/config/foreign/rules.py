@@ -35,7 +35,7 @@ _METHOD = [
     _refused("this program does supervised fine-tuning", "stage", ("sft",)),
     _refused("this program trains LoRA adapters", "finetuning_type", ("lora",)),
     _refused("`train` trains; `evaluate` evaluates a finished run", "do_train", ("true",)),
-    _refused("answers are not generated during training; `evaluate` and `chat` do it for a finished run",
+    _refused("answers are not generated during training; for a finished run: `qlora-fast generate RUN FILE -o answers.jsonl --metrics`",
              "do_predict predict_with_generate"),
     _refused("a training method other than LoRA",
              "use_galore use_apollo use_badam use_adam_mini use_muon use_llama_pro use_mca use_megatron_bridge "
