@@ -49,7 +49,13 @@ def tokenizer_for(folder: Path, chat_template: str, vendor: Vendor) -> Path:
 
 
 def prepared(
-    folder: Path, text: str, vendor: Vendor, talks: list[dict[str, Any]], *, enable_thinking: bool = True
+    folder: Path,
+    text: str,
+    vendor: Vendor,
+    talks: list[dict[str, Any]],
+    *,
+    enable_thinking: bool = True,
+    cutoff_len: int = 1_000_000,
 ) -> tuple[Any, dict[str, Any], Turns]:
     """The rows of ``talks`` under the template ``text``: the dataset, the core's report, and what they should be."""
     tokenizer = tokenizer_for(folder, text, vendor)
@@ -61,7 +67,7 @@ def prepared(
             "tokenizer": str(tokenizer),
             "template": templates.jinja(text, vendor.stops),
             "out": str(folder / "prepared"),
-            "cutoff_len": 1_000_000,
+            "cutoff_len": cutoff_len,
             "bos_token": vendor.bos,
             "eos_token": vendor.eos,
             "enable_thinking": enable_thinking,

@@ -1,6 +1,6 @@
 //! Turns → token ids and supervised spans.
 
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, Role};
 use crate::error::{Error, Result};
 use crate::reasons::Reason;
 use crate::template::{self, Controls, Kind, Learn, Rendered, Segment, Source, Tags, Template, Turn};
@@ -21,8 +21,17 @@ pub struct Encoded {
     pub spans: Vec<Span>,
 }
 
+/// A segment and its turn.
+#[derive(Clone, Copy)]
+struct Placed<'s, 'a> {
+    segment: &'s Segment<'a>,
+    turn: usize,
+    /// A supervised part of an answer: no token reaches over its borders, or the prompt would have other ids.
+    answer: bool,
+}
+
 /// Takes the ids of a run of segments, the segments, and whether text stood before them.
-type Emit<'a> = dyn FnMut(&[u32], &[Segment<'_>], bool) -> std::result::Result<(), String> + 'a;
+type Emit<'e> = dyn FnMut(&[u32], &[Placed<'_, '_>], bool) -> std::result::Result<(), String> + 'e;
 
 impl Encoded {
     /// How many tokens are supervised.
@@ -227,8 +236,8 @@ impl<'t> Encoder<'t> {
         if token.is_empty() { self.binding.eos } else { self.tokenizer.control(token) }
     }
 
-    /// Encodes whole turns. Neighbouring text with the same supervision is encoded together, so that the ids are those of
-    /// the whole text.
+    /// Encodes whole turns. Text is encoded together with the text beside it, also over the border of a turn, so that the
+    /// ids are those of the whole text; only where a supervised answer begins or ends they are encoded apart.
     ///
     /// # Errors
     ///
@@ -252,18 +261,19 @@ impl<'t> Encoder<'t> {
     ) -> std::result::Result<(), String> {
         encoded.ids.clear();
         encoded.spans.clear();
-        scratch.goes_on = false;
-        for turn in self.stripped(turns).iter() {
-            self.runs(&turn.segments, scratch, &mut |ids, run, _| {
-                let start = encoded.ids.len();
-                encoded.ids.extend_from_slice(ids);
-                if run[0].learned {
-                    encoded.learn_from(start);
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
+        self.runs(&placed(&self.stripped(turns)), scratch, &mut |ids, run, goes_on| {
+            let learned = run[0].segment.learned;
+            if run.iter().any(|s| s.segment.learned != learned) {
+                let same = |a: Placed<'_, '_>, b: Placed<'_, '_>| a.segment.learned == b.segment.learned;
+                return self.parted(ids, run, goes_on, same, |_, piece| encoded.append(&piece));
+            }
+            let start = encoded.ids.len();
+            encoded.ids.extend_from_slice(ids);
+            if learned {
+                encoded.learn_from(start);
+            }
+            Ok(())
+        })
     }
 
     /// Encodes whole turns as [`encode`](Self::encode) does, in pieces of content and of the template: one behind the
@@ -273,15 +283,14 @@ impl<'t> Encoder<'t> {
     ///
     /// A message, should the tokenizer refuse a text.
     pub fn encode_apart(&self, turns: &[Turn<'_>]) -> std::result::Result<Vec<Vec<Piece>>, String> {
-        let mut scratch = Scratch::default();
-        let each = |turn: &Turn<'_>| {
-            let mut pieces = Vec::with_capacity(turn.segments.len());
-            self.runs(&turn.segments, &mut scratch, &mut |ids, run, goes_on| {
-                self.parted(ids, run, goes_on, &mut pieces)
-            })?;
-            Ok(pieces)
+        let mut apart: Vec<Vec<Piece>> = turns.iter().map(|turn| Vec::with_capacity(turn.segments.len())).collect();
+        let same = |a: Placed<'_, '_>, b: Placed<'_, '_>| {
+            (a.turn, a.segment.content, a.segment.learned) == (b.turn, b.segment.content, b.segment.learned)
         };
-        self.stripped(turns).iter().map(each).collect()
+        self.runs(&placed(&self.stripped(turns)), &mut Scratch::default(), &mut |ids, run, goes_on| {
+            self.parted(ids, run, goes_on, same, |turn, piece| apart[turn].push(piece))
+        })?;
+        Ok(apart)
     }
 
     /// The turns without the white space that belongs to a control token beside it (`lstrip`, `rstrip`: those of Phi-3).
@@ -323,20 +332,22 @@ impl<'t> Encoder<'t> {
         }
     }
 
-    /// Cuts the ids of a run where content begins and ends. A token that stands on both sides is the template's.
+    /// Cuts the ids of a run where neighbours are not the `same`. A token that stands on both sides is the template's.
     fn parted(
         &self,
         ids: &[u32],
-        run: &[Segment<'_>],
+        run: &[Placed<'_, '_>],
         goes_on: bool,
-        pieces: &mut Vec<Piece>,
+        same: impl Fn(Placed<'_, '_>, Placed<'_, '_>) -> bool,
+        mut push: impl FnMut(usize, Piece),
     ) -> std::result::Result<(), String> {
         let mut from = 0;
         let mut end = 0;
         let mut scratch = Scratch::default();
         while end < run.len() {
-            let content = run[end].content;
-            end += run[end..].iter().take_while(|s| s.content == content).count();
+            let first = run[end];
+            end += run[end..].iter().take_while(|s| same(first, **s)).count();
+            let (learned, content) = (first.segment.learned, first.segment.content);
             let mut to = ids.len();
             if end < run.len() {
                 scratch.goes_on = goes_on;
@@ -346,7 +357,7 @@ impl<'t> Encoder<'t> {
                 to = (equal + usize::from(straddles && !content)).clamp(from, ids.len());
             }
             if to > from {
-                pieces.push(Piece { ids: ids[from..to].to_vec(), learned: run[0].learned, content });
+                push(first.turn, Piece { ids: ids[from..to].to_vec(), learned, content });
             }
             from = to;
         }
@@ -356,14 +367,15 @@ impl<'t> Encoder<'t> {
     /// Calls `emit(ids, run, goes_on)` for each run of segments that are encoded together; `goes_on`: text stood before.
     fn runs(
         &self,
-        segments: &[Segment<'_>],
+        segments: &[Placed<'_, '_>],
         scratch: &mut Scratch,
         emit: &mut Emit<'_>,
     ) -> std::result::Result<(), String> {
+        scratch.goes_on = false;
         let mut rest = segments;
         while let Some((first, behind)) = rest.split_first() {
-            let token = match first.kind {
-                Kind::Control | Kind::Marker => self.control(&first.text),
+            let token = match first.segment.kind {
+                Kind::Control | Kind::Marker => self.control(&first.segment.text),
                 Kind::Text => None,
             };
             if let Some(token) = token {
@@ -372,7 +384,8 @@ impl<'t> Encoder<'t> {
                 rest = behind;
                 continue;
             }
-            let run = 1 + behind.iter().take_while(|s| s.learned == first.learned && self.is_text(s)).count();
+            let goes_with = |s: &&Placed<'_, '_>| s.answer == first.answer && self.is_text(s.segment);
+            let run = 1 + behind.iter().take_while(goes_with).count();
             let goes_on = scratch.goes_on;
             self.encode_run(&rest[..run], scratch)?;
             scratch.goes_on = true;
@@ -385,17 +398,17 @@ impl<'t> Encoder<'t> {
     /// Leaves the ids of the segments' text in `scratch.ids`.
     fn encode_run(
         &self,
-        run: &[Segment<'_>],
+        run: &[Placed<'_, '_>],
         Scratch { ids, joined, goes_on }: &mut Scratch,
     ) -> std::result::Result<(), String> {
         ids.clear();
         let edge = self.binding.edge.as_ref().filter(|_| *goes_on);
         let text = match run {
-            [only] if edge.is_none() => only.text.as_ref(),
+            [only] if edge.is_none() => only.segment.text.as_ref(),
             run => {
                 joined.clear();
                 joined.extend(edge.map(|edge| edge.text));
-                segments_text(run, joined);
+                run.iter().for_each(|s| joined.push_str(&s.segment.text));
                 joined.as_str()
             }
         };
@@ -447,6 +460,11 @@ impl Edge {
     }
 }
 
-fn segments_text(segments: &[Segment<'_>], text: &mut String) {
-    segments.iter().for_each(|s| text.push_str(&s.text));
+/// The segments of all turns, in order.
+fn placed<'s, 'a>(turns: &'s [Turn<'a>]) -> Vec<Placed<'s, 'a>> {
+    let of_turn = |(turn, t): (usize, &'s Turn<'a>)| {
+        let answers = t.role == Role::Assistant;
+        t.segments.iter().map(move |segment| Placed { segment, turn, answer: answers && segment.learned })
+    };
+    turns.iter().enumerate().flat_map(of_turn).collect()
 }

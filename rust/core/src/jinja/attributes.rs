@@ -3,6 +3,7 @@
 use super::arguments::integer;
 use super::budget::Budget;
 use super::fault::Fault;
+use super::markup;
 use super::numeric::{number, undefined};
 use super::text::Writer;
 use super::value::{Callable, Key, Loop, Range, Value, View};
@@ -115,9 +116,11 @@ pub(super) fn own_attribute(budget: &Budget, value: &Value, name: &Arc<str>) -> 
     };
     let hidden = || UNSAFE.contains(&&**name).then(|| Value::Undefined(name.clone()));
     Ok(match value {
-        Value::Text(_) if &**name == "zfill" => method(&["zfill"]),
-        Value::Text(_) => method(&OF_TEXT),
-        Value::Safe(_) => return Err(Fault::unsupported("methods of what the filter `safe` returned")),
+        Value::Text(_) | Value::Safe(_) if &**name == "zfill" => method(&["zfill"]),
+        Value::Safe(_) if matches!(&**name, "escape" | "striptags" | "unescape") => {
+            return Err(Fault::unsupported(format!("`{name}` of a Markup")));
+        }
+        Value::Text(_) | Value::Safe(_) => method(&OF_TEXT),
         Value::List(_) => method(&OF_LIST).or_else(hidden),
         Value::Tuple(_) => method(&OF_TUPLE),
         Value::Dict(_) => method(&OF_DICT).or_else(|| {
@@ -200,7 +203,10 @@ pub(super) fn item(budget: &Budget, value: &Value, key: &Value) -> Result<Value,
         Value::Dict(dict) => Key::of(key).ok().and_then(|key| dict.get(&key).cloned()),
         Value::List(items) | Value::Tuple(items) => place(items.items.len()).map(|at| items.items[at].clone()),
         Value::Range(range) => place(range.length).map(|at| range.at(at)),
-        Value::Text(text) | Value::Safe(text) if index.is_some() => {
+        Value::Safe(text) if index.is_some() => {
+            return item(budget, &Value::Text(text.clone()), key).map(markup::safe);
+        }
+        Value::Text(text) if index.is_some() => {
             let chars = text.as_str();
             budget.steps(chars.len() / 64)?;
             let count = if chars.is_ascii() { chars.len() } else { chars.chars().count() };
@@ -237,7 +243,7 @@ pub(super) fn slice(budget: &Budget, value: &Value, bounds: &[Option<Value>; 3])
         Value::Text(text) => (text.as_str().chars().count(), text.as_str().len()),
         Value::List(items) | Value::Tuple(items) => (items.items.len(), 0),
         Value::Range(range) => (range.length, 0),
-        Value::Safe(_) => return Err(Fault::unsupported("a part of what the filter `safe` returned")),
+        Value::Safe(text) => return slice(budget, &Value::Text(text.clone()), bounds).map(markup::safe),
         other => return Err(Fault::failed(format!("a {} has no parts", other.kind()))),
     };
     budget.steps(chars / 64)?;

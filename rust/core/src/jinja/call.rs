@@ -4,6 +4,7 @@ use super::arguments::{Given, integer_or};
 use super::attributes::view;
 use super::budget::Budget;
 use super::fault::Fault;
+use super::markup_methods;
 use super::operators::{equal, iterate};
 use super::strings;
 use super::value::{Dict, Key, Loop, Value};
@@ -13,6 +14,7 @@ use std::rc::Rc;
 pub(super) fn method(budget: &Budget, value: &Value, name: &str, given: Given) -> Result<Value, Fault> {
     match value {
         Value::Text(text) => strings::method(budget, text, name, given),
+        Value::Safe(text) => markup_methods::method(budget, text, name, given),
         Value::Dict(dict) => of_dict(budget, dict, name, given),
         Value::List(_) | Value::Tuple(_) | Value::Range(_) => of_list(budget, value, name, given),
         Value::Loop(state) => of_loop(budget, state, name, given),

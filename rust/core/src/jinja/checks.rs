@@ -5,10 +5,11 @@ use super::ast::Binary;
 use super::budget::Budget;
 use super::classes;
 use super::fault::Fault;
+use super::globals::BLOCKS;
 use super::names::{COMPARISONS, is_filter, is_test};
 use super::operators::{binary, equal, holds};
 use super::print::text_of;
-use super::value::Value;
+use super::value::{Callable, Value};
 use std::rc::Rc;
 
 /// `value is name(…)`.
@@ -64,7 +65,10 @@ pub(super) fn check(budget: &Budget, name: &str, value: &Value, given: Given) ->
             value,
             Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Namespace(_) | Value::Call(_)
         ),
-        "callable" => matches!(value, Value::Call(_) | Value::Undefined(_)),
+        "callable" => match value {
+            Value::Call(call) => !matches!(**call, Callable::Global(BLOCKS)),
+            value => matches!(value, Value::Undefined(_)),
+        },
         "escaped" => matches!(value, Value::Safe(_)),
         "lower" | "upper" => {
             let text = text_of(budget, value)?;

@@ -4,6 +4,7 @@ use super::arguments::{Given, integer, integer_or};
 use super::attributes::own_attribute;
 use super::budget::Budget;
 use super::fault::Fault;
+use super::markup;
 use super::names::is_filter;
 use super::numbers;
 use super::numeric::undefined;
@@ -19,8 +20,11 @@ use std::rc::Rc;
 /// `value | name(…)`.
 pub(super) fn apply(budget: &Budget, name: &str, value: Value, given: Given) -> Result<Value, Fault> {
     budget.steps(1)?;
-    if matches!(value, Value::Safe(_)) && !matches!(name, "string" | "length" | "count" | "safe" | "default" | "d") {
-        return Err(Fault::unsupported(format!("the filter `{name}` of what the filter `safe` returned")));
+    if let Value::Safe(text) = &value
+        && !markup::takes(name)
+    {
+        let filtered = apply(budget, name, Value::Text(text.clone()), given)?;
+        return markup::filtered(name, filtered);
     }
     if let Some(result) = sequences::apply(budget, name, &value, &given, apply) {
         return result;
@@ -40,6 +44,10 @@ pub(super) fn apply(budget: &Budget, name: &str, value: Value, given: Given) -> 
         "string" => {
             let [] = given.bind(name, [], 0)?;
             if matches!(value, Value::Safe(_)) { Ok(value) } else { text(text_of(budget, &value)) }
+        }
+        "escape" | "e" | "forceescape" => {
+            let [] = given.bind(name, [], 0)?;
+            markup::escape(budget, &value, name == "forceescape")
         }
         "safe" => {
             let [] = given.bind(name, [], 0)?;
@@ -137,6 +145,7 @@ fn indent(budget: &Budget, value: &Value, given: Given) -> Result<Text, Fault> {
     let text = strings::str_of(value, "indent")?;
     let by = match &width {
         Some(Value::Text(text)) => text.clone(),
+        Some(Value::Safe(_)) => return Err(Fault::unsupported("`indent` by what the filter `safe` returned")),
         width => {
             let mut blanks = Writer::new(budget);
             let width = integer_or(width.as_ref(), 4, "a width")?;
@@ -168,6 +177,9 @@ fn indent(budget: &Budget, value: &Value, given: Given) -> Result<Text, Fault> {
 fn truncate(budget: &Budget, value: &Value, given: Given) -> Result<Value, Fault> {
     let names = ["length", "killwords", "end", "leeway"];
     let [most, kill, end, leeway] = given.bind("truncate", names, 0)?;
+    if matches!(end, Some(Value::Safe(_))) {
+        return Err(Fault::unsupported("`truncate` to what the filter `safe` returned"));
+    }
     let end = end.map_or_else(|| Ok(Text::plain("...")), |end| strings::str_of(&end, "truncate").cloned())?;
     let most = integer_or(most.as_ref(), 255, "a length")?;
     let leeway = match &leeway {

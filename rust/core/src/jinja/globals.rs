@@ -10,8 +10,11 @@ use super::value::{Callable, Dict, Range, Value};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-const NAMES: [&str; 8] =
-    ["range", "dict", "namespace", "raise_exception", "strftime_now", "cycler", "joiner", "lipsum"];
+const NAMES: [&str; 9] =
+    ["range", "dict", "namespace", "raise_exception", "strftime_now", "cycler", "joiner", "lipsum", BLOCKS];
+
+/// Has the blocks of a template as its attributes; a chat template has none.
+pub(super) const BLOCKS: &str = "self";
 
 /// The date that `strftime_now` prints: the one that Llama's templates fall back to. Today's would give other bytes
 /// tomorrow.

@@ -32,6 +32,8 @@ mod format;
 mod globals;
 mod json;
 mod lexer;
+mod markup;
+mod markup_methods;
 mod names;
 mod numbers;
 mod numeric;

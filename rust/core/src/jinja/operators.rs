@@ -4,6 +4,7 @@ use super::ast::{Binary, Comparison};
 use super::budget::Budget;
 use super::fault::Fault;
 use super::format::percent;
+use super::markup;
 use super::numeric::{Number, number, undefined};
 use super::text::Writer;
 use super::value::{Key, Value, View};
@@ -20,7 +21,9 @@ pub(super) fn binary(budget: &Budget, operator: Binary, left: &Value, right: &Va
         match value {
             Value::Undefined(_) if formats => {}
             Value::Undefined(name) => return Err(undefined(name)),
-            Value::Safe(_) => return Err(Fault::unsupported("operators on what the filter `safe` returned")),
+            Value::Safe(_) if operator == Binary::Remainder => {
+                return Err(Fault::unsupported("`%` with what the filter `safe` returned"));
+            }
             _ => {}
         }
     }
@@ -29,6 +32,10 @@ pub(super) fn binary(budget: &Budget, operator: Binary, left: &Value, right: &Va
     }
     let mismatch = || Fault::failed(format!("{operator:?} of {} and {}", left.kind(), right.kind()));
     match (operator, left, right) {
+        (Binary::Add, Value::Safe(_), _) | (Binary::Add, _, Value::Safe(_)) => markup::add(budget, left, right),
+        (Binary::Multiply, Value::Safe(text), times) | (Binary::Multiply, times, Value::Safe(text)) => {
+            repeat(budget, &Value::Text(text.clone()), times).map(markup::safe)
+        }
         (Binary::Add, Value::Text(a), Value::Text(b)) => {
             let mut writer = Writer::new(budget);
             writer.text(a)?;

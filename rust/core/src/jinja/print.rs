@@ -34,6 +34,11 @@ pub(super) fn repr(out: &mut Writer<'_>, value: &Value) -> Result<(), Fault> {
         Value::Int(i) => out.own(&i.to_string()),
         Value::Float(f) => out.own(&float(*f)),
         Value::Text(text) => quoted(out, text),
+        Value::Safe(text) => {
+            out.own("Markup(")?;
+            quoted(out, text)?;
+            out.own(")")
+        }
         Value::List(items) => list(out, "[", &items.items, "]"),
         Value::Tuple(items) => match items.items.as_slice() {
             [only] => {

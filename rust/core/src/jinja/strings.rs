@@ -126,8 +126,7 @@ fn by_name(map: &Dict) -> Given {
 /// The text that a method wants.
 pub(super) fn str_of<'v>(value: &'v Value, what: &str) -> Result<&'v Text, Fault> {
     match value {
-        Value::Text(text) => Ok(text),
-        Value::Safe(_) => Err(Fault::unsupported(format!("what the filter `safe` returned, in `{what}`"))),
+        Value::Text(text) | Value::Safe(text) => Ok(text),
         other => Err(Fault::failed(format!("`{what}` needs a str, not {}", other.kind()))),
     }
 }

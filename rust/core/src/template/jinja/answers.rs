@@ -20,6 +20,13 @@ pub(super) struct End {
     pub(super) closed: bool,
 }
 
+/// Where the learned text of an answer begins.
+pub(super) struct Start {
+    pub(super) at: usize,
+    /// The prompt that ends there, if all of it stands before. What of it an answer repeats (`<think>`) is the prompt's.
+    pub(super) prompt: Option<Text>,
+}
+
 /// Finds the turns of `text`, which is the rendering of the first messages.
 pub(super) struct Finder<'f> {
     pub(super) printer: &'f Printer<'f>,
@@ -79,27 +86,30 @@ impl Finder<'_> {
     }
 
     /// Where the learned text of answer `i` begins, between `from`, where the turn before it ends, and `to`.
-    pub(super) fn start(&self, i: usize, from: usize, to: usize) -> Option<usize> {
+    pub(super) fn start(&self, i: usize, from: usize, to: usize) -> Option<Start> {
         let whole = self.text.as_str();
         let own = data(self.text, from..to, |m| m == i).map_or(to, |range| range.start);
-        let mut best: Option<(bool, usize)> = None;
+        let (mut prompted, mut parting): (Option<Text>, Option<usize>) = (None, None);
         for thinking in self.printer.thinking {
             let Ok(prompt) = self.printer.print(i, Asked { prompt: true, thinking: *thinking }) else { continue };
             let equal = common(prompt.as_str(), whole);
-            let found = if equal == prompt.as_str().len() && equal <= own {
-                (true, equal)
-            } else {
-                (false, self.before(from, equal.min(own)))
-            };
+            let all = equal == prompt.as_str().len() && equal <= to;
+            let at = if all { equal } else { self.before(from, equal.min(own)) };
             // What stands before may be printed otherwise by now: then the two part too early.
-            if found.1 >= from && data(self.text, found.1..own, |m| m != i).is_none() {
-                best = best.max(Some(found));
+            if at < from || data(self.text, at..own.max(at), |m| m != i).is_some() {
+                continue;
+            }
+            if !all {
+                parting = parting.max(Some(at));
+            } else if prompted.as_ref().is_none_or(|longest| longest.as_str().len() < at) {
+                prompted = Some(prompt);
             }
         }
-        match best {
-            Some((true, at)) => Some(at),
-            parting => parting.map(|(_, at)| at).max(self.behind_prompt(i, from, own)),
+        if let Some(prompt) = prompted {
+            return Some(Start { at: prompt.as_str().len(), prompt: Some(prompt) });
         }
+        let at = parting.max(self.behind_prompt(i, from, own))?;
+        Some(Start { at, prompt: None })
     }
 
     /// Behind the last generation prompt in front of what answer `i` says: for templates that print what stands before

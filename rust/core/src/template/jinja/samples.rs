@@ -4,7 +4,7 @@
 //! it. An answer that a template prints otherwise once others follow (its thoughts go, another token ends it) is learned
 //! in a sample of its own, which ends with it, and so are the earlier answers that stand there as they did.
 
-use super::answers::{End, Finder};
+use super::answers::{End, Finder, Start};
 use super::model::reason;
 use super::pieces::{data, segments};
 use super::printer::Printer;
@@ -99,14 +99,13 @@ impl Maker<'_> {
             if prompt && is_empty_prompt(message) {
                 rendered.notices.push(Notice::EmptyPrompt);
             }
-            let start = if answer {
+            let Start { at: start, prompt: printed } = if answer {
                 self.answer_start(sample, i, from..end)?
-            } else if prompt && (self.learn.prompts || message.is_learned()) {
-                from
             } else {
-                end
+                let learned = prompt && (self.learn.prompts || message.is_learned());
+                Start { at: if learned { from } else { end }, prompt: None }
             };
-            let mut turn = segments(&sample.text, from..start, self.controls);
+            let mut turn = segments(printed.as_ref().unwrap_or(&sample.text), from..start, self.controls);
             let header = turn.len();
             turn.extend(segments(&sample.text, start..end, self.controls));
             turn[header..].iter_mut().for_each(|s| s.learned = true);
@@ -132,7 +131,7 @@ impl Maker<'_> {
     }
 
     /// Where the learned text of answer `i` begins. All that is learned must be the answer's own.
-    fn answer_start(&self, sample: &Sample, i: usize, turn: Range<usize>) -> Result<usize, Reason> {
+    fn answer_start(&self, sample: &Sample, i: usize, turn: Range<usize>) -> Result<Start, Reason> {
         let finder = Finder { printer: &self.printer, controls: self.controls, text: &sample.text };
         let message = &self.conversation.messages[i];
         let says = !message.content.trim().is_empty()
@@ -142,7 +141,7 @@ impl Maker<'_> {
             return Err(Reason::AnswerLeftOutByTheTemplate);
         }
         let start = finder.start(i, turn.start, turn.end).ok_or(Reason::TemplateRewritesTurns)?;
-        match data(&sample.text, start..turn.end, |m| m != i) {
+        match data(&sample.text, start.at..turn.end, |m| m != i) {
             Some(_) => Err(Reason::TemplateRewritesTurns),
             None => Ok(start),
         }
