@@ -71,6 +71,7 @@ def warm_up(model: Path) -> None:
         ):
             importlib.import_module(module.name)
     quiet_libraries()
+    os.register_at_fork(after_in_child=_renew_thread_pool)
     from transformers import AutoModelForCausalLM
 
     AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False)
@@ -79,6 +80,17 @@ def warm_up(model: Path) -> None:
             importlib.import_module(name)
         except ImportError:
             continue
+
+
+def _renew_thread_pool() -> None:
+    """Let torch make its pool anew while this child has one thread.
+
+    torch does so at the first operation behind a fork, without a lock: of two threads whose first operation comes at the same time,
+    as when transformers loads a model, one would find no pool ("Invalid thread pool!").
+    """
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads())
 
 
 def run(

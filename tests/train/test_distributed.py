@@ -185,6 +185,30 @@ def test_a_launcher_that_names_no_port_is_told_so(monkeypatch: pytest.MonkeyPatc
     assert "--standalone" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK is not set"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two is not a number"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 of WORLD_SIZE=2"),
+        (
+            {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "2"},
+            "LOCAL_RANK=3 of LOCAL_WORLD_SIZE=2",
+        ),
+    ],
+)
+def test_an_environment_that_names_no_place_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=said) as caught, joined():
+        pass
+    assert "torchrun" in str(caught.value.hint)
+
+
 def test_alone_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined() as me, me.in_turn():

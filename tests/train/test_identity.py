@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
-from qlora_fast.config import load
+from qlora_fast.config import Config, load
 from qlora_fast.data import selection
 from qlora_fast.data.tokenizer import tokenizer_of
 from qlora_fast.errors import ArtifactError, ConfigError
@@ -161,6 +162,7 @@ def test_ranks_with_other_files_are_named(made: Path, changed: dict[str, Any], m
         ({"learning_rate": 1.0}, "rank 1 has other settings than rank 0 .learning_rate: 1.0 →"),
         ({"shard_base": "world"}, "rank 1 has other settings than rank 0 .shard_base: 'world' → 'off'"),
         ({"resume_from_checkpoint": True}, "other settings than rank 0 .resume_from_checkpoint"),
+        ({"offload_base": True}, "other settings than rank 0 .offload_base"),
         ({"save_steps": 3}, "rank 1 has other settings than rank 0 .save_steps: 3 → 2"),
         ({"max_tokens_per_row": 9}, "rank 1 has other settings than rank 0 .max_tokens_per_row: 9 → "),
     ],
@@ -170,3 +172,16 @@ def test_ranks_with_other_settings_are_named(made: Path, changed: dict[str, Any]
     identity.check_settings(replace(config, output_dir="elsewhere"), Second({}))
     with pytest.raises(ConfigError, match=message):
         identity.check_settings(config, Second(changed))
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [({}, "versions"), ({"adapter_name_or_path": "x"}, "adapter_name_or_path"), ({"pissa_init": True}, "pissa_init")],
+)
+def test_ranks_that_start_from_other_adapters_are_named(settings: dict[str, Any], hint: str) -> None:
+    """A parent of the same name on another machine, or PiSSA computed by another GPU: gradients alone are summed."""
+    weights = torch.arange(5.0)
+    identity.check_same_start(Config(**settings), weights, Second({}))
+    with pytest.raises(ArtifactError, match="rank 1 starts from another adapter than rank 0") as caught:
+        identity.check_same_start(Config(**settings), weights, Second({"adapter": "ab"}))
+    assert hint in str(caught.value.hint)

@@ -32,6 +32,7 @@ from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, Tra
 from qlora_fast.train.lateness import LATE_S, Lateness, named
 from qlora_fast.train.lifeline import Lifeline
 from qlora_fast.train.meeting import meet, not_met
+from qlora_fast.train.place import Place, number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -237,8 +238,9 @@ def joined() -> Iterator[Ranks]:
         ConfigError: more processes than GPUs. TrainingError: another process ended without an error message.
     """
     global _joined
-    if _joined is not None or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield _joined or Ranks(local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    world = 1 if _joined is not None else number("WORLD_SIZE", 1)
+    if world == 1:
+        yield _joined or Ranks(local_rank=number("LOCAL_RANK", 0))
         return
     me = _joined = _join()
     lifeline = Lifeline(me.rank, me.world, me.store)
@@ -280,8 +282,8 @@ def _join() -> Ranks:
     import torch
     import torch.distributed as dist
 
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank, beside = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    place = Place.of_environment()
+    rank, world, local_rank, beside = place.rank, place.world, place.local_rank, place.beside
     on_gpu = torch.cuda.is_available()
     if on_gpu and beside > torch.cuda.device_count():
         # Every process here sees it; one says it.
@@ -296,18 +298,18 @@ def _join() -> Ranks:
     if rank:
         logging.getLogger("qlora_fast").setLevel(logging.ERROR)
     store = meet(rank, world)
-    place: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": _COLLECTIVE}
+    group: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": _COLLECTIVE}
     if on_gpu:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        place |= {"backend": "nccl", "device_id": device}
+        group |= {"backend": "nccl", "device_id": device}
     else:
         # torchrun sets OMP_NUM_THREADS to 1 where the user did not, however many cores there are.
         if os.environ.get("OMP_NUM_THREADS", "1") == "1":
             torch.set_num_threads(local_share(_cores(), beside))
-        place["backend"] = "gloo"
+        group["backend"] = "gloo"
     try:
-        dist.init_process_group(**place)
+        dist.init_process_group(**group)
     except RuntimeError as error:
         raise not_met("the addresses that they exchanged", error) from error
     # A separate connection: a wait in the group's own one blocks it for all threads.

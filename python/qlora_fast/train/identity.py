@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from qlora_fast.config import Config
 from qlora_fast.config.keys import KEYS, about, affecting
@@ -121,7 +122,7 @@ def check_settings(config: Config, ranks: Ranks) -> None:
         ConfigError: this rank has other settings.
     """
     # These affect no result, but a rank that gathers, measures or resumes waits for the others to do so too.
-    names = {*affecting("data", "learning", "arithmetic", "batch", "result"), "shard_base", ROW_BUDGET}
+    names = {*affecting("data", "learning", "arithmetic", "batch", "result"), "shard_base", "offload_base", ROW_BUDGET}
     # Where things lie may differ from machine to machine; what they are must not.
     own = {name: getattr(config, name) for name in sorted(names) if not about(name).path}
     own["resume_from_checkpoint"] = bool(config.resume_from_checkpoint)
@@ -131,6 +132,29 @@ def check_settings(config: Config, ranks: Ranks) -> None:
             f"rank {ranks.rank} has other settings than rank 0 ({listed})",
             hint=f"start every process with the same config and the same {different[0]}",
         )
+
+
+def check_same_start(config: Config, weights: Tensor, ranks: Ranks) -> None:
+    """Compare with rank 0 the adapter that training begins or resumes with: only gradients are exchanged afterwards.
+
+    Args:
+        weights: of the adapter, as one vector.
+
+    Raises:
+        ArtifactError: this rank has another one.
+    """
+    if ranks.world == 1:
+        return
+    digest = hashlib.sha256(weights.detach().cpu().numpy().tobytes()).hexdigest()
+    different, listed = _unlike_first({"adapter": digest}, ranks)
+    if not different:
+        return
+    hint = "start every machine with the same versions of torch and PEFT"
+    if config.adapter_name_or_path is not None:
+        hint = "give every machine the same files under adapter_name_or_path"
+    elif config.pissa_init:
+        hint = "these GPUs take the base's weights apart differently: leave out pissa_init, or start all ranks on the same kind"
+    raise ArtifactError(f"rank {ranks.rank} starts from another adapter than rank 0 ({listed})", hint=hint)
 
 
 def _check_same_files(ranks: Ranks, own: Identity) -> None:

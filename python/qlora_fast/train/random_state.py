@@ -37,5 +37,10 @@ def restore(states: dict[str, Tensor], ranks: Ranks, fresh_seed: int) -> None:
         torch.manual_seed(fresh_seed + ranks.rank)
         return
     torch.set_rng_state(states[f"rank{ranks.rank}.cpu"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state(states[f"rank{ranks.rank}.cuda"])
+    if not torch.cuda.is_available():
+        return
+    if not any(name.endswith(".cuda") for name in states):
+        log.info("the checkpoint was written without a GPU: dropout masks differ")
+        torch.cuda.manual_seed(fresh_seed + ranks.rank)
+        return
+    torch.cuda.set_rng_state(states[f"rank{ranks.rank}.cuda"])

@@ -23,7 +23,7 @@ from qlora_fast.train.callbacks import RunCallbacks, Watch
 from qlora_fast.train.compiling import compile_layers
 from qlora_fast.train.distributed import Ranks, joined
 from qlora_fast.train.graphs import chosen_pass
-from qlora_fast.train.identity import COMPILED, PRODUCTS, ROW_BUDGET, check_settings, identity_of
+from qlora_fast.train.identity import COMPILED, PRODUCTS, ROW_BUDGET, check_same_start, check_settings, identity_of
 from qlora_fast.train.memory_probe import explained
 from qlora_fast.train.output_folder import (
     check_output,
@@ -88,6 +88,7 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
             own = config.resume_from_checkpoint == resume.AUTO and resume.is_own(output, identity)
             claim_output(config, own=own)
     progress = resume.resume(setup, identity, folder, ranks, anyway=resume_anyway)
+    check_same_start(config, setup.adapter.weights, ranks)
     recomputed = setup.probe(ranks)
     compilation = compile_layers(setup, ranks, kept.compiled)
     identity |= {ROW_BUDGET: setup.row_budget.tokens, PRODUCTS: list(report_of(setup.model).products.ways)}

@@ -60,6 +60,8 @@ class Machine:
             ConfigError: the device cannot compute in the numbers that the config asks for.
         """
         device = pick_device(ranks.local_rank)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # streams, events and random numbers are those of the current one
         memory_usage.grow_segments(device)
         return cls(device, pick_dtype(config.precision, device))
 

@@ -206,6 +206,17 @@ def test_nf4_is_equal_to_bitsandbytes_bit_for_bit(dtype: torch.dtype, nested: bo
     assert torch.equal(nf4.reference(packed, state), theirs)
 
 
+@pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])
+def test_nf4_reads_bytes_that_are_stored_as_other_numbers(storage: torch.dtype) -> None:
+    """``bnb_4bit_quant_storage``, for bases that were to be shared out by FSDP."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    packed, state = functional.quantize_4bit(torch.randn(16, 64), quant_type="nf4", quant_storage=storage)
+    assert packed.dtype == storage
+    theirs = functional.dequantize_4bit(packed.view(torch.uint8), state)
+    assert torch.equal(nf4.dequantize(packed, state), theirs)
+    assert torch.equal(nf4.reference(packed, state), theirs)
+
+
 def test_nf4_takes_no_other_format() -> None:
     functional = pytest.importorskip("bitsandbytes.functional")
     assert not nf4.fits(functional.quantize_4bit(torch.randn(64, 64), quant_type="fp4")[1])

@@ -39,7 +39,7 @@ def reference(packed: Tensor, state: Any) -> Tensor:
         second = state.state2
         outer = second.absmax.repeat_interleave(second.blocksize)[: scales.numel()]
         scales = second.code[scales.reshape(-1).int()] * outer + state.offset
-    bits = packed.reshape(-1)
+    bits = packed.reshape(-1).view(torch.uint8)
     codes = torch.stack((bits >> 4, bits & 15), 1).reshape(-1)[: _numel(state)]
     each = scales.reshape(-1).repeat_interleave(state.blocksize)[: codes.numel()]
     out: Tensor = (state.code[codes.int()] * each).to(state.dtype).reshape(state.shape)
@@ -52,7 +52,7 @@ def dequantize(packed: Tensor, state: Any) -> Tensor:
     out = torch.empty(state.shape, dtype=state.dtype, device=packed.device)
     second = state.state2 if state.nested else state
     tensors = {
-        "packed_ptr": packed,
+        "packed_ptr": packed.view(torch.uint8),  # a folder may store the bytes as numbers of another kind
         "code_ptr": state.code,
         "scale_ptr": state.absmax,
         "code2_ptr": second.code,
