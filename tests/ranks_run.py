@@ -5,7 +5,7 @@ python tests/ranks_run.py shard PREPARED MODELS OUTPUT CASE…    the same runs 
 python tests/ranks_run.py shard-start PREPARED MODELS OUTPUT CASE     runs that stop behind their checkpoint of update 5
 python tests/ranks_run.py shard-resume PREPARED MODELS OUTPUT CASE    each of them resumed on so many ranks
 python tests/ranks_run.py stop SETTINGS OUTPUT          the command's run with early stopping, with either base; SETTINGS is JSON
-python tests/ranks_run.py fail  raise|die|hang|first|gather    one process fails while the others wait in a sum
+python tests/ranks_run.py fail  raise|die|die-first|hang|first|gather    one process fails while the others wait in a sum
 """
 
 from __future__ import annotations
@@ -251,11 +251,11 @@ def fail(how: str) -> None:
 
     from qlora_fast.cli.console import fail as show
     from qlora_fast.errors import DataError, PeerError, QloraFastError
-    from qlora_fast.train import distributed
+    from qlora_fast.train import distributed, failing
 
-    distributed.SILENT_S = 3.0
+    failing.SILENT_S = 3.0
 
-    who = 0 if how == "first" else 1
+    who = 0 if how in ("first", "die-first") else 1
     try:
         with distributed.joined() as me:
             if how == "first":
@@ -268,7 +268,7 @@ def fail(how: str) -> None:
                 elif update == 3 and me.rank == who:
                     if how == "raise":
                         raise DataError("rank 1 has read a bad row", hint="fix it")
-                    os.kill(os.getpid(), signal.SIGKILL if how == "die" else signal.SIGSTOP)
+                    os.kill(os.getpid(), signal.SIGKILL if how.startswith("die") else signal.SIGSTOP)
                 if stream is None:
                     me.all_reduce(torch.ones(8))
                 else:

@@ -83,7 +83,7 @@ def warm_up(model: Path) -> None:
 
 
 def _renew_thread_pool() -> None:
-    """Let torch make its pool anew while this child has one thread.
+    """Let torch replace its pool while this child has one thread.
 
     torch does so at the first operation behind a fork, without a lock: of two threads whose first operation comes at the same time,
     as when transformers loads a model, one would find no pool ("Invalid thread pool!").

@@ -31,8 +31,10 @@ from qlora_fast.hub import manifest
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.runs import layout
 from qlora_fast.train import checkpoint
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.optimizer import AdamW, AdamWOptions
 from qlora_fast.train.progress import Progress
+from qlora_fast.train.random_state import random_states, restore
 from qlora_fast.train.trainer import Trainer
 from tiny_run import KILLED, losses, tiny_run, weights_digest
 
@@ -359,3 +361,12 @@ def test_rotation_never_removes_the_newest_that_verifies(saved: Path, tmp_path: 
     newest = checkpoint.newest_whole(folder)
     assert newest is not None
     assert newest.name == "checkpoint-8"
+
+
+def test_random_numbers_go_on_where_a_checkpoint_was_written_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    states = random_states(Ranks())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeds.append)
+    restore(states, Ranks(), 40)
+    assert seeds == [40]

@@ -164,6 +164,16 @@ def test_a_rank_that_is_killed_stops_the_others() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("how", "victim"), [("die", 1), ("die-first", 0)])
+def test_of_four_ranks_one_reports_the_killed_one(how: str, victim: int) -> None:
+    """Also where it held the store, by which the others would agree who does."""
+    ended = launch(4, "fail", how, limit_s=60)
+    assert [rank.status for rank in ended] == [-signal.SIGKILL if r == victim else 1 for r in range(4)]
+    assert all_said(ended).count(f"rank {victim} ended without saying why") == 1
+    assert all_said(ended).count("ended without saying why") == 1
+
+
+@pytest.mark.slow
 def test_the_first_rank_failing_before_its_turn_ends_stops_the_others() -> None:
     ended = launch(2, "fail", "first", limit_s=60)
     assert [rank.status for rank in ended] == [1, 1]

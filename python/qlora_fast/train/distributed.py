@@ -7,7 +7,7 @@
 
     rank 0   prepares ── sets `turn/1` ── trains ─┐  all_reduce   ┌─ … ── writes ── leaves
     rank 1   looks for `turn/1` ……… ── trains ────┘  an update    └─ … ──────────── leaves
-    each     every half second: I live; does everybody else? has anybody failed? (and a connection to rank 0, see lifeline)
+    each     every half second: I live; does everybody else? has anybody failed? (see failing; and a connection to rank 0, see lifeline)
 
 Waiting means looking at the store, never a barrier: a process inside a collective hears neither a signal nor that the
 one it waits for has failed. Nothing here imports torch unless there are several processes.
@@ -15,21 +15,17 @@ one it waits for has failed. Nothing here imports torch unless there are several
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
 import logging
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError
-from qlora_fast.train.lateness import LATE_S, Lateness, named
+from qlora_fast.train.failing import COLLECTIVE, GRACE_S, LOOK_S, Watch, told_by_another, without_a_word
 from qlora_fast.train.lifeline import Lifeline
 from qlora_fast.train.meeting import meet, not_met
 from qlora_fast.train.place import Place, number
@@ -40,14 +36,6 @@ if TYPE_CHECKING:
     from qlora_fast.model.streamed.gather import Share
 
 log = logging.getLogger(__name__)
-
-_LOOK_S = 0.05
-_BEAT_S = 0.5
-SILENT_S = 120.0
-"""A process that has not responded for so long is considered dead; it responds even while a large model is loaded."""
-_GRACE_S = 3.0
-_COLLECTIVE = timedelta(minutes=30)
-"""How long a sum over the processes may wait for the slowest: as long as rank 0 may take to write a checkpoint."""
 
 
 @dataclass(slots=True)
@@ -164,10 +152,10 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if time.monotonic() - started < _COLLECTIVE.total_seconds():
+            if time.monotonic() - started < COLLECTIVE.total_seconds():
                 raise PeerGone(str(error)) from error
             raise TrainingError(
-                f"rank {self.rank} waited {_COLLECTIVE.total_seconds() / 60:.0f} minutes for the others",
+                f"rank {self.rank} waited {COLLECTIVE.total_seconds() / 60:.0f} minutes for the others",
                 hint="the log names the ranks that were behind; resume_from_checkpoint=true resumes from the last checkpoint",
             ) from error
 
@@ -194,7 +182,7 @@ class Ranks:
         first = 0 if kind == "world" else self.rank - self.local_rank
         starts = [int(start) for start in self.all_gather(torch.tensor([first]))]
         groups = [[r for r in range(self.world) if starts[r] == start] for start in sorted(set(starts))]
-        made: dict[int, Any] = {members[0]: dist.new_group(members, timeout=_COLLECTIVE) for members in groups}
+        made: dict[int, Any] = {members[0]: dist.new_group(members, timeout=COLLECTIVE) for members in groups}
         members = next(group for group in groups if self.rank in group)
         return Share(made[members[0]], members.index(self.rank), len(members), kind)
 
@@ -213,15 +201,15 @@ class Ranks:
         if not self.first:
             self.store.add("gone", 1)
             return
-        until = time.monotonic() + _GRACE_S
+        until = time.monotonic() + GRACE_S
         while self.store.add("gone", 0) < self.world - 1 and time.monotonic() < until:
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
 
     def _wait(self, done: Callable[[], bool]) -> None:
         while not done():
             if self.failed_rank() is not None:
                 raise PeerGone
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
 
 
 _joined: Ranks | None = None
@@ -245,7 +233,7 @@ def joined() -> Iterator[Ranks]:
     me = _joined = _join()
     lifeline = Lifeline(me.rank, me.world, me.store)
     lifeline.start()
-    watch = _Watch(me, lifeline)
+    watch = Watch(me, lifeline)
     watch.start()
     try:
         yield me
@@ -257,12 +245,12 @@ def joined() -> Iterator[Ranks]:
         raise
     except BaseException as error:
         _end_for_certain()
-        told = _told_by_another(me, isinstance(error, PeerGone))
+        told = told_by_another(me, isinstance(error, PeerGone), watch)
         if told:
             raise PeerError from None
         if isinstance(error, PeerGone):
             ended = "another process of the run" if lifeline.ended is None else f"rank {lifeline.ended}"
-            raise _without_a_word(ended) from None
+            raise without_a_word(ended) from None
         raise
     finally:
         _joined = None
@@ -298,7 +286,7 @@ def _join() -> Ranks:
     if rank:
         logging.getLogger("qlora_fast").setLevel(logging.ERROR)
     store = meet(rank, world)
-    group: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": _COLLECTIVE}
+    group: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": COLLECTIVE}
     if on_gpu:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
@@ -321,118 +309,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _told_by_another(me: Ranks, by_another: bool) -> bool:
-    """Whether another rank reports the error. A rank whose connection broke gives that one time to do so."""
-    try:
-        until = time.monotonic() + (_GRACE_S if by_another else 0)
-        while me.failed_rank() is None and time.monotonic() < until:
-            time.sleep(_LOOK_S)
-        if me.claim_failure():
-            # At the very end: by then the error has been shown.
-            atexit.register(_say_told, me.store)
-            return False
-        _let_it_speak(me.store)
-        return True
-    except RuntimeError:
-        return False  # the store is gone with its holder
-
-
-def _say_told(store: Any) -> None:
-    with suppress(RuntimeError):
-        store.set("told", "")
-
-
-def _let_it_speak(store: Any) -> None:
-    """Stay until the rank that failed has shown its error: a launcher ends all of them when the first one ends."""
-    until = time.monotonic() + _GRACE_S
-    with suppress(RuntimeError):
-        while not store.check(["told"]) and time.monotonic() < until:
-            time.sleep(_LOOK_S)
-
-
-def _without_a_word(who: str) -> TrainingError:
-    return TrainingError(
-        f"{who} ended without saying why",
-        hint="the launcher's output has its exit status (−9 is often the machine's memory); "
-        "resume_from_checkpoint=true resumes from the last checkpoint",
-    )
-
-
 def _end_for_certain() -> None:
     """A failed process ends, even if a library waits for the others while it is torn down."""
-    faulthandler.dump_traceback_later(4 * _GRACE_S, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115  held open
-
-
-class _Watch(threading.Thread):
-    """Says that this process lives, and ends it when another has failed and the main thread cannot notice.
-
-    A sum over GPUs waits for a dead process until its time-out, and nothing but the end of the process wakes it.
-    """
-
-    def __init__(self, me: Ranks, lifeline: Lifeline) -> None:
-        super().__init__(name="qlora-fast-ranks", daemon=True)
-        self._me = me
-        self._lifeline = lifeline
-        self._ended = threading.Event()
-        # Of its own: a store's connection serves one thread at a time.
-        self._store = me.store.clone()
-        self._lateness = Lateness()
-
-    def end(self) -> None:
-        """The main thread has come to its own end. A thread that is inside the store when Python ends would abort it."""
-        self._ended.set()
-        self.join(2 * _GRACE_S)
-
-    def run(self) -> None:
-        heard = dict.fromkeys(range(self._me.world), (b"", time.monotonic()))
-        beat, missing = 0, None
-        while missing is None and not self._ended.wait(_BEAT_S):
-            beat += 1
-            try:
-                missing = self._look(beat, heard)
-            except RuntimeError:
-                missing = "the process that the others meet at"
-        if missing is None:
-            return
-        if self._ended.wait(_GRACE_S):
-            return
-        _let_it_speak(self._store)
-        if missing:
-            error = _without_a_word(missing)
-            log.error("error: %s\n\nhint: %s", error, error.hint)
-        if sys.stderr.isatty():
-            sys.stderr.write("\x1b[?25h")  # a progress bar has hidden the cursor
-        with suppress(OSError):
-            sys.stderr.flush()
-        os._exit(1)
-
-    def _look(self, beat: int, heard: dict[int, tuple[bytes, float]]) -> str | None:
-        """Which process is missing: None if none is, "" for one that has reported its error, else what to report."""
-        store, me = self._store, self._me
-        store.set(f"alive/{me.rank}", f"{beat} {me.sums}")
-        if store.check(["failed"]):
-            return ""
-        if self._lifeline.ended is not None:
-            return self._missing(self._lifeline.ended)
-        now = time.monotonic()
-        for rank, (last, when) in heard.items():
-            sign = store.get(f"alive/{rank}") if store.check([f"alive/{rank}"]) else b""
-            if sign != last:
-                heard[rank] = (sign, now)
-            elif now - when > SILENT_S:
-                return self._missing(rank)
-        if me.first:
-            self._report_late({rank: int(sign.split()[1]) for rank, (sign, _) in heard.items() if sign}, now)
-        return None
-
-    def _report_late(self, counts: dict[int, int], now: float) -> None:
-        if late := self._lateness.late(counts, now):
-            log.warning(
-                "the other processes have waited %.0f seconds for %s; they end after %.0f minutes",
-                LATE_S, named(late), _COLLECTIVE.total_seconds() / 60,
-            )  # fmt: skip
-
-    def _missing(self, rank: int) -> str:
-        """What to report of a rank that ended: one rank reports it for all."""
-        first = int(self._store.compare_set("failed", "", str(self._me.rank))) == self._me.rank
-        return f"rank {rank}" if first else ""
+    faulthandler.dump_traceback_later(4 * GRACE_S, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115  held open
