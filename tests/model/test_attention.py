@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as plain
 from transformers import (
     BloomConfig,
     FalconConfig,
@@ -21,6 +22,7 @@ from transformers import (
 
 import tiny
 from qlora_fast.errors import ConfigError
+from qlora_fast.model import attention
 from qlora_fast.model.attention import NAME, Borders, packed_attention, refuse_unpackable
 
 LENGTHS = (7, 19, 12)
@@ -168,3 +170,27 @@ def test_sinks_are_refused_when_the_model_asks_for_them() -> None:
     config._attn_implementation = NAME
     with pytest.raises(ConfigError, match="s_aux"):
         GptOssForCausalLM(config)(torch.arange(4)[None], use_cache=False)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_heads_of_keys_that_no_kernel_shares_are_repeated(monkeypatch: pytest.MonkeyPatch, window: int | None) -> None:
+    """As on a GPU whose kernels take no groups: there sharing them would need a matrix of all scores."""
+
+    def outcome() -> list[Tensor]:
+        generator = torch.Generator().manual_seed(3)
+        tensors = [torch.randn(1, h, 9, 8, generator=generator, requires_grad=True) for h in (6, 2, 2)]
+        out = attention._causal(tensors[0], tensors[1], tensors[2], None, 0.0, window)
+        return [out, *torch.autograd.grad(out.square().sum(), tensors)]
+
+    shared = outcome()
+    monkeypatch.setattr(attention, "_takes_groups", lambda *_: False)
+    seen: list[bool] = []
+
+    def watched(*tensors: Tensor, enable_gqa: bool, **options: Any) -> Tensor:
+        seen.append(enable_gqa)
+        return plain(*tensors, enable_gqa=enable_gqa, **options)
+
+    monkeypatch.setattr(attention, "sdpa", watched)
+    for one, other in zip(shared, outcome(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert seen == [False]

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends.cuda import SDPAParams, can_use_efficient_attention, can_use_flash_attention
 from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import AttentionInterface
@@ -146,12 +147,33 @@ def _each_sample(
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int | None) -> Tensor:
     """(B, H, L, D), each token seeing itself and what is before it (no further back than ``window``)."""
+    band = None
+    if window is not None:
+        # The one mask of this file: a band, for a sample that is longer than the model's window.
+        band = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
     grouped = q.shape[1] != k.shape[1]
-    if window is None:
-        return sdpa(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
-    # The one mask of this file: a band, for a sample that is longer than the model's window.
-    band = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
-    return sdpa(q, k, v, attn_mask=band, dropout_p=dropout, scale=scaling, enable_gqa=grouped)
+    if grouped and not _takes_groups(q, k, v, band):
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+        grouped = False
+    return sdpa(q, k, v, attn_mask=band, dropout_p=dropout, is_causal=band is None, scale=scaling, enable_gqa=grouped)
+
+
+def _takes_groups(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
+    """Whether a kernel that holds no (L, L) matrix takes fewer heads of keys than of queries.
+
+    FlashAttention does, in 16 bits from Ampere on; the memory-efficient one, which runs elsewhere, only in newer versions of torch,
+    and without either a GPU would hold H·L² scores of each layer.
+    """
+    if not q.is_cuda or torch.compiler.is_compiling():
+        return True
+    key = (q.device.index, q.dtype, q.shape[-1], mask is None)
+    if key not in _GROUPED:
+        asked = SDPAParams(q, k, v, mask, 0.0, mask is None, True)
+        _GROUPED[key] = can_use_flash_attention(asked) or can_use_efficient_attention(asked)
+    return _GROUPED[key]
+
+
+_GROUPED: dict[tuple[int, torch.dtype, int, bool], bool] = {}
 
 
 def _longest(query: Tensor, max_length: int | None) -> int:

@@ -214,6 +214,11 @@ def test_a_rank_without_a_row_fetches_what_the_others_fetch(
         assert seen[1:] == [seen[1]] * 4, spec
 
 
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_a_model_of_one_layer_is_streamed_too(tmp_path: Path, data: PreparedDataset, name: str) -> None:
+    compare(tiny.save(tiny.MODELS[name](num_hidden_layers=1), tmp_path), data, "fp32", {}, {"checkpointing": True})
+
+
 @pytest.mark.parametrize("away", [True, False])
 @pytest.mark.parametrize("options", ALL[1:3])
 def test_nothing_of_a_row_stays_behind(

@@ -91,7 +91,7 @@ class Stream:
         self.leave_backward(place + 1)
         self._need(place)
         self._in_backward.add(place)
-        if place > self._layers[0]:
+        if place > self.backward.start:
             self._start(self.places[place - 1])
 
     def leave_backward(self, place: int) -> None:
