@@ -183,6 +183,16 @@ def test_a_row_that_is_not_learned_from_gives_zero_whatever_it_holds(run: Callab
     torch.testing.assert_close(losses[[0, 2]], run(before[[0, 2]], torch.tensor([3, 4])))
 
 
+@pytest.mark.parametrize("run", [cross_entropy.cross_entropy, cross_entropy.reference])
+@pytest.mark.parametrize("place", [0, 8200, 8999])
+def test_a_logit_that_is_not_a_number_makes_the_loss_none(run: Callable[..., Tensor], place: int) -> None:
+    logits = torch.randn(2, 9000)
+    logits[1, place] = torch.nan
+    losses = run(logits, torch.tensor([3, 3]))
+    assert losses.isfinite().tolist() == [True, False]
+    assert logits[0].isfinite().all()
+
+
 def test_without_a_gradient_the_logits_stay() -> None:
     logits = torch.randn(3, 20)
     before = logits.clone()

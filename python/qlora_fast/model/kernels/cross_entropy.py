@@ -78,7 +78,9 @@ def _cross_entropy(logits_ptr, target_ptr, loss_ptr, vocabulary, BLOCK: tl.const
         higher = tl.maximum(top, z)
         # The smaller of the two against the larger: one exponential, whichever it is. A lane beyond a short row has seen
         # −inf only, and −inf − (−inf) is not a number.
-        step = tl.exp(tl.minimum(top, z) - tl.where(higher == float("-inf"), 0.0, higher))
+        # A logit that is not a number makes the loss none, as the minimum keeps it.
+        lower = tl.minimum(top, z, propagate_nan=tl.PropagateNan.ALL)
+        step = tl.exp(lower - tl.where(higher == float("-inf"), 0.0, higher))
         total = tl.where(z > top, total * step + 1.0, total + step)
         top = higher
     peak = tl.max(top, 0)
