@@ -74,11 +74,14 @@ REASONS = {
     "tool_call_arguments_not_json": Explanation(
         "the arguments of a tool call are text that is not JSON", "complete them; a call without arguments has `{}`"
     ),
+    "tool_call_arguments_not_an_object": Explanation(
+        "the arguments of a tool call are no JSON object", "give each a name; a call without arguments has `{}`"
+    ),
     "tool_call_not_json": Explanation("a tool call is not valid JSON", "fix its JSON"),
     "tool_call_without_name_or_arguments": Explanation(
         "a tool call has no `name` or no `arguments`", "give it both; arguments may be `{}`"
     ),
-    "tools_are_no_json": Explanation("the offer of tools is not a JSON list or object", "fix its JSON"),
+    "tools_are_no_json": Explanation("the offer of tools is not a JSON object or a list of them", "fix its JSON"),
     "unknown_format": Explanation(
         "none of the keys of a known format is there",
         "use `instruction` and `output`, `conversations`, or `messages`",
@@ -130,7 +133,12 @@ NOTICES = {
     ),
     "thoughts_left_out": Explanation("the template leaves the thoughts of earlier answers out, as in a real chat"),
     "tool_result_as_question": Explanation("the template has no turn for a tool's result: it stands as a question"),
-    "tools_as_plain_text": Explanation("the template has no form for tools: they stand in the system prompt as text"),
+    "tools_as_plain_text": Explanation(
+        "the template has no form for tools, or they are no JSON: they stand in the system prompt as text"
+    ),
+    "tools_nulls_left_out": Explanation(
+        "keys that are null were left out of the tools: tables (Parquet, `datasets`) have one wherever another row has the key"
+    ),
     "tools_wrapped": Explanation(
         'tools that stand bare are given to the template as {"type": "function", "function": …}, as servers do'
     ),

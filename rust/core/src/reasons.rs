@@ -62,11 +62,13 @@ pub enum Reason {
     TooLong,
     /// The arguments of a tool call are text that is not JSON.
     ToolCallArgumentsNotJson,
+    /// The arguments of a tool call are JSON, and no object.
+    ToolCallArgumentsNotAnObject,
     /// A tool call is not JSON.
     ToolCallNotJson,
     /// A tool call lacks its name or its arguments.
     ToolCallWithoutNameOrArguments,
-    /// The offered tools are neither a list nor an object.
+    /// The offered tools are neither an object nor a list of objects.
     ToolsAreNoJson,
     /// The record has the keys of no known format.
     UnknownFormat,
@@ -184,6 +186,8 @@ pub enum Notice {
     ToolResultAsQuestion,
     /// The template has no form for tools.
     ToolsAsPlainText,
+    /// Nulls were left out of the tools' schemas.
+    ToolsNullsLeftOut,
     /// Tools that stood bare were wrapped as functions.
     ToolsWrapped,
 }

@@ -142,13 +142,13 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
     let (mut tool_calls, mut call_ids) = (Vec::new(), Vec::new());
     match turn.tool_calls {
         Field::Missing | Field::Null => {}
-        Field::Json(Value::Array(calls)) => {
+        field => {
+            let calls = listed(field)?;
             tool_calls = calls.iter().map(tool_call).collect::<Result<_, _>>()?;
             if layout.keeps("id") {
                 call_ids = calls.iter().map(|call| call.get("id")?.as_str().map(str::to_owned)).collect();
             }
         }
-        _ => return Err(Reason::NotAList("tool_calls".into())),
     }
     match turn.function_call {
         Field::Missing | Field::Null => {}
@@ -180,6 +180,24 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
     Ok(message)
 }
 
+/// The calls of a turn. Tables, in which calls with other arguments would be other types, have them as JSON in texts: the
+/// whole list, or each of it.
+fn listed(calls: Field<'_>) -> Result<Vec<Value>, Reason> {
+    let parsed = |text: &str| match unique::parse(text) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(key)) => Err(key_twice(&key)),
+        None => Err(Reason::ToolCallNotJson),
+    };
+    let list = match calls {
+        Field::Json(list) => list,
+        Field::Text(text) if text.trim().is_empty() => return Ok(Vec::new()),
+        Field::Text(text) => parsed(&text)?,
+        _ => Value::Null,
+    };
+    let Value::Array(list) = list else { return Err(Reason::NotAList("tool_calls".into())) };
+    list.into_iter().map(|call| if let Value::String(text) = call { parsed(&text) } else { Ok(call) }).collect()
+}
+
 /// `{"name": …, "arguments": …}` as the official templates print it, from either spelling.
 fn tool_call(call: &Value) -> Result<String, Reason> {
     let function = call.get("function").unwrap_or(call);
@@ -187,16 +205,27 @@ fn tool_call(call: &Value) -> Result<String, Reason> {
         return Err(Reason::ToolCallWithoutNameOrArguments);
     };
     let arguments = match arguments {
-        // OpenAI's form: JSON as text. It is kept as it is written, if it is JSON.
-        Value::String(text) => match unique::parse(text) {
-            Some(Ok(_)) => text.clone(),
-            Some(Err(key)) => return Err(key_twice(&key)),
-            None => return Err(Reason::ToolCallArgumentsNotJson),
-        },
-        other => pyjson::dumps(other),
+        Value::String(text) => arguments_in_text(text)?,
+        Value::Object(_) => pyjson::dumps(arguments),
+        _ => return Err(Reason::ToolCallArgumentsNotAnObject),
     };
     let name = pyjson::dumps(&Value::String(name.clone()));
     Ok(format!("{{\"name\": {name}, \"arguments\": {arguments}}}"))
+}
+
+/// OpenAI's form: JSON as text. It is kept as it is written; JSON of that text once more is undone.
+fn arguments_in_text(text: &str) -> Result<String, Reason> {
+    match unique::parse(text) {
+        Some(Ok(Value::Object(_))) => Ok(text.to_owned()),
+        Some(Ok(Value::String(inner))) => match unique::parse(&inner) {
+            Some(Ok(Value::Object(_))) => Ok(inner),
+            Some(Err(key)) => Err(key_twice(&key)),
+            _ => Err(Reason::ToolCallArgumentsNotAnObject),
+        },
+        Some(Ok(_)) => Err(Reason::ToolCallArgumentsNotAnObject),
+        Some(Err(key)) => Err(key_twice(&key)),
+        None => Err(Reason::ToolCallArgumentsNotJson),
+    }
 }
 
 /// The calls that JSON text holds: one, a list of them, or none because it is not JSON.

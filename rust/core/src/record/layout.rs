@@ -135,7 +135,7 @@ impl Layout {
             "tool_calls" => Some(TurnKey::ToolCalls),
             // OpenAI's older form of one call.
             "function_call" => Some(TurnKey::FunctionCall),
-            "loss" | "loss_weight" | "loss_mask" | "weight" | "train" => Some(TurnKey::Loss),
+            "loss" | "loss_weight" | "loss_mask" | "weight" | "train" | "training" | "trainable" => Some(TurnKey::Loss),
             _ => None,
         }
     }
@@ -149,15 +149,20 @@ impl Layout {
     pub(super) fn speaker(&self, name: &str) -> Option<Speaker> {
         let own =
             self.tags.iter().find(|(ours, theirs)| *theirs == name && !matches!(ours.as_str(), "role" | "content"));
-        let (role, calls) = match own.map_or(name, |(ours, _)| ours.as_str()) {
+        // Capitals say nothing more.
+        let role = own.map_or(name, |(ours, _)| ours.as_str()).to_ascii_lowercase();
+        let (role, calls) = match role.as_str() {
             "user" | "human" => (Role::User, false),
-            "assistant" | "gpt" | "model" | "bot" | "bing" | "chatgpt" => (Role::Assistant, false),
+            "assistant" | "gpt" | "model" | "bot" | "bing" | "chatgpt" | "ai" => (Role::Assistant, false),
             "system" | "developer" => (Role::System, false),
-            "tool" | "observation" | "function_response" => (Role::Tool, false),
+            // ms-swift's, Llama 3.1's and others' words for a tool's result.
+            "tool" | "observation" | "function_response" | "tool_response" | "tool_result" | "ipython" => {
+                (Role::Tool, false)
+            }
             // The tag is LLaMA-Factory's word for a call, the role OpenAI's older one for its result.
             "function" if own.is_some() => (Role::Assistant, true),
             "function" => (Role::Tool, false),
-            "function_call" => (Role::Assistant, true),
+            "function_call" | "tool_call" => (Role::Assistant, true),
             _ => return None,
         };
         Some(Speaker { role, calls })

@@ -173,6 +173,26 @@ mod tests {
     }
 
     #[test]
+    fn calls_are_understood_as_tables_have_them() {
+        let plain = r#"{"name": "f", "arguments": {"x": 1}}"#;
+        for calls in [
+            r#"[{"name":"f","arguments":{"x": 1}}]"#,
+            r#""[{\"name\":\"f\",\"arguments\":{\"x\": 1}}]""#,
+            r#"["{\"function\":{\"name\":\"f\",\"arguments\":{\"x\": 1}}}"]"#,
+            r#"[{"name":"f","arguments":"{\"x\": 1}"}]"#,
+            r#"[{"name":"f","arguments":"\"{\\\"x\\\": 1}\""}]"#,
+        ] {
+            let row = format!(
+                r#"{{"messages":[{{"role":"user","content":"q"}},{{"role":"assistant","tool_calls":{calls}}}]}}"#
+            );
+            let conversation = parse(&row, None, &Variables::new()).unwrap().conversation.unwrap();
+            assert_eq!(conversation.messages[1].tool_calls, [plain], "{calls}");
+        }
+    }
+
+    const ARGUMENTS: &str = "tool_call_arguments_not_an_object";
+
+    #[test]
     fn a_wrong_type_costs_one_row_and_names_its_field() {
         for (text, reason) in [
             (r#"{"instruction":"q","output":3}"#, "not_text:output"),
@@ -188,6 +208,11 @@ mod tests {
                 r#"{"messages":[{"role":"assistant","function_call":{"name":"f","arguments":""}}]}"#,
                 "tool_call_arguments_not_json",
             ),
+            (r#"{"messages":[{"role":"assistant","tool_calls":[{"name":"f","arguments":null}]}]}"#, ARGUMENTS),
+            (r#"{"messages":[{"role":"assistant","tool_calls":[{"name":"f","arguments":"[1]"}]}]}"#, ARGUMENTS),
+            (r#"{"messages":[{"role":"assistant","tool_calls":[{"name":"f","arguments":"\"x\""}]}]}"#, ARGUMENTS),
+            (r#"{"messages":[{"role":"assistant","tool_calls":"[{"}]}"#, "tool_call_not_json"),
+            (r#"{"messages":[{"role":"assistant","tool_calls":"{}"}]}"#, "not_a_list:tool_calls"),
             (r#"{"instruction":"q","output":"a","history":[["x"]]}"#, "not_pairs:history"),
             (r#"{"conversations":{}}"#, "not_a_list:conversations"),
             (r#"{"conversations":[3]}"#, "not_an_object:conversations"),

@@ -2,7 +2,7 @@
 
 use super::chat_template::{ChatTemplate, Frame, Piece, SystemPlace, Thinking, ToolStyle};
 use super::segment::{Kind, Segment, Turn};
-use super::tools::offered;
+use super::tools::{Offer, offered};
 use crate::conversation::{Conversation, Message, Role};
 use crate::reasons::Notice;
 use crate::record::pyjson;
@@ -148,8 +148,8 @@ impl ChatTemplate {
                     ToolStyle::Qwen => {
                         turn.template(if own.is_none() && system.is_empty() { "" } else { "\n\n" });
                         turn.markup(TOOLS_BEFORE, false);
-                        let (lines, wrapped) = tool_lines(tools);
-                        notices.extend(wrapped.then_some(Notice::ToolsWrapped));
+                        let (lines, done) = tool_lines(tools);
+                        notices.extend(done);
                         for tool in lines {
                             turn.template("\n");
                             turn.content(tool, false);
@@ -277,11 +277,11 @@ fn split_thoughts(content: &str) -> (&str, &str) {
     (thoughts.trim_start_matches('\n'), after.trim_start_matches('\n'))
 }
 
-/// Each tool on a line of its own, or the text as it is; and whether a bare one was wrapped.
-fn tool_lines(text: &str) -> (Vec<String>, bool) {
+/// Each tool on a line of its own, or the text as it is.
+fn tool_lines(text: &str) -> (Vec<String>, Vec<Notice>) {
     match offered(text) {
-        Some((tools, wrapped)) => (tools.iter().map(pyjson::dumps).collect(), wrapped),
-        None => (vec![text.to_owned()], false),
+        Some(Offer { tools, notices }) => (tools.iter().map(pyjson::dumps).collect(), notices),
+        None => (vec![text.to_owned()], vec![Notice::ToolsAsPlainText]),
     }
 }
 

@@ -1,21 +1,63 @@
 //! The tools that a conversation offers.
 
+use crate::reasons::Notice;
 use serde_json::{Value, json};
 
+/// The tools on offer, and what was done to them.
+#[derive(Debug, PartialEq)]
+pub(super) struct Offer {
+    pub(super) tools: Vec<Value>,
+    pub(super) notices: Vec<Notice>,
+}
+
+/// Keys of a JSON schema whose value may be null, and those in whose value any null is meant.
+const NULL: [&str; 3] = ["default", "const", "example"];
+const HOLDS_NULLS: [&str; 5] = ["default", "const", "example", "examples", "enum"];
+
 /// The tools of an offer in JSON, each as OpenAI's interface has it: one that stands bare, as ShareGPT files have them,
-/// is wrapped into `{"type": "function", "function": …}`, as servers and LLaMA-Factory do. With them: whether one was.
-/// None: the offer is not a JSON list or object.
-pub(super) fn offered(text: &str) -> Option<(Vec<Value>, bool)> {
-    let tools = match serde_json::from_str(text) {
-        Ok(Value::Array(list)) => list,
-        Ok(one @ Value::Object(_)) => vec![one],
-        _ => return None,
+/// is wrapped into `{"type": "function", "function": …}`, as servers and LLaMA-Factory do. One that is JSON in a text is
+/// what it says. Nulls go: tables (Arrow, and so Parquet and `datasets`) have one wherever another row has a key.
+/// None: the offer is neither an object nor a list of objects.
+pub(super) fn offered(text: &str) -> Option<Offer> {
+    let mut tools = match serde_json::from_str(text) {
+        Ok(Value::Array(list)) => list.into_iter().map(object).collect::<Option<Vec<_>>>()?,
+        Ok(one) => vec![object(one)?],
+        Err(_) => return None,
     };
+    let nulls = tools.iter_mut().fold(false, |found, tool| leave_nulls_out(tool) | found);
     let bare =
         |tool: &Value| tool.get("name").is_some() && tool.get("function").is_none() && tool.get("type").is_none();
     let wrapped = tools.iter().any(bare);
     let wrap = |tool| if bare(&tool) { json!({ "type": "function", "function": tool }) } else { tool };
-    Some((tools.into_iter().map(wrap).collect(), wrapped))
+    let tools = tools.into_iter().map(wrap).collect();
+    let done = [(nulls, Notice::ToolsNullsLeftOut), (wrapped, Notice::ToolsWrapped)];
+    Some(Offer { tools, notices: done.into_iter().filter_map(|(is, notice)| is.then_some(notice)).collect() })
+}
+
+/// An object, if it is one or is one as JSON in a text.
+fn object(value: Value) -> Option<Value> {
+    match value {
+        Value::Object(_) => Some(value),
+        Value::String(text) => serde_json::from_str(&text).ok().filter(Value::is_object),
+        _ => None,
+    }
+}
+
+/// Removes keys whose value is null, where a schema can have none. Whether there was one.
+fn leave_nulls_out(schema: &mut Value) -> bool {
+    match schema {
+        Value::Object(entries) => {
+            let before = entries.len();
+            entries.retain(|key, value| !value.is_null() || NULL.contains(&key.as_str()));
+            let removed = entries.len() < before;
+            // A property may have the name of a keyword: its value is a schema, an object.
+            let schemas =
+                entries.iter_mut().filter(|(key, value)| value.is_object() || !HOLDS_NULLS.contains(&key.as_str()));
+            schemas.fold(removed, |found, (_, value)| leave_nulls_out(value) | found)
+        }
+        Value::Array(items) => items.iter_mut().fold(false, |found, item| leave_nulls_out(item) | found),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -24,11 +66,40 @@ mod tests {
 
     #[test]
     fn bare_tools_are_wrapped_and_others_are_not() {
-        let (tools, wrapped) = offered(r#"[{"name": "f"}, {"type": "function", "function": {"name": "g"}}]"#).unwrap();
-        assert!(wrapped);
+        let Offer { tools, notices } =
+            offered(r#"[{"name": "f"}, {"type": "function", "function": {"name": "g"}}]"#).unwrap();
+        assert_eq!(notices, [Notice::ToolsWrapped]);
         assert_eq!(tools[0]["function"]["name"], "f");
         assert_eq!(tools[1]["function"]["name"], "g");
-        assert_eq!(offered("{}").unwrap(), (vec![json!({})], false));
+        assert_eq!(offered("{}").unwrap(), Offer { tools: vec![json!({})], notices: vec![] });
         assert_eq!(offered("a tool"), None);
+    }
+
+    #[test]
+    fn a_tool_in_a_text_is_what_it_says_and_a_name_is_none() {
+        let plain = offered(r#"[{"type": "function", "function": {"name": "f"}}]"#);
+        assert_eq!(offered(r#"["{\"type\": \"function\", \"function\": {\"name\": \"f\"}}"]"#), plain);
+        assert_eq!(offered(r#""{\"type\": \"function\", \"function\": {\"name\": \"f\"}}""#), plain);
+        for other in [r#"["f"]"#, "[1]", "[null]", r#"[["f"]]"#, r#""f""#, "null"] {
+            assert_eq!(offered(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_nulls_of_a_table_go_and_those_of_a_schema_stay() {
+        let of = |properties: &str| {
+            offered(&format!(r#"[{{"type": "function", "strict": null, "function": {{"name": "f", "parameters": {{"properties": {properties}}}}}}}]"#)).unwrap()
+        };
+        let padded = of(r#"{"x": {"type": "string", "enum": null, "items": {"type": null}}, "y": null}"#);
+        assert_eq!(padded.notices, [Notice::ToolsNullsLeftOut]);
+        assert_eq!(
+            padded.tools[0],
+            json!({"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"type": "string", "items": {}}}}}})
+        );
+        let kept = r#"{"x": {"type": ["string", "null"], "default": null, "enum": ["a", null], "const": null}}"#;
+        assert_eq!(
+            of(kept).tools[0]["function"]["parameters"]["properties"],
+            serde_json::from_str::<Value>(kept).unwrap()
+        );
     }
 }

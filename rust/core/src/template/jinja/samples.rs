@@ -61,7 +61,7 @@ impl Maker<'_> {
         let others = rendered.len() - 1;
         if let Some(whole) = rendered.last_mut() {
             whole.notices.extend(std::iter::repeat_n(Notice::AnswerInASampleOfItsOwn, others));
-            whole.notices.extend(self.printer.talk.wrapped_tools.then_some(Notice::ToolsWrapped));
+            whole.notices.extend(&self.printer.talk.notices);
         }
         Ok(rendered)
     }

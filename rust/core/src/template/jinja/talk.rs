@@ -2,9 +2,9 @@
 
 use crate::conversation::{Conversation, Message};
 use crate::jinja::{Origin, TEMPLATE, Variable};
-use crate::reasons::Reason;
+use crate::reasons::{Notice, Reason};
 use crate::record::pyjson;
-use crate::template::tools::offered;
+use crate::template::tools::{Offer, offered};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -51,7 +51,8 @@ pub(super) enum Arguments {
 pub(super) struct Talk {
     pub(super) messages: Vec<Variable>,
     pub(super) tools: Variable,
-    pub(super) wrapped_tools: bool,
+    /// What was done to the tools.
+    pub(super) notices: Vec<Notice>,
     /// About how many bytes it has.
     pub(super) size: usize,
 }
@@ -63,11 +64,11 @@ impl Talk {
     pub(super) fn new(conversation: &Conversation<'_>, arguments: Arguments) -> Result<Self, Reason> {
         let each = conversation.messages.iter().enumerate();
         let messages = each.map(|(i, m)| message(i, m, arguments)).collect::<Result<_, _>>()?;
-        let (tools, wrapped_tools) = match conversation.tools.as_deref() {
-            None => (Variable::None, false),
+        let (tools, notices) = match conversation.tools.as_deref() {
+            None => (Variable::None, Vec::new()),
             Some(text) => {
-                let (tools, wrapped) = offered(text).ok_or(Reason::ToolsAreNoJson)?;
-                (Variable::List(tools.into_iter().map(|tool| Variable::Json(tool, TOOLS)).collect()), wrapped)
+                let Offer { tools, notices } = offered(text).ok_or(Reason::ToolsAreNoJson)?;
+                (Variable::List(tools.into_iter().map(|tool| Variable::Json(tool, TOOLS)).collect()), notices)
             }
         };
         let of_message = |m: &Message<'_>| {
@@ -78,7 +79,7 @@ impl Talk {
         };
         let size = conversation.messages.iter().map(of_message).sum::<usize>()
             + conversation.tools.as_deref().map_or(0, str::len);
-        Ok(Self { messages, tools, wrapped_tools, size })
+        Ok(Self { messages, tools, notices, size })
     }
 }
 
