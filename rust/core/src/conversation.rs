@@ -192,10 +192,13 @@ impl Conversation<'_> {
     }
 
     fn join_neighbours(&mut self, repairs: &mut Vec<Repair>) {
+        if !self.messages.windows(2).any(|two| Self::joins(&two[0], &two[1])) {
+            return;
+        }
         let mut joined: Vec<Message<'_>> = Vec::with_capacity(self.messages.len());
         for message in self.messages.drain(..) {
             match joined.last_mut() {
-                Some(last) if last.role == message.role && Self::joins(last, &message) => {
+                Some(last) if Self::joins(last, &message) => {
                     if is_blank(&last.content) {
                         last.content = message.content;
                     } else if !is_blank(&message.content) {
@@ -214,7 +217,8 @@ impl Conversation<'_> {
     /// Plain turns that agree in having a loss, and in what else the template reads of them, can be joined; calls,
     /// reasoning, tool results and instructions cannot.
     fn joins(a: &Message<'_>, b: &Message<'_>) -> bool {
-        matches!(a.role, Role::User | Role::Assistant)
+        a.role == b.role
+            && matches!(a.role, Role::User | Role::Assistant)
             && a.tool_calls.is_empty()
             && b.tool_calls.is_empty()
             && b.reasoning.is_none()

@@ -70,7 +70,7 @@ impl Batch {
 }
 
 /// Buffers that a thread reuses.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Workspace {
     scratch: Scratch,
     /// The last row that was kept.
@@ -207,11 +207,11 @@ impl RowMaker<'_> {
             *encoded = cut.encoded;
         }
         rendered.notices.iter().for_each(|notice| count(&mut batch.notices, notice.name()));
-        let content = rendered.turns.iter().flat_map(|t| &t.segments).filter(|s| s.content && s.kind == Kind::Text);
-        let (mut control, mut word) = (false, false);
-        for segment in content {
-            control = control || self.encoder.content().has_control(&segment.text);
-            word = word || self.encoder.content().has_word(&segment.text);
+        let (content, mut control, mut word) = (self.encoder.content(), false, false);
+        let texts = rendered.turns.iter().flat_map(|t| &t.segments).filter(|s| s.content && s.kind == Kind::Text);
+        for segment in texts.filter(|s| content.may_have_added(&s.text)) {
+            control = control || content.has_control(&segment.text);
+            word = word || content.has_word(&segment.text);
         }
         let found = [(control, Notice::ControlTokenKeptAsText), (word, Notice::AddedTokenInText)];
         found.iter().filter(|(there, _)| *there).for_each(|(_, notice)| count(&mut batch.notices, notice.name()));

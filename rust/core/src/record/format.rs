@@ -84,7 +84,7 @@ fn alpaca<'a>(raw: Raw<'a>, layout: &Layout) -> Result<Conversation<'a>, Reason>
     let prompt = match (instruction.is_empty(), input.is_empty()) {
         (_, true) => instruction,
         (true, false) => input,
-        (false, false) => Cow::Owned(format!("{instruction}\n{input}")),
+        (false, false) => Cow::Owned([&*instruction, "\n", &*input].concat()),
     };
     messages.push(Message::new(Role::User, prompt));
     messages.push(Message::new(Role::Assistant, text(raw.output, "output")?));

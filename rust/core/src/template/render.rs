@@ -6,7 +6,9 @@ use super::tools::{Offer, offered};
 use crate::conversation::{Conversation, Message, Role};
 use crate::reasons::Notice;
 use crate::record::pyjson;
+use memchr::memmem::Finder;
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// Tags that templates write and tokenizers may know as one token.
 const MARKERS: [&str; 6] =
@@ -269,8 +271,9 @@ fn is_query(message: &Message<'_>) -> bool {
 
 /// `(thoughts, answer)` of content with a `</think>` in it, split as Qwen3's own template does.
 fn split_thoughts(content: &str) -> (&str, &str) {
-    // Nearly every answer has none; memmem finds that out several times faster than `str::find`.
-    let Some(first) = memchr::memmem::find(content.as_bytes(), b"</think>") else { return ("", content) };
+    // Nearly every answer has none, and what is made once for all of them need not be made again.
+    static CLOSE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("</think>"));
+    let Some(first) = CLOSE.find(content.as_bytes()) else { return ("", content) };
     let (before, after) = (&content[..first], content.rsplit_once("</think>").map_or("", |(_, after)| after));
     let before = before.trim_end_matches('\n');
     let thoughts = before.rsplit_once("<think>").map_or(before, |(_, thoughts)| thoughts);
@@ -328,7 +331,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(role: Role, before: &'a [Piece]) -> Self {
-        let mut builder = Self { role, segments: Vec::with_capacity(before.len() + 4) };
+        let mut builder = Self { role, segments: Vec::with_capacity(before.len() + 7) };
         builder.pieces(before, false);
         builder
     }

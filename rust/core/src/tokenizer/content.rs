@@ -2,6 +2,7 @@
 
 use super::added::AddedToken;
 use super::engine::{Base, Engine};
+use super::first_bytes::FirstBytes;
 use crate::guarded::guarded;
 use aho_corasick::AhoCorasick;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ pub struct Content {
     pub(super) added: Vec<AddedToken>,
     controls: Option<AhoCorasick>,
     words: Option<AhoCorasick>,
+    /// Of both.
+    first_bytes: FirstBytes,
     /// Ids of control tokens, ascending: a model whose vocabulary holds the text of one makes it of that text.
     pub(super) forbidden: Vec<u32>,
 }
@@ -25,7 +28,9 @@ impl Content {
             let tokens: Vec<_> = added.iter().filter(|t| t.special == special && !is_blank(t)).collect();
             AhoCorasick::new(tokens.iter().map(|t| &t.content)).ok().filter(|_| !tokens.is_empty())
         };
-        Ok(Self { engine, controls: finder(true), words: finder(false), forbidden, added })
+        let (controls, words) = (finder(true), finder(false));
+        let first_bytes = FirstBytes::of(added.iter().filter(|t| !is_blank(t)).map(|t| t.content.as_str()));
+        Ok(Self { engine, controls, words, first_bytes, forbidden, added })
     }
 
     /// The engine alone, without what [`Self::encode`] refuses.
@@ -51,6 +56,12 @@ impl Content {
             ids.truncate(before);
         }
         encoded
+    }
+
+    /// Whether [`Self::has_control`] or [`Self::has_word`] may hold; quick to say for a text for which neither does.
+    #[must_use]
+    pub fn may_have_added(&self, text: &str) -> bool {
+        self.first_bytes.may_stand_in(text)
     }
 
     /// Whether a text contains the text of a control token.

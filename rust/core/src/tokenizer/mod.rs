@@ -7,6 +7,7 @@
 mod added;
 mod content;
 mod engine;
+mod first_bytes;
 pub(crate) mod native;
 mod reference;
 mod words;

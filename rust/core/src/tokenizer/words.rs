@@ -2,6 +2,7 @@
 //! in what the normalizer makes of the text between.
 
 use super::added::AddedToken;
+use super::first_bytes::FirstBytes;
 use aho_corasick::{AhoCorasick, MatchKind};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -78,6 +79,7 @@ impl Words {
 /// Finds some tokens in a text.
 #[derive(Debug)]
 struct Finder {
+    first_bytes: FirstBytes,
     patterns: AhoCorasick,
     tokens: Vec<AddedToken>,
 }
@@ -87,16 +89,20 @@ impl Finder {
         if tokens.iter().all(|(_, token)| token.special) {
             return Ok(None);
         }
+        let first_bytes = FirstBytes::of(tokens.iter().map(|(pattern, _)| pattern.as_str()));
         // Of several that begin at one place the longest.
         let patterns = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(tokens.iter().map(|(pattern, _)| pattern))
             .map_err(|e| e.to_string())?;
-        Ok(Some(Self { patterns, tokens: tokens.into_iter().map(|(_, token)| token).collect() }))
+        Ok(Some(Self { first_bytes, patterns, tokens: tokens.into_iter().map(|(_, token)| token).collect() }))
     }
 
     /// The parts of a text, in order. White space that two tokens claim goes to the first of them.
     fn split(&self, text: &str, each: &mut dyn FnMut(Part) -> Result<(), String>) -> Result<(), String> {
+        if !text.is_empty() && !self.first_bytes.may_stand_in(text) {
+            return each(Part::Text(0..text.len()));
+        }
         let mut from = 0;
         for found in self.patterns.find_iter(text) {
             let token = &self.tokens[found.pattern()];

@@ -281,7 +281,13 @@ impl cpu::Work for Encoding<'_> {
         let Self { encoder, cut, batch, cache, ids } = self;
         look_up(cpu, cut, batch, cache);
         let pieces = u64::MAX >> (TOGETHER - cut.n);
-        let rare = cpu.rare(&batch.found) & pieces;
+        let mut rare_ids = std::mem::take(&mut batch.rare_ids);
+        let (eights, _) = batch.found.as_chunks();
+        let mut rare = 0;
+        for (i, values) in eights.iter().enumerate().take(cut.n.div_ceil(8)) {
+            rare |= u64::from(cpu.rare_of_eight(values)) << (8 * i);
+        }
+        rare &= pieces;
         for i in bits(rare) {
             encoder.prefetch(cut, batch.piece(i));
         }
@@ -289,8 +295,6 @@ impl cpu::Work for Encoding<'_> {
         let room = |pieces: usize| 2 * pieces + 16;
         let mut filled = ids.len();
         ids.resize(filled + room(cut.n), 0);
-        let mut rare_ids = std::mem::take(&mut batch.rare_ids);
-        let (eights, _) = batch.found.as_chunks();
         for (eight, values) in eights.iter().enumerate().take(cut.n.div_ceil(8)) {
             let first = eight * 8;
             let whole = pieces >> first & 0xff == 0xff;

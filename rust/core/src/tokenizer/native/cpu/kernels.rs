@@ -107,10 +107,14 @@ pub(in super::super) trait Cpu: Copy {
             .fold(NONE, |rank, &slot| select_unpredictable(slot >> RANK_BITS == pair, (slot & RANK) as u32, rank))
     }
 
-    /// Which of the values are not [`is_plain`], one bit each.
+    /// Which of eight values are not [`is_plain`], one bit each.
     #[inline(always)]
-    fn rare(self, values: &[u64; 64]) -> u64 {
-        values.iter().rev().fold(0, |rare, &value| rare << 1 | u64::from(!is_plain(value)))
+    fn rare_of_eight(self, values: &[u64; 8]) -> u8 {
+        let mut rare = 0;
+        for (i, &value) in values.iter().enumerate() {
+            rare |= u8::from(!is_plain(value)) << i;
+        }
+        rare
     }
 
     /// Writes the ids of eight values that are [`is_plain`], consecutively, and what is of no meaning behind them; how many

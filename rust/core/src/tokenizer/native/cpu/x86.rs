@@ -218,19 +218,14 @@ impl Cpu for Avx512 {
 
     #[inline(always)]
     #[allow(unsafe_code, reason = "the value is the proof that the processor has what it needs")]
-    fn rare(self, values: &[u64; 64]) -> u64 {
-        let mut rare = 0;
-        for (i, eight) in values.chunks_exact(8).enumerate() {
-            // SAFETY: there is no value of this type on a processor without these instructions; the one that touches memory reads
-            // the eight, of 64 bytes.
-            let plain = unsafe {
-                let eight = _mm512_loadu_si512(eight.as_ptr().cast());
-                // Plain is what has one of its upper two bits and not the other.
-                _mm512_movepi64_mask(_mm512_xor_si512(eight, _mm512_slli_epi64::<1>(eight)))
-            };
-            rare |= u64::from(!plain) << (8 * i);
+    fn rare_of_eight(self, values: &[u64; 8]) -> u8 {
+        // SAFETY: there is no value of this type on a processor without these instructions; the one that touches memory reads
+        // the eight, of 64 bytes.
+        unsafe {
+            let values = _mm512_loadu_si512(values.as_ptr().cast());
+            // Plain is what has one of its upper two bits and not the other.
+            !_mm512_movepi64_mask(_mm512_xor_si512(values, _mm512_slli_epi64::<1>(values)))
         }
-        rare
     }
 
     #[inline(always)]

@@ -1,10 +1,13 @@
 //! Turns → token ids and supervised spans.
 
+mod own_texts;
+
 use crate::conversation::{Conversation, Role};
 use crate::error::{Error, Result};
 use crate::reasons::Reason;
 use crate::template::{self, Controls, Kind, Learn, Rendered, Segment, Source, Tags, Template, Turn};
 use crate::tokenizer::{AddedToken, Content, Tokenizer};
+use own_texts::OwnTexts;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -74,10 +77,11 @@ pub struct Piece {
 }
 
 /// Buffers that a thread keeps, so that a row allocates none of its own.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Scratch {
     ids: Vec<u32>,
     joined: String,
+    own: OwnTexts,
     /// The next text continues the one before it and must not get a leading blank.
     goes_on: bool,
 }
@@ -399,10 +403,13 @@ impl<'t> Encoder<'t> {
     fn encode_run(
         &self,
         run: &[Placed<'_, '_>],
-        Scratch { ids, joined, goes_on }: &mut Scratch,
+        Scratch { ids, joined, own, goes_on }: &mut Scratch,
     ) -> std::result::Result<(), String> {
         ids.clear();
         let edge = self.binding.edge.as_ref().filter(|_| *goes_on);
+        if let ([Placed { segment: Segment { text, content: false, .. }, .. }], None) = (run, edge) {
+            return own.encode(&self.binding.content, text, ids);
+        }
         let text = match run {
             [only] if edge.is_none() => only.segment.text.as_ref(),
             run => {
@@ -466,5 +473,7 @@ fn placed<'s, 'a>(turns: &'s [Turn<'a>]) -> Vec<Placed<'s, 'a>> {
         let answers = t.role == Role::Assistant;
         t.segments.iter().map(move |segment| Placed { segment, turn, answer: answers && segment.learned })
     };
-    turns.iter().enumerate().flat_map(of_turn).collect()
+    let mut placed = Vec::with_capacity(turns.iter().map(|turn| turn.segments.len()).sum());
+    placed.extend(turns.iter().enumerate().flat_map(of_turn));
+    placed
 }
