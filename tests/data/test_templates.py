@@ -324,7 +324,7 @@ MISTAKES = [
     ("user: '{content}'\nassistant: '{content}{eos}'\nname: qwen3\n", ["t.yaml:3", "`qwen3` is the name of another"]),
     ("user: '{content}'\nuser: '{content}'\nassistant: '{content}{eos}'\n", ["t.yaml:2", "is set twice"]),
     ("user: '{content}'\nassistant: 'A{content}{eos}'\ngeneration_prompt: B\n", ["t.yaml:3", "must be how"]),
-    ("- a\n", ["must be `key: value`"]),
+    ("- a\n", ["must be lines of `key: value`"]),
 ]
 
 
