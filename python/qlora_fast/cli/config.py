@@ -194,7 +194,7 @@ def _show(found: dict[str, Any]) -> None:
         for problem in found["problems"]:
             console.out(f"  {problem}")
     elif Path(file).is_file():
-        console.note(f"\nnext: qlora-fast plan {file}")
+        console.next_step("plan", file)
 
 
 def _row(verdict: dict[str, Any], file: str) -> tuple[str, str, str, str]:

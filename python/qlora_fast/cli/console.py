@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,11 @@ def ask(prompt: str) -> str:
     return input()
 
 
+def next_step(command: str, *words: str | os.PathLike[str]) -> None:
+    """The command to type next, on stderr; words that a shell would take apart are quoted."""
+    note(f"\nnext: qlora-fast {command} {shlex.join(os.fspath(word) for word in words)}")
+
+
 def warn(text: str) -> None:
     """A warning, on stderr."""
     rich().print(f"[yellow]warning:[/yellow] {without_markup(escape.line(text))}")
@@ -115,7 +121,7 @@ def warn(text: str) -> None:
 
 def fail(error: QloraFastError | OSError) -> None:
     """An error and its hint, without a traceback: also where there is no descriptor or memory left to load rich with."""
-    message, hint = escape.message(str(error) or type(error).__name__), getattr(error, "hint", None)
+    message, hint = escape.message(_text(error)), getattr(error, "hint", None)
     try:
         console = rich()
         console.print(f"[bold red]error:[/bold red] {without_markup(message)}")
@@ -123,6 +129,13 @@ def fail(error: QloraFastError | OSError) -> None:
             console.print(f"\n[cyan]hint:[/cyan] {without_markup(escape.message(hint))}")
     except (OSError, ImportError, MemoryError):
         note(f"error: {message}" + (f" (hint: {hint})" if hint else ""))
+
+
+def _text(error: QloraFastError | OSError) -> str:
+    """What an error says; of the system's, the file and the reason without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"`{os.fsdecode(error.filename)}`: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def fail_usage(error: click.ClickException) -> None:

@@ -37,6 +37,7 @@ def command(data: tuple[str, ...], model: str, out: str | None) -> None:
 
     Nothing is trained, and nothing but the config is written. It is an ordinary config: change what you like.
     """
+    from qlora_fast import atomic_io
     from qlora_fast.config import overrides
     from qlora_fast.errors import ConfigError
     from qlora_fast.train.suggest import Machine, suggest
@@ -52,6 +53,6 @@ def command(data: tuple[str, ...], model: str, out: str | None) -> None:
     if out == "-":
         console.out_piece(written)
         return
-    path.write_text(written, encoding="utf-8")
+    atomic_io.write_text(path, written)
     console.out(str(path))
-    console.note(f"\nnext: qlora-fast plan {path}")
+    console.next_step("plan", path)

@@ -90,8 +90,7 @@ def command(
         console.note("\nnote: the steps are those of all rows; `qlora-fast plan` leaves out what val_size holds out")
     for path in kept:
         console.note(f"written: {path}")
-    what = " ".join(files) or (f"--config {config_file}" if config_file else " ".join(settings))
-    console.note(f"\nnext: qlora-fast inspect {what}")
+    console.next_step("inspect", *(files or (("--config", config_file) if config_file else settings)))
 
 
 def _share(text: str, merge: bool) -> tuple[int, int]:

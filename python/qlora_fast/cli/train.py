@@ -159,4 +159,4 @@ def _show(config: Config, results: dict[str, Any]) -> None:
     if pictures:
         lines.append(("pictures", ", ".join(pictures)))
     console.rows_out(lines)
-    console.note(f"\nnext: qlora-fast chat {output}")
+    console.next_step("chat", output)

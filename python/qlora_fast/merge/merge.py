@@ -234,7 +234,10 @@ def _check_space(base: Path, folder: Path) -> None:
     place = next(parent for parent in (folder.resolve().parent, *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if free < needed // 2:
-        raise ArtifactError(f"`{place}` has {free / 1e9:.1f} GB free, the merged model needs {needed / 2e9:.1f} GB")
+        raise ArtifactError(
+            f"`{place}` has {atomic_io.size_text(free)} free, the merged model needs {atomic_io.size_text(needed // 2)}",
+            hint="free some space there, or give a folder on another disk",
+        )
 
 
 def _report(

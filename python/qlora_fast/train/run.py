@@ -33,6 +33,7 @@ from qlora_fast.train.output_folder import (
     results_of,
     warn_of_little_space,
 )
+from qlora_fast.train.output_lock import OutputLock
 from qlora_fast.train.progress import Progress
 from qlora_fast.train.row_pass import RowPass
 from qlora_fast.train.run_status import RunStatus, ending, environment
@@ -63,17 +64,18 @@ def train(config: Config, watch: Watch | None = None, *, resume_anyway: bool = F
         QloraFastError: anything that a user can fix; the hint says how.
         Interrupted: a signal stopped the run, and a checkpoint was written.
     """
-    with joined() as ranks:
-        return _train(config, watch or Watch(), ranks, resume_anyway=resume_anyway)
+    with joined() as ranks, OutputLock() as lock:
+        return _train(config, watch or Watch(), ranks, lock, resume_anyway=resume_anyway)
 
 
-def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -> dict[str, Any]:
+def _train(config: Config, watch: Watch, ranks: Ranks, lock: OutputLock, *, resume_anyway: bool) -> dict[str, Any]:
     # Set up. What the machine or the folder refuses is refused before anything is done.
     output = Path(config.output_dir)
     check_settings(config, ranks)
     machine = Machine.of(config, ranks)
     with ranks.in_turn():
         if ranks.first:
+            lock.take(output)
             check_output(config)
             resume.check_start(config)
             parent.check_named(config)
@@ -86,7 +88,9 @@ def _train(config: Config, watch: Watch, ranks: Ranks, *, resume_anyway: bool) -
     with ranks.in_turn():
         if ranks.first:
             own = config.resume_from_checkpoint == resume.AUTO and resume.is_own(output, identity)
+            lock.take(output)
             claim_output(config, own=own)
+            lock.renew(output)
     progress = resume.resume(setup, identity, folder, ranks, anyway=resume_anyway)
     check_same_start(config, setup.adapter.weights, ranks)
     recomputed = setup.probe(ranks)

@@ -71,23 +71,37 @@ impl<'a> Records<'a> {
 
 /// The format of a file, from its first records.
 fn detect(path: &Path, chunk: &Chunk, layout: &Layout) -> Result<Format> {
+    let alone = chunk.records.len() == 1;
+    let first = chunk.records.first().map_or(Ok(""), |span| span.text(path, &chunk.bytes))?;
+    if alone && unknown_format::is_table(first) {
+        return Err(Error::File {
+            path: path.to_path_buf(),
+            problem: "is a table by columns: one record with a list, or numbered values, for each key".to_owned(),
+            hint:
+                "write one record a row; in Python: pandas.read_json(FILE).to_json(\"data.jsonl\", orient=\"records\", \
+                   lines=True)"
+                    .to_owned(),
+        });
+    }
     let mut keys: Vec<String> = Vec::new();
     for span in chunk.records.iter().take(PROBED_RECORDS) {
         let text = span.text(path, &chunk.bytes)?;
-        let (format, others) = record::detect(text, layout).map_err(|error| span.syntax_error(path, text, &error))?;
-        if let Some(format) = format {
+        let found = record::detect(text, layout).map_err(|error| span.syntax_error(path, text, &error))?;
+        // `prompt` beside `output` would be a question that nothing reads.
+        let unread = found.answer_alone.filter(|_| unknown_format::has_question(&found.others));
+        if let (Some(format), None) = (found.format, &unread) {
             return Ok(format);
         }
-        let new: Vec<_> = others.into_iter().filter(|k| !keys.contains(k)).take(KEYS - keys.len()).collect();
+        let new: Vec<_> =
+            found.others.into_iter().chain(unread).filter(|k| !keys.contains(k)).take(KEYS - keys.len()).collect();
         keys.extend(new);
     }
-    let first = chunk.records.first().map_or(Ok(""), |span| span.text(path, &chunk.bytes))?;
     let shown: Vec<_> = keys.iter().take(KEYS_SHOWN).map(|key| beginning(key)).collect();
     let more = if keys.len() > shown.len() { " and others" } else { "" };
     let found = if keys.is_empty() { "no keys".to_owned() } else { format!("the keys {}{more}", shown.join(", ")) };
     Err(Error::File {
         path: path.to_path_buf(),
         problem: format!("is in no known format: its first records have {found}"),
-        hint: unknown_format::hint(first, chunk.records.len() == 1, &keys),
+        hint: unknown_format::hint(&path.file_name().unwrap_or_default().to_string_lossy(), first, alone, &keys),
     })
 }

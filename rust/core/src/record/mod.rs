@@ -20,6 +20,7 @@ pub use layout::{Format, Layout, Reading};
 
 use crate::conversation::Conversation;
 use crate::reasons::{Reason, Repair};
+use layout::Key;
 use raw::{Raw, Record};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -72,12 +73,23 @@ pub fn parse_as<'a>(text: &'a str, layout: &Layout, variables: &Variables) -> Re
     Ok(parsed)
 }
 
+/// What the keys of a record show.
+#[derive(Debug, Default)]
+pub struct Detected {
+    /// The format whose keys it has.
+    pub format: Option<Format>,
+    /// The keys that mean nothing.
+    pub others: Vec<String>,
+    /// The key of the answer, if it is the only key that means something: the question may stand under another name.
+    pub answer_alone: Option<String>,
+}
+
 /// The format of a record by its keys, and the keys, for messages.
 ///
 /// # Errors
 ///
 /// The JSON error, with the place inside `text`.
-pub fn detect(text: &str, layout: &Layout) -> Result<(Option<Format>, Vec<String>), serde_json::Error> {
+pub fn detect(text: &str, layout: &Layout) -> Result<Detected, serde_json::Error> {
     let repaired;
     let record = match raw::read(text, layout) {
         Ok(record) => record,
@@ -91,8 +103,17 @@ pub fn detect(text: &str, layout: &Layout) -> Result<(Option<Format>, Vec<String
         },
     };
     Ok(match record {
-        Record::Object(raw) => (Format::of(&raw), raw.others.iter().map(ToString::to_string).collect()),
-        Record::NotAnObject => (None, Vec::new()),
+        Record::Object(raw) => {
+            let format = Format::of(&raw);
+            let asks = [Key::Instruction, Key::Input, Key::History].into_iter().any(|key| raw.has(key));
+            let alone = format == Some(Format::Alpaca) && !asks && layout.columns.is_empty();
+            Detected {
+                format,
+                others: raw.others.iter().map(ToString::to_string).collect(),
+                answer_alone: alone.then(|| layout.name_of("output").to_owned()),
+            }
+        }
+        Record::NotAnObject => Detected::default(),
     })
 }
 
