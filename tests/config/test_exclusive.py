@@ -16,6 +16,7 @@ SET = {
     "fp16": "true", "bf16": "true", "dtype": "fp32", "pissa_init": "true", "quantization_bit": "4", "use_dora": "true",
     "eval_dataset": "e.json", "val_size": "0.1", "resume_from_checkpoint": "true", "overwrite_output_dir": "true",
     "mask_history": "true", "train_on_prompt": "true", "offload_base": "true", "shard_base": "world",
+    "torch_compile": "true",
 }  # fmt: skip
 PAIRS = [(a, b) for pair in EXCLUSIVE for a, b in ((pair.first, pair.second), (pair.second, pair.first))]
 

@@ -29,6 +29,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fp32": {"dtype": "fp32"},
     "nf4": {"quantization_bit": 4},
     "int8": {"quantization_bit": 8},
+    "away": {
+        "bf16": True,
+        "offload_base": True,
+        "quantization_bit": 4,
+        "quantization_type": "fp4",
+        "double_quantization": False,
+        "lora_target": "lm_head,q_proj",
+        "additional_target": "input_layernorm",
+        "lora_dropout": 0.1,
+        "neftune_noise_alpha": 5,
+    },
 }
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "max_position_embeddings": 2048}
 

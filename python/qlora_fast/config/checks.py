@@ -40,6 +40,13 @@ EXCLUSIVE = (
     Pair("offload_base", "shard_base", "a base is shared or in main memory", agree=lambda _, shard: shard == "off"),
     Pair("offload_base", "use_dora", "its start needs the base's whole weights"),
     Pair("offload_base", "pissa_init", "its start needs the base's whole weights"),
+    Pair("torch_compile", "offload_base", "layers that come one by one are not compiled", lambda c, _: c != "true"),
+    Pair(
+        "torch_compile",
+        "shard_base",
+        "layers that come one by one are not compiled",
+        lambda c, shard: c != "true" or shard == "off",
+    ),
     Pair("eval_dataset", "val_size"),
     Pair("resume_from_checkpoint", "overwrite_output_dir", agree=lambda resume, _: resume == "auto"),
     Pair("mask_history", "train_on_prompt"),
