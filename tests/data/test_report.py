@@ -119,7 +119,7 @@ def test_a_person_reads_reasons_cutoffs_and_batches(messy: Path, model_dir: Path
     assert "43 read = 40 kept + 3 dropped" in out
     assert f"1 empty_answer  first: d.json:{2 + 40 * 4} (row 40)\n" in out
     assert "the answer is empty or blank; write one, or leave the row out" in out
-    assert "the field holds a number, a list or an object where text belongs; put it in quotes" in out
+    assert "the field holds a number, a list or an object where text belongs; write it as text in quotes" in out
     assert "rejected.jsonl" in out
     assert re.search(r"64 +\d+ +\d+\.\d% +\d[\d,]* +\d+\.\d%  current", out)
     assert "suggested: just above the 95th percentile" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -169,6 +171,19 @@ def test_torn_weights_are_an_error_and_not_a_crash(folder: Path, tmp_path: Path)
         (tmp_path / file.name).write_bytes(content[: len(content) // 2] if file.suffix == ".safetensors" else content)
     with pytest.raises(ArtifactError, match="cannot load the model in"):
         load_base(str(tmp_path), dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize("lacks", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+def test_weights_that_the_files_lack_are_not_made_up(folder: Path, tmp_path: Path, lacks: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({n: t for n, t in tensors.items() if n != lacks}, tmp_path / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if lacks == "lm_head.weight":
+        config["tie_word_embeddings"] = False
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=f"have no `{lacks}`") as caught:
+        load_base(str(tmp_path), dtype=torch.float32, device=CPU)
+    assert ("tie_word_embeddings" in str(caught.value.hint)) is (lacks == "lm_head.weight")
 
 
 def test_dtypes() -> None:

@@ -30,6 +30,7 @@ EVALS = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 10}
         ({**EVALS, "load_best_model_at_end": True}, 80, None),
         ({**EVALS, "early_stopping_steps": 2}, 80, "early_stopping_steps: 2 never ends a run of 2 evaluations"),
         ({**EVALS, "early_stopping_steps": 1}, 80, None),
+        ({"val_size": 0.1}, 80, "80 samples are kept for evaluation and never evaluated on"),
         ({"lora_rank": 256}, 0, "lora_rank 256 is larger than the narrowest layer (192)"),
         ({"lora_rank": 64}, 0, None),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,16 @@ def load_base(
                 "quantization_config": bitsandbytes_config(quantization, dtype),
                 "device_map": {"": str(device)},
             }
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(path, **arguments)
+        loaded: tuple[nn.Module, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+            path, **arguments, output_loading_info=True
+        )
     except QloraFastError:
         raise
     except Exception as error:  # what a library does with a hostile file is not foreseeable
         raise unloadable(path, error) from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise incomplete(path, missing)
     model.requires_grad_(False)
     return model if quantization is not None else model.to(device)
 
@@ -180,6 +186,18 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def incomplete(path: str, missing: Sequence[str]) -> ArtifactError:
+    """The error for weights that the files do not have: transformers would leave them random."""
+    others = f" and {len(missing) - 1:,} more" * (len(missing) > 1)
+    if missing == ["lm_head.weight"]:
+        hint = (
+            "a model whose head is its embeddings has `tie_word_embeddings: true` in config.json; else fetch all files"
+        )
+    else:
+        hint = "check that the folder is complete and that config.json is of this model"
+    return ArtifactError(f"the files of `{path}` have no `{missing[0]}`{others}", hint=hint)
 
 
 def unloadable(path: str, error: Exception) -> ArtifactError:

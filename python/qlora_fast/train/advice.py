@@ -31,6 +31,11 @@ def _warm_up(config: Config, schedule: Schedule) -> Iterator[str]:
 
 def _evaluation(config: Config, timetable: Timetable, eval_rows: int) -> Iterator[str]:
     evaluations = timetable.evaluations
+    if eval_rows and not evaluations:
+        yield (
+            f"{eval_rows:,} samples are kept for evaluation and never evaluated on: set eval_strategy to steps or epoch, "
+            "or val_size to 0"
+        )
     if not evaluations or not eval_rows:
         return
     batch = config.per_device_eval_batch_size * config.world_size
