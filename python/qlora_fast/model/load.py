@@ -95,15 +95,13 @@ def load_base(
                 "quantization_config": bitsandbytes_config(quantization, dtype),
                 "device_map": {"": str(device)},
             }
-        loaded: tuple[nn.Module, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
-            path, **arguments, output_loading_info=True
-        )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, **arguments, output_loading_info=True)
     except QloraFastError:
         raise
     except Exception as error:  # what a library does with a hostile file is not foreseeable
         raise unloadable(path, error) from error
-    model, found = loaded
-    if missing := sorted(found["missing_keys"]):
+    model: nn.Module = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):
         raise incomplete(path, missing)
     model.requires_grad_(False)
     return model if quantization is not None else model.to(device)
