@@ -145,7 +145,7 @@ def check_same_start(config: Config, weights: Tensor, ranks: Ranks) -> None:
     """
     if ranks.world == 1:
         return
-    digest = hashlib.sha256(weights.detach().cpu().numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(weights.detach().cpu().numpy().data).hexdigest()
     different, listed = _unlike_first({"adapter": digest}, ranks)
     if not different:
         return
