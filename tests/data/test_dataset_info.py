@@ -114,6 +114,14 @@ def test_a_list_that_python_cannot_read_is_named(text: str, tmp_path: Path) -> N
         sources.resolve(["mine"], str(tmp_path))
 
 
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_name_that_is_listed_twice_is_refused(inner: bool, tmp_path: Path) -> None:
+    text = '{"m": {"file_name": "a", "file_name": "b"}}' if inner else '{"m": {"file_name": "a"}, "m": {"file_name": "b"}}'
+    (tmp_path / "dataset_info.json").write_text(text)
+    with pytest.raises(DataError, match="`file_name` twice" if inner else "`m` twice"):
+        sources.resolve(["m"], str(tmp_path))
+
+
 def test_a_broken_list_and_an_unknown_name(tmp_path: Path) -> None:
     write(tmp_path / "a.json", ROWS)
     listed(tmp_path, mine={"file_name": "a.json", "split": "train", "comment": "x"}, other={"file_name": "b.json"})

@@ -90,7 +90,8 @@ def command(
         console.note("\nnote: the steps are those of all rows; `qlora-fast plan` leaves out what val_size holds out")
     for path in kept:
         console.note(f"written: {path}")
-    console.next_step("inspect", *(files or (("--config", config_file) if config_file else settings)))
+    from_config = () if config_file is None else ("--config", config_file)
+    console.next_step("inspect", *files, *from_config, *settings)
 
 
 def _share(text: str, merge: bool) -> tuple[int, int]:

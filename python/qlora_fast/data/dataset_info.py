@@ -10,6 +10,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        listed = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=partial(_once, path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}", hint="fix the file at that place"
@@ -98,6 +99,20 @@ def _read(folder: Path) -> dict[str, Any]:
             f"`{path}` must hold one object: names with an entry each", hint='{"mine": {"file_name": "a.json"}}'
         )
     return listed
+
+
+def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of the file, each of whose keys counts: Python would keep the last of two equal ones.
+
+    Raises:
+        DataError: a key occurs twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"`{path}` has `{twice}` twice in one object", hint="keep one of them, or rename one")
+    return found
 
 
 class _Reader:
