@@ -116,7 +116,9 @@ def test_a_list_that_python_cannot_read_is_named(text: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("inner", [False, True])
 def test_a_name_that_is_listed_twice_is_refused(inner: bool, tmp_path: Path) -> None:
-    text = '{"m": {"file_name": "a", "file_name": "b"}}' if inner else '{"m": {"file_name": "a"}, "m": {"file_name": "b"}}'
+    text = (
+        '{"m": {"file_name": "a", "file_name": "b"}}' if inner else '{"m": {"file_name": "a"}, "m": {"file_name": "b"}}'
+    )
     (tmp_path / "dataset_info.json").write_text(text)
     with pytest.raises(DataError, match="`file_name` twice" if inner else "`m` twice"):
         sources.resolve(["m"], str(tmp_path))
