@@ -33,8 +33,8 @@ struct Placed<'s, 'a> {
     answer: bool,
 }
 
-/// Takes the ids of a run of segments, the segments, and whether text stood before them.
-type Emit<'e> = dyn FnMut(&[u32], &[Placed<'_, '_>], bool) -> std::result::Result<(), String> + 'e;
+/// Takes all ids up to the end of a run of segments, where its own begin, the segments, and whether text stood before them.
+type Emit<'e> = dyn FnMut(&[u32], usize, &[Placed<'_, '_>], bool) -> std::result::Result<(), String> + 'e;
 
 impl Encoded {
     /// How many tokens are supervised.
@@ -43,25 +43,25 @@ impl Encoded {
         self.spans.iter().map(|(start, end)| (end - start) as usize).sum()
     }
 
-    /// Marks the tokens from `start` on as supervised.
-    pub(crate) fn learn_from(&mut self, start: usize) {
-        // A sample is far below 2³² tokens: a record is at most 64 MiB.
-        let (start, end) = (start.max(1) as u32, self.ids.len() as u32);
-        if start >= end {
-            return;
-        }
-        match self.spans.last_mut() {
-            Some(last) if last.1 == start => last.1 = end,
-            _ => self.spans.push((start, end)),
-        }
-    }
-
     pub(crate) fn append(&mut self, piece: &Piece) {
         let start = self.ids.len();
         self.ids.extend_from_slice(&piece.ids);
         if piece.learned {
-            self.learn_from(start);
+            supervise(&mut self.spans, start, self.ids.len());
         }
+    }
+}
+
+/// Adds the tokens from `start` to `end` to the spans, which end before them.
+fn supervise(spans: &mut Vec<Span>, start: usize, end: usize) {
+    // A sample is far below 2³² tokens: a record is at most 64 MiB.
+    let (start, end) = (start.max(1) as u32, end as u32);
+    if start >= end {
+        return;
+    }
+    match spans.last_mut() {
+        Some(last) if last.1 == start => last.1 = end,
+        _ => spans.push((start, end)),
     }
 }
 
@@ -79,7 +79,6 @@ pub struct Piece {
 /// Buffers that a thread keeps, so that a row allocates none of its own.
 #[derive(Default)]
 pub struct Scratch {
-    ids: Vec<u32>,
     joined: String,
     own: OwnTexts,
     /// The next text continues the one before it and must not get a leading blank.
@@ -263,19 +262,23 @@ impl<'t> Encoder<'t> {
         scratch: &mut Scratch,
         encoded: &mut Encoded,
     ) -> std::result::Result<(), String> {
-        encoded.ids.clear();
-        encoded.spans.clear();
-        self.runs(&placed(&self.stripped(turns)), scratch, &mut |ids, run, goes_on| {
+        let Encoded { ids, spans } = encoded;
+        ids.clear();
+        spans.clear();
+        self.runs(&placed(&self.stripped(turns)), scratch, ids, &mut |ids, mut start, run, goes_on| {
+            let own = &ids[start..];
+            let mut learn = |n: usize, learned: bool| {
+                if learned {
+                    supervise(spans, start, start + n);
+                }
+                start += n;
+            };
             let learned = run[0].segment.learned;
             if run.iter().any(|s| s.segment.learned != learned) {
                 let same = |a: Placed<'_, '_>, b: Placed<'_, '_>| a.segment.learned == b.segment.learned;
-                return self.parted(ids, run, goes_on, same, |_, piece| encoded.append(&piece));
+                return self.parted(own, run, goes_on, same, |_, piece| learn(piece.ids.len(), piece.learned));
             }
-            let start = encoded.ids.len();
-            encoded.ids.extend_from_slice(ids);
-            if learned {
-                encoded.learn_from(start);
-            }
+            learn(own.len(), learned);
             Ok(())
         })
     }
@@ -291,8 +294,9 @@ impl<'t> Encoder<'t> {
         let same = |a: Placed<'_, '_>, b: Placed<'_, '_>| {
             (a.turn, a.segment.content, a.segment.learned) == (b.turn, b.segment.content, b.segment.learned)
         };
-        self.runs(&placed(&self.stripped(turns)), &mut Scratch::default(), &mut |ids, run, goes_on| {
-            self.parted(ids, run, goes_on, same, |turn, piece| apart[turn].push(piece))
+        let (scratch, ids) = (&mut Scratch::default(), &mut Vec::new());
+        self.runs(&placed(&self.stripped(turns)), scratch, ids, &mut |ids, start, run, goes_on| {
+            self.parted(&ids[start..], run, goes_on, same, |turn, piece| apart[turn].push(piece))
         })?;
         Ok(apart)
     }
@@ -347,7 +351,7 @@ impl<'t> Encoder<'t> {
     ) -> std::result::Result<(), String> {
         let mut from = 0;
         let mut end = 0;
-        let mut scratch = Scratch::default();
+        let (mut scratch, mut before) = (Scratch::default(), Vec::new());
         while end < run.len() {
             let first = run[end];
             end += run[end..].iter().take_while(|s| same(first, **s)).count();
@@ -355,9 +359,10 @@ impl<'t> Encoder<'t> {
             let mut to = ids.len();
             if end < run.len() {
                 scratch.goes_on = goes_on;
-                self.encode_run(&run[..end], &mut scratch)?;
-                let equal = scratch.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
-                let straddles = equal < scratch.ids.len();
+                before.clear();
+                self.encode_run(&run[..end], &mut scratch, &mut before)?;
+                let equal = before.iter().zip(ids).take_while(|(a, b)| a == b).count();
+                let straddles = equal < before.len();
                 to = (equal + usize::from(straddles && !content)).clamp(from, ids.len());
             }
             if to > from {
@@ -368,11 +373,12 @@ impl<'t> Encoder<'t> {
         Ok(())
     }
 
-    /// Calls `emit(ids, run, goes_on)` for each run of segments that are encoded together; `goes_on`: text stood before.
+    /// Appends the ids of each run of segments that are encoded together, and tells `emit` of it.
     fn runs(
         &self,
         segments: &[Placed<'_, '_>],
         scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
         emit: &mut Emit<'_>,
     ) -> std::result::Result<(), String> {
         scratch.goes_on = false;
@@ -382,8 +388,10 @@ impl<'t> Encoder<'t> {
                 Kind::Control | Kind::Marker => self.control(&first.segment.text),
                 Kind::Text => None,
             };
+            let start = ids.len();
             if let Some(token) = token {
-                emit(&[token], &rest[..1], scratch.goes_on)?;
+                ids.push(token);
+                emit(ids, start, &rest[..1], scratch.goes_on)?;
                 scratch.goes_on = self.tokenizer.blank_is_first_only();
                 rest = behind;
                 continue;
@@ -391,21 +399,21 @@ impl<'t> Encoder<'t> {
             let goes_with = |s: &&Placed<'_, '_>| s.answer == first.answer && self.is_text(s.segment);
             let run = 1 + behind.iter().take_while(goes_with).count();
             let goes_on = scratch.goes_on;
-            self.encode_run(&rest[..run], scratch)?;
+            self.encode_run(&rest[..run], scratch, ids)?;
             scratch.goes_on = true;
-            emit(&scratch.ids, &rest[..run], goes_on)?;
+            emit(ids, start, &rest[..run], goes_on)?;
             rest = &rest[run..];
         }
         Ok(())
     }
 
-    /// Leaves the ids of the segments' text in `scratch.ids`.
+    /// Appends the ids of the segments' text.
     fn encode_run(
         &self,
         run: &[Placed<'_, '_>],
-        Scratch { ids, joined, own, goes_on }: &mut Scratch,
+        Scratch { joined, own, goes_on }: &mut Scratch,
+        ids: &mut Vec<u32>,
     ) -> std::result::Result<(), String> {
-        ids.clear();
         let edge = self.binding.edge.as_ref().filter(|_| *goes_on);
         if let ([Placed { segment: Segment { text, content: false, .. }, .. }], None) = (run, edge) {
             return own.encode(&self.binding.content, text, ids);
@@ -419,12 +427,13 @@ impl<'t> Encoder<'t> {
                 joined.as_str()
             }
         };
+        let start = ids.len();
         self.binding.content.encode(text, ids)?;
         if let Some(edge) = edge {
-            if ids.starts_with(&edge.ids) {
-                ids.drain(..edge.ids.len());
+            if ids[start..].starts_with(&edge.ids) {
+                ids.drain(start..start + edge.ids.len());
             } else {
-                ids.clear();
+                ids.truncate(start);
                 self.binding.content.encode(&text[edge.text.len_utf8()..], ids)?;
             }
         }
@@ -469,11 +478,10 @@ impl Edge {
 
 /// The segments of all turns, in order.
 fn placed<'s, 'a>(turns: &'s [Turn<'a>]) -> Vec<Placed<'s, 'a>> {
-    let of_turn = |(turn, t): (usize, &'s Turn<'a>)| {
-        let answers = t.role == Role::Assistant;
-        t.segments.iter().map(move |segment| Placed { segment, turn, answer: answers && segment.learned })
-    };
     let mut placed = Vec::with_capacity(turns.iter().map(|turn| turn.segments.len()).sum());
-    placed.extend(turns.iter().enumerate().flat_map(of_turn));
+    for (turn, t) in turns.iter().enumerate() {
+        let answers = t.role == Role::Assistant;
+        placed.extend(t.segments.iter().map(|segment| Placed { segment, turn, answer: answers && segment.learned }));
+    }
     placed
 }
