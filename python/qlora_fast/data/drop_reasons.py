@@ -137,7 +137,8 @@ NOTICES = {
         "the template has no form for tools, or they are no JSON: they stand in the system prompt as text"
     ),
     "tools_nulls_left_out": Explanation(
-        "keys that are null were left out of the tools: tables (Parquet, `datasets`) have one wherever another row has the key"
+        "parameters that are null were left out of the tools: tables (Parquet, `datasets`) have one wherever another row has "
+        "a parameter of that name"
     ),
     "tools_wrapped": Explanation(
         'tools that stand bare are given to the template as {"type": "function", "function": …}, as servers do'

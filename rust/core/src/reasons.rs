@@ -186,7 +186,7 @@ pub enum Notice {
     ToolResultAsQuestion,
     /// The template has no form for tools.
     ToolsAsPlainText,
-    /// Nulls were left out of the tools' schemas.
+    /// Parameters that are null were left out of the tools.
     ToolsNullsLeftOut,
     /// Tools that stood bare were wrapped as functions.
     ToolsWrapped,

@@ -10,13 +10,10 @@ pub(super) struct Offer {
     pub(super) notices: Vec<Notice>,
 }
 
-/// Keys of a JSON schema whose value may be null, and those in whose value any null is meant.
-const NULL: [&str; 3] = ["default", "const", "example"];
-const HOLDS_NULLS: [&str; 5] = ["default", "const", "example", "examples", "enum"];
-
 /// The tools of an offer in JSON, each as OpenAI's interface has it: one that stands bare, as ShareGPT files have them,
 /// is wrapped into `{"type": "function", "function": …}`, as servers and LLaMA-Factory do. One that is JSON in a text is
-/// what it says. Nulls go: tables (Arrow, and so Parquet and `datasets`) have one wherever another row has a key.
+/// what it says. A parameter that is null goes: tables (Arrow, and so Parquet and `datasets`) have one wherever the tool of
+/// another row has a parameter of that name, and no schema is null.
 /// None: the offer is neither an object nor a list of objects.
 pub(super) fn offered(text: &str) -> Option<Offer> {
     let mut tools = match serde_json::from_str(text) {
@@ -43,17 +40,17 @@ fn object(value: Value) -> Option<Value> {
     }
 }
 
-/// Removes keys whose value is null, where a schema can have none. Whether there was one.
+/// Removes the parameters that are null. Whether there was one.
 fn leave_nulls_out(schema: &mut Value) -> bool {
     match schema {
         Value::Object(entries) => {
-            let before = entries.len();
-            entries.retain(|key, value| !value.is_null() || NULL.contains(&key.as_str()));
-            let removed = entries.len() < before;
-            // A property may have the name of a keyword: its value is a schema, an object.
-            let schemas =
-                entries.iter_mut().filter(|(key, value)| value.is_object() || !HOLDS_NULLS.contains(&key.as_str()));
-            schemas.fold(removed, |found, (_, value)| leave_nulls_out(value) | found)
+            let mut found = false;
+            if let Some(Value::Object(parameters)) = entries.get_mut("properties") {
+                let before = parameters.len();
+                parameters.retain(|_, schema| !schema.is_null());
+                found = parameters.len() < before;
+            }
+            entries.values_mut().fold(found, |found, value| leave_nulls_out(value) | found)
         }
         Value::Array(items) => items.iter_mut().fold(false, |found, item| leave_nulls_out(item) | found),
         _ => false,
@@ -86,20 +83,19 @@ mod tests {
     }
 
     #[test]
-    fn the_nulls_of_a_table_go_and_those_of_a_schema_stay() {
+    fn parameters_that_are_null_go_and_other_nulls_stay() {
         let of = |properties: &str| {
-            offered(&format!(r#"[{{"type": "function", "strict": null, "function": {{"name": "f", "parameters": {{"properties": {properties}}}}}}}]"#)).unwrap()
+            let parameters = format!(r#"{{"properties": {properties}, "required": null}}"#);
+            offered(&format!(r#"[{{"type": "function", "function": {{"name": "f", "parameters": {parameters}}}}}]"#))
+                .unwrap()
         };
-        let padded = of(r#"{"x": {"type": "string", "enum": null, "items": {"type": null}}, "y": null}"#);
+        let padded = of(r#"{"x": {"type": "object", "properties": {"in": {"enum": null}, "z": null}}, "y": null}"#);
         assert_eq!(padded.notices, [Notice::ToolsNullsLeftOut]);
-        assert_eq!(
-            padded.tools[0],
-            json!({"type": "function", "function": {"name": "f", "parameters": {"properties": {"x": {"type": "string", "items": {}}}}}})
-        );
-        let kept = r#"{"x": {"type": ["string", "null"], "default": null, "enum": ["a", null], "const": null}}"#;
-        assert_eq!(
-            of(kept).tools[0]["function"]["parameters"]["properties"],
-            serde_json::from_str::<Value>(kept).unwrap()
-        );
+        let left = json!({
+            "properties": {"x": {"type": "object", "properties": {"in": {"enum": null}}}}, "required": null
+        });
+        assert_eq!(padded.tools[0]["function"]["parameters"], left);
+        let kept = r#"{"x": {"type": ["string", "null"], "default": null, "enum": ["a", null]}}"#;
+        assert_eq!(of(kept).notices, []);
     }
 }
