@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cli_run import DATA, ROOT, arguments, cli, cli_process, environment
+from qlora_fast.cli import console
 
 ALPACA = DATA / "demo" / "alpaca_en.json"
 
@@ -113,7 +115,7 @@ def test_plan_from_the_data(config: Path) -> None:
 
 def test_prep_says_that_plan_counts_without_the_held_out_rows(config: Path) -> None:
     assert "leaves out what val_size holds out" in cli("prep", "--config", config).err
-    assert "val_size" not in cli("prep", "--config", config, "val_size=0", "eval_strategy=no").err
+    assert "leaves out" not in cli("prep", "--config", config, "val_size=0", "eval_strategy=no").err
 
 
 def test_inspect_shows_tokens_and_rows(config: Path) -> None:
@@ -249,3 +251,16 @@ def test_wrong_words_are_exit_two() -> None:
         ran = cli(*words)
         assert ran.status == 2, (words, ran)
     assert "Did you mean `prep`?" in cli("prpe").err
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.EROFS, "prepared_dir="), (errno.EACCES, "permissions"), (errno.ENOSPC, "another disk")]
+)
+def test_what_the_system_refuses_is_named_with_its_place_and_a_way_out(
+    number: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.fail(OSError(number, os.strerror(number), "prepared"))
+    said = capsys.readouterr().err
+    assert f"`prepared`: {os.strerror(number)}" in said
+    assert "Errno" not in said
+    assert words in said

@@ -6,6 +6,7 @@ Whatever is printed passes :mod:`~qlora_fast.cli.escape`: no control character o
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -121,7 +122,10 @@ def warn(text: str) -> None:
 
 def fail(error: QloraFastError | OSError) -> None:
     """An error and its hint, without a traceback: also where there is no descriptor or memory left to load rich with."""
-    message, hint = escape.message(_text(error)), getattr(error, "hint", None)
+    message, hint = (
+        escape.message(_text(error)),
+        getattr(error, "hint", None) or _SYSTEM_HINTS.get(getattr(error, "errno", 0)),
+    )
     try:
         console = rich()
         console.print(f"[bold red]error:[/bold red] {without_markup(message)}")
@@ -129,6 +133,16 @@ def fail(error: QloraFastError | OSError) -> None:
             console.print(f"\n[cyan]hint:[/cyan] {without_markup(escape.message(hint))}")
     except (OSError, ImportError, MemoryError):
         note(f"error: {message}" + (f" (hint: {hint})" if hint else ""))
+
+
+_SPACE = "free some space there, or give a folder on another disk"
+_SYSTEM_HINTS = {
+    errno.EROFS: "give a folder that you may write to: prepared_dir=… for prepared data, output_dir=… for a run",
+    errno.EACCES: "look at its owner and permissions, or give another folder",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+}
+"""What to do about errors of the system that reach the command line as they are."""
 
 
 def _text(error: QloraFastError | OSError) -> str:
