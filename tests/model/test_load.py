@@ -186,6 +186,17 @@ def test_weights_that_the_files_lack_are_not_made_up(folder: Path, tmp_path: Pat
     assert ("tie_word_embeddings" in str(caught.value.hint)) is (lacks == "lm_head.weight")
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
+def test_a_base_that_another_library_quantized_is_an_error_that_names_it(tmp_path: Path, method: str) -> None:
+    tiny.save(tiny.llama(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 128}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="cannot load") as error:
+        load_base(str(tmp_path), dtype=torch.float32, device=CPU)
+    assert f"quantized by `{method}`" in str(error.value.hint)
+
+
 def test_dtypes() -> None:
     assert pick_dtype("auto", CPU) == torch.float32
     assert pick_dtype("bf16", CPU) == torch.bfloat16

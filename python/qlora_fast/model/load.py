@@ -209,7 +209,14 @@ def unloadable(path: str, error: Exception) -> ArtifactError:
         raise MemoryError(first) from error
     if Path(path).is_dir():
         hint = "check that the folder is complete"
-        if "auto_map" in untrusted.read_optional(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig):
+        config = untrusted.read_optional(Path(path) / untrusted.MODEL_CONFIG, untrusted.ModelConfig)
+        method = (config.get("quantization_config") or {}).get("quant_method")
+        if method not in (None, "bitsandbytes"):
+            hint = (
+                f"it is stored quantized by `{method}`, which transformers reads with another library; give the 16-bit model, with "
+                "quantization_bit: 4 if memory is short"
+            )
+        elif "auto_map" in config:
             hint = "this model comes with code of its own, which is never run; a newer transformers may know the model"
         return ArtifactError(f"cannot load the model in `{path}`: {first}", hint=hint)
     return ArtifactError(
