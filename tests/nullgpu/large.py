@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class NoFiles:
 
     def read(self, name: str) -> Tensor:
         return torch.empty(self._shapes[name], dtype=BF16, device=GPU)
+
+    def pieces(self, name: str, shape: torch.Size, size: int) -> Iterator[Tensor]:
+        assert tuple(shape) == self._shapes[name]
+        for start in range(0, shape.numel(), size):
+            yield torch.empty(min(size, shape.numel() - start), dtype=BF16, device=GPU)
 
     def read_into(self, name: str, out: Tensor) -> None:
         assert tuple(out.shape) == self._shapes[name]

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qlora_fast.errors import ConfigError, Interrupted, PeerError, PeerGone, TrainingError
-from qlora_fast.train.failing import COLLECTIVE, GRACE_S, LOOK_S, Watch, told_by_another, without_a_word
+from qlora_fast.train.failing import COLLECTIVE, GRACE_S, LOOK_S, Watch, told_by_another, who_ended, without_a_word
 from qlora_fast.train.lifeline import Lifeline
 from qlora_fast.train.meeting import meet, not_met
 from qlora_fast.train.place import Place, number
@@ -249,8 +249,7 @@ def joined() -> Iterator[Ranks]:
         if told:
             raise PeerError from None
         if isinstance(error, PeerGone):
-            ended = "another process of the run" if lifeline.ended is None else f"rank {lifeline.ended}"
-            raise without_a_word(ended) from None
+            raise without_a_word(who_ended(lifeline, "another process of the run")) from None
         raise
     finally:
         _joined = None

@@ -84,6 +84,14 @@ def _let_it_speak(store: Any) -> None:
             time.sleep(LOOK_S)
 
 
+def who_ended(lifeline: Lifeline, otherwise: str) -> str:
+    """The rank that ended. Its connection may be seen to end a moment later than what else ends with it, such as the store."""
+    until = time.monotonic() + GRACE_S
+    while lifeline.ended is None and time.monotonic() < until:
+        time.sleep(LOOK_S)
+    return otherwise if lifeline.ended is None else f"rank {lifeline.ended}"
+
+
 def without_a_word(who: str) -> TrainingError:
     return TrainingError(
         f"{who} ended without saying why",
@@ -123,7 +131,7 @@ class Watch(threading.Thread):
                 missing = self._look(beat, heard)
             except RuntimeError:
                 told = self.heard or not _speaks_for_its_machine(self._me)
-                missing = "" if told else "the process that the others meet at"
+                missing = "" if told else who_ended(self.lifeline, "the process that the others meet at")
         if missing is None:
             return
         if self._ended.wait(GRACE_S):
