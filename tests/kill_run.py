@@ -246,7 +246,7 @@ def case(seed: int, given: Inputs, kind: Kind, folder: Path, reference: Undistur
         "seconds": round(seconds, 2),
         "others": list(others.values()),
         "finished": finished,
-        "said": said[-4000:],
+        "said": said,
         "checkpoints": checkpoints,
         "again": again,
         "said_again": said_in(folder)[len(said) :][-1500:] if again != [0] * kind.world else "",
