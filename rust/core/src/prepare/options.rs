@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Raised whenever equal inputs begin to give other bytes: no older folder is then taken for a new one.
-pub const DATA_PATH_VERSION: u32 = 11;
+pub const DATA_PATH_VERSION: u32 = 12;
 /// Size of the records after which a part is closed: what a killed run may have to make again.
 const PART_BYTES: u64 = 32 << 20;
 

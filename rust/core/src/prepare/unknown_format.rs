@@ -48,7 +48,7 @@ pub(super) fn hint(file: &str, first: &str, alone: bool, keys: &[String]) -> Str
             format!("{entry}; or rename the keys `instruction` and `output`")
         }
         _ if keys.len() == 1 && has("text") => {
-            "plain text is not trained on: its prompts and answers must be told apart, as \
+            "plain text is not trained on: its prompts and answers must be separate, as \
              `instruction` and `output` (Alpaca) or as turns in `messages`"
                 .to_owned()
         }

@@ -43,15 +43,16 @@ fn object(value: Value) -> Option<Value> {
 /// Removes the parameters that are null. Whether there was one.
 fn leave_nulls_out(schema: &mut Value) -> bool {
     match schema {
-        Value::Object(entries) => {
-            let mut found = false;
-            if let Some(Value::Object(parameters)) = entries.get_mut("properties") {
+        Value::Object(entries) => entries.iter_mut().fold(false, |found, (key, value)| match value {
+            // Its values are schemas; it is none itself, and a parameter may have the name `properties`.
+            Value::Object(parameters) if key == "properties" => {
                 let before = parameters.len();
                 parameters.retain(|_, schema| !schema.is_null());
-                found = parameters.len() < before;
+                let found = found | (parameters.len() < before);
+                parameters.values_mut().fold(found, |found, schema| leave_nulls_out(schema) | found)
             }
-            entries.values_mut().fold(found, |found, value| leave_nulls_out(value) | found)
-        }
+            value => leave_nulls_out(value) | found,
+        }),
         Value::Array(items) => items.iter_mut().fold(false, |found, item| leave_nulls_out(item) | found),
         _ => false,
     }
@@ -97,5 +98,6 @@ mod tests {
         assert_eq!(padded.tools[0]["function"]["parameters"], left);
         let kept = r#"{"x": {"type": ["string", "null"], "default": null, "enum": ["a", null]}}"#;
         assert_eq!(of(kept).notices, []);
+        assert_eq!(of(r#"{"properties": {"type": "object", "default": null}}"#).notices, []);
     }
 }
