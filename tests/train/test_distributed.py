@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cli_run import DATA, environment
 from prepared import random_dataset
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import ArtifactError, ConfigError
-from qlora_fast.train import checkpoint
+from qlora_fast.train import checkpoint, failing
 from qlora_fast.train.distributed import Ranks, joined, local_share
 from ranks_run import PACKINGS, SETTINGS, Ended, Stopped, free_port, launch, stop_at_7
 from tiny_run import tiny_run
@@ -322,3 +323,14 @@ def test_ctrl_c_under_torchrun_writes_a_checkpoint_and_one_process_goes_on(confi
     assert right.returncode == 0, right.stderr
     assert f"update {update} of 180" in right.stderr
     assert json.loads(right.stdout)["train_steps"] == 180
+
+
+def test_the_rank_that_ended_is_named_though_its_connection_is_seen_to_end_later() -> None:
+    class Line:
+        ended: int | None = None
+
+    line = Line()
+    later = threading.Timer(0.2, lambda: setattr(line, "ended", 3))
+    later.start()
+    assert failing.who_ended(line, "another") == "rank 3"  # type: ignore[arg-type]
+    later.join()
