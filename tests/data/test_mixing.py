@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,31 @@ def test_a_question_of_the_eval_dataset_is_not_trained_on(tmp_path: Path, settin
     assert len(chosen(settings, "a.json", eval_dataset=["b.json"])[1].train_ids) == 40
     with pytest.raises(DataError, match=r"nothing of `a.json` is left"):
         chosen(settings, "a.json", eval_dataset=["a.json"], deduplicate="exact")
+
+
+def test_an_eval_dataset_that_is_trained_on_is_named(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """By its bytes: a copy under another name is the same data."""
+    write(tmp_path / "a.json", ROWS)
+    write(tmp_path / "copy.json", ROWS)
+    write(tmp_path / "other.json", ROWS[:30])
+    lines = [
+        *(f"{name}: {value}" for name, value in settings.items()),
+        "dataset: a.json",
+        "val_size: 0",
+        "eval_strategy: epoch",
+    ]
+    (tmp_path / "x.yaml").write_text("\n".join(lines))
+
+    def said(*more: str) -> list[str]:
+        ran = cli("plan", "x.yaml", *more, "--json", cwd=tmp_path)
+        assert ran.status == 0, ran.err
+        return [line for line in json.loads(ran.out)["advice"] if "trained on as well" in line]
+
+    for name in ("a.json", "copy.json"):
+        (line,) = said(f"eval_dataset={name}")
+        assert f"{tmp_path / name})" in line
+    assert not said("eval_dataset=other.json")
+    assert not said("eval_dataset=other.json", "deduplicate=exact"), "equal questions are left out of the training"
 
 
 # --- as a user meets it

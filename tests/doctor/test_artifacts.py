@@ -201,6 +201,20 @@ def test_readers_refuse_what_is_broken_as_far_as_verify_says(copied: Path) -> No
     resolve.model_path(str(merged), "off")
 
 
+def test_a_conversion_is_found_by_what_the_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model in another environment is not converted, and not stored, a second time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one, other = tmp_path / "one.gguf", tmp_path / "elsewhere" / "one.gguf"
+    other.parent.mkdir()
+    one.write_bytes(b"x")
+    other.write_bytes(b"x")
+    made = resolve._converted(one, "tokenizer", lambda _, folder: (folder / "t").write_text("1") and None)
+    assert resolve._converted(other, "tokenizer", lambda *_: pytest.fail("made a second time")) == made
+    other.write_bytes(b"y")
+    changed = resolve._converted(other, "tokenizer", lambda _, folder: (folder / "t").write_text("2") and None)
+    assert (made / "t").read_text() + (changed / "t").read_text() == "12"
+
+
 def test_a_damaged_conversion_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     gguf = tmp_path / "m.gguf"

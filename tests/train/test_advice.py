@@ -40,3 +40,9 @@ def test_advice(settings: dict[str, object], eval_rows: int, said: str | None) -
     lines = advice(config, Timetable.of(config, 10), eval_rows, SHAPES["smollm2-135m-instruct"])
     assert len(lines) == (said is not None), lines
     assert all(str(said) in line for line in lines)
+
+
+def test_an_evaluation_set_that_is_trained_on() -> None:
+    config = of(**EVALS, num_train_epochs=2)
+    (line,) = advice(config, Timetable.of(config, 10), 80, None, ["data/a.json", "data/b.json"])
+    assert line.startswith("the evaluation set is trained on as well (data/a.json and 1 more)")

@@ -146,9 +146,43 @@ NOTICES = {
 }
 """What else is worth knowing about a row that was kept."""
 
+_NOT_SEEN = Explanation(
+    "only the texts are trained: the model is shown no pictures, sound or films, and their placeholders stay text",
+    "leave such rows out",
+)
+_NOT_PREFERENCES = Explanation(
+    "preference data (DPO, KTO) marks answers as good or bad with it; here every answer is learned, also a bad one",
+    "leave the rows with bad answers out",
+)
+_MADE_HERE = Explanation("it is made from the rest of the row here")
+KEYS = {
+    **dict.fromkeys(("image", "images", "image_path", "video", "videos", "audio", "audios", "pixel_values"), _NOT_SEEN),
+    **dict.fromkeys(("kto_tag", "label", "chosen", "chosen_score", "rejected_score", "margin"), _NOT_PREFERENCES),
+    **dict.fromkeys(("text", "input_ids", "labels", "attention_mask"), _MADE_HERE),
+    **dict.fromkeys(
+        ("weight", "sample_weight", "weights"),
+        Explanation(
+            "rows have no weights: each counts by its learned tokens", "repeat rows, or mix datasets (mix_strategy)"
+        ),
+    ),
+}
+"""Keys beside a row's text that other trainings give a meaning: what becomes of them here."""
+
 _ALL = {**REASONS, **REPAIRS, **NOTICES}
 
 
 def explain(name: str) -> Explanation | None:
     """The explanation of a name, whatever field or value stands behind its colon."""
     return _ALL.get(name.partition(":")[0])
+
+
+def explain_key(key: str) -> str:
+    """What a key that is not used stands for; empty for keys that mean nothing to any training."""
+    return str(KEYS.get(key) or "")
+
+
+def shown_key(key: str, rows: int | None = None) -> str:
+    """An ignored key as a line of a report: ``key `label` in 50 rows: …``."""
+    named = f"key `{key}`" if rows is None else f"key `{key}` in {rows:,} rows"
+    why = explain_key(key)
+    return f"{named}: {why}" if why else named

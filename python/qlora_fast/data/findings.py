@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qlora_fast.data.drop_reasons import explain
+from qlora_fast.data.drop_reasons import explain, explain_key
 from qlora_fast.errors import ConfigError, DataError, QloraFastError
 from qlora_fast.hub import untrusted
 
@@ -60,7 +60,7 @@ def findings(report: Mapping[str, Any]) -> list[Finding]:
         found.append(Finding("cut", "cutoff_len", report["rows_truncated"], first, text))
     found += [Finding("repaired", name, rows, "", _explained(name)) for name, rows in report["repairs"].items()]
     found += [
-        Finding("ignored_key", key, rows, "", "no format gives this key a meaning")
+        Finding("ignored_key", key, rows, "", explain_key(key) or "no format gives this key a meaning")
         for key, rows in report["ignored_keys"].items()
         if key != _LABEL
     ]

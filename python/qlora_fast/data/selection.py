@@ -84,6 +84,7 @@ class RunData:
         train_ids: (N,) samples of ``train`` that an epoch sees.
         evals: where the evaluation set is; None where there is none. eval_ids: its samples, (n,).
         lengths, supervised: tokens and supervised tokens of each sample that is trained on, (N,).
+        seen: files of eval_dataset that are trained on as well; none where their rows are left out of the training.
     """
 
     prepared: Prepared
@@ -95,6 +96,7 @@ class RunData:
     plans: PlanOptions
     lengths: NDArray[np.uint32]
     supervised: NDArray[np.uint32]
+    seen: list[str]
 
     def in_rows_of(self, tokens: int) -> RunData:
         """The same, packed into rows of at most so many tokens."""
@@ -137,6 +139,7 @@ def load(config: Config, tokenizer: Tokenizer, progress: Progress | None = None,
         plans=PlanOptions.of(config, world),
         lengths=np.ascontiguousarray(train.lengths[chosen.train_ids]),
         supervised=np.ascontiguousarray(train.supervised[chosen.train_ids]),
+        seen=_seen(prepared, evals) if evals is not None and config.deduplicate == "off" else [],
     )
 
 
@@ -195,6 +198,12 @@ def eval_rows(prepared: Prepared, config: Config) -> Ids:
     groups = dataset.by_dataset()
     drawn = [np.unique(_draw(ids, _wanted(prepared, name, config), config.seed)) for name, ids in groups.items()]
     return np.sort(np.concatenate(drawn))
+
+
+def _seen(train: Prepared, evals: Prepared) -> list[str]:
+    """The evaluation's files whose bytes are trained on, whatever they are called."""
+    trained = {source["blake3"] for source in train.report["sources"]}
+    return [source["path"] for source in evals.report["sources"] if source["blake3"] in trained]
 
 
 def _wanted(prepared: Prepared, name: str, config: Config) -> int | None:

@@ -18,7 +18,7 @@ from typing import Any
 from qlora_fast import atomic_io
 from qlora_fast.errors import ArtifactError, TokenizerError, first_line
 from qlora_fast.hub import connectivity, manifest, places, untrusted
-from qlora_fast.hub.cache import cache_dir
+from qlora_fast.hub.cache import cache_dir, remembered_sha256
 from qlora_fast.hub.gguf import write_tokenizer
 
 log = logging.getLogger(__name__)
@@ -157,16 +157,18 @@ def _embedded() -> Path:
 
 
 def _converted(gguf: Path, part: str, write: atomic_io.Writer, verify: manifest.Verify = "full") -> Path:
-    """The converted ``part`` of a GGUF file, from the cache or made now; complete or not there."""
-    stat = gguf.stat()
-    identity = f"{_CONVERSION}\0{gguf.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    """The converted ``part`` of a GGUF file, from the cache or made now; complete or not there.
+
+    It is found by what the file holds, not by where it lies: an installation in another place needs no second copy.
+    """
+    digest = remembered_sha256(gguf)
+    key = hashlib.sha256(f"{_CONVERSION}\0{digest}".encode()).hexdigest()[:12]
     folder = cache_dir() / f"{gguf.stem.lower()}-{key}" / part
     if folder.is_dir() and (problem := _damage_of_conversion(folder, verify)):
         log.warning("the converted %s in `%s` is damaged (%s): converting it again", part, folder, problem)
     elif folder.is_dir():
         return folder
-    if gguf.name == _FILE and atomic_io.sha256_of(gguf) != _SHA256:
+    if gguf.name == _FILE and digest != _SHA256:
         raise ArtifactError(
             f"`{gguf}` is not the file this version was tested with", hint=f"`{_INSTALL} --force-reinstall`"
         )

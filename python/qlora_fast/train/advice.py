@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from qlora_fast.config import Config
 from qlora_fast.model.memory_estimate import Shape
 from qlora_fast.train.schedule import Schedule, Timetable
 
 
-def advice(config: Config, timetable: Timetable, eval_rows: int, shape: Shape | None) -> list[str]:
+def advice(
+    config: Config, timetable: Timetable, eval_rows: int, shape: Shape | None, seen: Sequence[str] = ()
+) -> list[str]:
     """What should be looked at before a run begins.
 
     Args:
         eval_rows: samples that are held out or in eval_dataset.
         shape: the model's, where it is known without loading it.
+        seen: files of eval_dataset that are trained on as well.
     """
     lines = [*_warm_up(config, timetable.rate), *_evaluation(config, timetable, eval_rows)]
+    if seen:
+        more = f" and {len(seen) - 1:,} more" if len(seen) > 1 else ""
+        lines.append(
+            f"the evaluation set is trained on as well ({seen[0]}{more}): its loss shows what was learned by heart, not what "
+            "is learned; name other files, set val_size instead, or deduplicate: exact to leave equal questions out"
+        )
     return lines + ([] if shape is None else list(_rank(config, shape)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def from_data(config: Config, progress: PrepareProgress | None = None) -> Report
     first = data.plan_of_epoch(0)
     tokens = first.tokens
     return {
-        **_arithmetic(config, len(data.lengths), len(data.eval_ids), len(first.supervised)),
+        **_arithmetic(config, len(data.lengths), len(data.eval_ids), len(first.supervised), data.seen),
         "preparation": {
             "line": line(data.prepared.report, data.prepared.findings),
             **as_json(data.prepared.report, data.prepared.findings),
@@ -140,7 +141,7 @@ def _ways(config: Config, data: RunData) -> list[Fill]:
     return [own[way.packing] if way.packing == config.packing else way for way in others]
 
 
-def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int) -> Report:
+def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int, seen: Sequence[str] = ()) -> Report:
     from qlora_fast.data.plan import PlanOptions
     from qlora_fast.model.shapes import known_shape
 
@@ -159,7 +160,7 @@ def _arithmetic(config: Config, samples: int, held_out: int, per_epoch: int) -> 
         "updates": updates,
         "warmup_updates": rate.warmup,
         "lr": {str(k): rate.lr(k) for k in shown},
-        "advice": advice(config, timetable, held_out, known_shape(config.model_name_or_path)),
+        "advice": advice(config, timetable, held_out, known_shape(config.model_name_or_path), seen),
     }
 
 

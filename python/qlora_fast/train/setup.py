@@ -209,7 +209,7 @@ def _report(config: Config, data: RunData, timetable: Timetable) -> None:
         log.info("model: %s, the embedded one; another: model_name_or_path=…", resolve.EMBEDDED)
     log.info("%s", line(report, found))
     check(report, found, config.max_dropped_share, config.train_beyond_max_positions)
-    for text in advice(config, timetable, len(data.eval_ids), known_shape(config.model_name_or_path)):
+    for text in advice(config, timetable, len(data.eval_ids), known_shape(config.model_name_or_path), data.seen):
         log.warning("%s", text)
     if len(data.shares) > 1 or config.mix_strategy != "concat" or config.deduplicate != "off":
         for share in data.shares:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qlora_fast.cli import console
+from qlora_fast.data.drop_reasons import shown_key
 from qlora_fast.data.findings import findings, place
 from qlora_fast.data.length_stats import counts
 
@@ -36,7 +37,7 @@ def _facts(report: dict[str, Any], model: str | None) -> list[tuple[str, str]]:
         lines += [(title, f"{n:,} {name}: {report['explanations'][name]}") for name, n in report[key].items()]
     lines += [("note", found.text) for found in findings(report) if found.name == "longer_than_the_model"]
     ignored = {name: n for name, n in report["ignored_keys"].items() if name != "rejected"}
-    lines += [("ignored", f"key `{name}` in {count:,} rows") for name, count in ignored.items()]
+    lines += [("ignored", shown_key(name, count)) for name, count in ignored.items()]
     cut = (
         f"{report['tokens_cut']:,} truncated in {report['rows_truncated']:,} rows"
         if report["tokens_cut"]

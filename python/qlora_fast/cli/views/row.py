@@ -74,7 +74,7 @@ def _remarks(look: dict[str, Any], cutoff_len: int) -> list[tuple[str, str]]:
 
     rows = [("repaired", str(drop_reasons.explain(name) or name)) for name in look["repairs"]]
     rows += [("note", str(drop_reasons.explain(name) or name)) for name in look["notices"]]
-    rows += [("ignored", f"key `{name}`") for name in look["ignored_keys"]]
+    rows += [("ignored", drop_reasons.shown_key(name)) for name in look["ignored_keys"]]
     if look["tokens_cut"]:
         turns = f", {look['turns_cut']:,} turns removed" if look["turns_cut"] else ""
         cut = f"{look['tokens_cut']:,} of {look['full_length']:,} tokens, with cutoff_len={cutoff_len}{turns}"
