@@ -17,8 +17,13 @@ RUST   := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.l
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# What setting up takes at its peak, with torch's wheels beside what they hold: measured, so that a full disk is said at once.
+DISK_GB := 11
+
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
+	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free / 1e9; \
+		sys.exit(f"Setting up needs $(DISK_GB) GB of disk (torch and its CUDA libraries); {free:.1f} GB are free here") if free < $(DISK_GB) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@mkdir -p $(STAMPS) && touch $@
