@@ -172,6 +172,35 @@ def test_sinks_are_refused_when_the_model_asks_for_them() -> None:
         GptOssForCausalLM(config)(torch.arange(4)[None], use_cache=False)
 
 
+@pytest.mark.parametrize(("length", "window"), [(9, 4), (40, 4), (40, 7), (41, 13), (40, 39), (8, 4), (17, 1)])
+def test_a_long_sample_attends_in_blocks(monkeypatch: pytest.MonkeyPatch, length: int, window: int) -> None:
+    """As with one mask of L² numbers, and in the same gradients; the masks hold no more than two windows a token."""
+    generator = torch.Generator().manual_seed(length)
+    tensors = [
+        torch.randn(2, h, length, 8, generator=generator, dtype=torch.double, requires_grad=True) for h in (4, 2, 2)
+    ]
+    whole = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
+    masks: list[Tensor] = []
+
+    def watched(*parts: Tensor, attn_mask: Tensor, **options: Any) -> Tensor:
+        masks.append(attn_mask)
+        return plain(*parts, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(attention, "sdpa", watched)
+    monkeypatch.setattr(attention, "_LEAST_BLOCK", 4)
+    found = attention._causal(*tensors, None, 0.0, window)
+    wanted = plain(*tensors, attn_mask=whole, enable_gqa=True)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    for one, other in zip(
+        torch.autograd.grad(found.square().sum(), tensors),
+        torch.autograd.grad(wanted.square().sum(), tensors),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    assert len(masks) == -(-length // max(window, 4))
+    assert all(mask.shape[1] <= max(window, 4) + window for mask in masks)
+
+
 @pytest.mark.parametrize("window", [None, 4])
 def test_heads_of_keys_that_no_kernel_shares_are_repeated(monkeypatch: pytest.MonkeyPatch, window: int | None) -> None:
     """As on a GPU whose kernels take no groups: there sharing them would need a matrix of all scores."""
@@ -183,7 +212,7 @@ def test_heads_of_keys_that_no_kernel_shares_are_repeated(monkeypatch: pytest.Mo
         return [out, *torch.autograd.grad(out.square().sum(), tensors)]
 
     shared = outcome()
-    monkeypatch.setattr(attention, "_takes_groups", lambda *_: False)
+    monkeypatch.setattr(attention, "_takes_groups", lambda *_, **__: False)
     seen: list[bool] = []
 
     def watched(*tensors: Tensor, enable_gqa: bool, **options: Any) -> Tensor:

@@ -30,6 +30,8 @@ NAME = "qlora_fast_packed"
 _HINT = "set `packing: none` or `packing: bucketed`"
 _STATEFUL = ("mamba", "rwkv", "ssm", "jamba", "zamba", "falcon_h1", "xlstm", "lfm", "retnet", "recurrent", "hybrid")
 _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+_LEAST_BLOCK = 1024
+"""Tokens that attend together where a window is narrower: less would be many launches for little work."""
 
 
 class Borders:
@@ -147,18 +149,30 @@ def _each_sample(
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: float, window: int | None) -> Tensor:
     """(B, H, L, D), each token seeing itself and what is before it (no further back than ``window``)."""
-    band = None
-    if window is not None:
-        # The one mask of this file: a band, for a sample that is longer than the model's window.
-        band = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril().triu(1 - window)
-    grouped = q.shape[1] != k.shape[1]
-    if grouped and not _takes_groups(q, k, v, band):
+    if q.shape[1] != k.shape[1] and not _takes_groups(q, k, v, masked=window is not None):
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-        grouped = False
-    return sdpa(q, k, v, attn_mask=band, dropout_p=dropout, is_causal=band is None, scale=scaling, enable_gqa=grouped)
+    kept: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "enable_gqa": q.shape[1] != k.shape[1]}
+    if window is None:
+        return sdpa(q, k, v, is_causal=True, **kept)
+    parts = []
+    for tokens, seen in _blocks(q.shape[2], window):
+        at, before = (torch.arange(x.start, x.stop, device=q.device) for x in (tokens, seen))
+        # The one mask of this file: a band, for a sample that is longer than the model's window.
+        band = (before <= at[:, None]) & (before > at[:, None] - window)
+        parts.append(sdpa(q[:, :, tokens], k[:, :, seen], v[:, :, seen], attn_mask=band, **kept))
+    return torch.cat(parts, dim=2)
 
 
-def _takes_groups(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
+def _blocks(length: int, window: int) -> list[tuple[slice, slice]]:
+    """Tokens that attend together, and all tokens that they see: masks of L·W numbers at most, not L²."""
+    step = max(window, _LEAST_BLOCK)
+    return [
+        (slice(first, min(first + step, length)), slice(max(0, first - window + 1), min(first + step, length)))
+        for first in range(0, length, step)
+    ]
+
+
+def _takes_groups(q: Tensor, k: Tensor, v: Tensor, *, masked: bool) -> bool:
     """Whether a kernel that holds no (L, L) matrix takes fewer heads of keys than of queries.
 
     FlashAttention does, in 16 bits from Ampere on; the memory-efficient one, which runs elsewhere, only in newer versions of torch,
@@ -166,9 +180,11 @@ def _takes_groups(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     """
     if not q.is_cuda or torch.compiler.is_compiling():
         return True
-    key = (q.device.index, q.dtype, q.shape[-1], mask is None)
+    key = (q.device.index, q.dtype, q.shape[-1], masked)
     if key not in _GROUPED:
-        asked = SDPAParams(q, k, v, mask, 0.0, mask is None, True)
+        q, k, v = q[:, :, :16], k[:, :, :16], v[:, :, :16]
+        mask = q.new_ones((q.shape[2], k.shape[2]), dtype=torch.bool) if masked else None
+        asked = SDPAParams(q, k, v, mask, 0.0, not masked, True)
         _GROUPED[key] = can_use_flash_attention(asked) or can_use_efficient_attention(asked)
     return _GROUPED[key]
 
