@@ -1,4 +1,4 @@
-"""Every picture that the commands draw: the losses of a run, the losses of several runs, the lengths of the data.
+"""The losses of one run or of several as pictures, and the style that all pictures share.
 
 Figures are made without pyplot, which keeps them in a global list and may want a display. Matplotlib is imported when
 something is drawn.
@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 Log = dict[str, float]
 Points = list[tuple[float, float]]
-_BLUE, _ORANGE, _GREY = "#1f77b4", "#d9730d", "#666666"
+BLUE, ORANGE, GREY = "#1f77b4", "#d9730d", "#666666"
 # The palette of Okabe and Ito, which readers with any colour vision can distinguish.
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933")
 _LINE_POINTS = 11.0
 """Height of a label in points: labels closer than this are moved apart."""
-_BARS = 60
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -57,23 +54,23 @@ def plot_losses(log_history: Sequence[Log], folder: Path, title: str) -> list[Pa
 
 
 def _plot_train(points: Points, path: Path, title: str) -> Path:
-    figure, (axes,) = _figure((8, 4.5), [title], "update", "training loss")
+    figure, (axes,) = new_figure((8, 4.5), [title], "update", "training loss")
     _draw_train(axes, points)
     return _save_run(figure, axes, path)
 
 
 def _plot_eval(points: Points, train: Points, path: Path, title: str) -> Path:
-    figure, (axes,) = _figure((8, 4.5), [title], "update", "loss")
+    figure, (axes,) = new_figure((8, 4.5), [title], "update", "loss")
     if train:
         _draw_train(axes, train)
     steps, losses = zip(*points, strict=True)
-    axes.plot(steps, losses, color=_ORANGE, linewidth=2, marker="o", markersize=4, label="evaluation")
+    axes.plot(steps, losses, color=ORANGE, linewidth=2, marker="o", markersize=4, label="evaluation")
     best = min(points, key=lambda p: p[1])
     ring = f"best evaluation, update {best[0]:.0f}"
-    axes.scatter(*best, s=110, facecolors="none", edgecolors=_ORANGE, linewidths=2, zorder=3, label=ring)
-    _value(axes, best, _ORANGE, below=False)
+    axes.scatter(*best, s=110, facecolors="none", edgecolors=ORANGE, linewidths=2, zorder=3, label=ring)
+    _value(axes, best, ORANGE, below=False)
     if best != points[-1]:
-        _value(axes, points[-1], _ORANGE, below=False)
+        _value(axes, points[-1], ORANGE, below=False)
     return _save_run(figure, axes, path)
 
 
@@ -81,10 +78,10 @@ def _draw_train(axes: Axes, points: Points) -> None:
     """The raw losses faintly, the smoothed ones over them, and the last smoothed value."""
     steps, losses = zip(*points, strict=True)
     marker = "o" if len(points) == 1 else None
-    axes.plot(steps, losses, color=_BLUE, alpha=0.4, marker=marker, label="training, each log step")
+    axes.plot(steps, losses, color=BLUE, alpha=0.4, marker=marker, label="training, each log step")
     if len(points) > 1:
-        axes.plot(steps, smooth(losses), color=_BLUE, linewidth=2, label="training, smoothed")
-    _value(axes, (steps[-1], smooth(losses)[-1]), _BLUE, below=True)
+        axes.plot(steps, smooth(losses), color=BLUE, linewidth=2, label="training, smoothed")
+    _value(axes, (steps[-1], smooth(losses)[-1]), BLUE, below=True)
 
 
 def _value(axes: Axes, point: tuple[float, float], color: str, *, below: bool) -> None:
@@ -92,7 +89,7 @@ def _value(axes: Axes, point: tuple[float, float], color: str, *, below: bool) -
     text: dict[str, Any] = {"ha": "center", "va": "top" if below else "bottom", "color": color, "fontweight": "bold"}
     offset = (0, -9 if below else 9)
     axes.annotate(
-        f"{point[1]:.3f}", point, textcoords="offset points", xytext=offset, zorder=4, path_effects=_halo(), **text
+        f"{point[1]:.3f}", point, textcoords="offset points", xytext=offset, zorder=4, path_effects=halo(), **text
     )
 
 
@@ -125,7 +122,7 @@ def plot_overlay(curves: Sequence[Curve], path: Path) -> Path:
     titles = ["training loss, smoothed (raw behind it)"]
     if any(curve.evals for curve in curves):
         titles.append("evaluation loss")
-    figure, panels = _figure((13 if len(titles) > 1 else 8, 5), titles, "update")
+    figure, panels = new_figure((13 if len(titles) > 1 else 8, 5), titles, "update")
     _draw_curves(panels[0], [(c.name, c.train) for c in curves], smoothed=True)
     if len(panels) > 1:
         _draw_curves(panels[1], [(c.name, c.evals) for c in curves], smoothed=False)
@@ -195,75 +192,10 @@ def _top(cluster: Sequence[float], gap: float) -> float:
     return sum(cluster) / len(cluster) + gap * (len(cluster) - 1) / 2
 
 
-# The data: length_histogram.png.
-
-
-def plot_lengths(
-    lengths: NDArray[np.int64], samples: NDArray[np.int64], path: Path, *, cutoff: int, suggested: int, title: str
-) -> Path:
-    """Draw how long the samples are before truncation, and where the cutoffs lie.
-
-    Args:
-        lengths: ascending lengths in tokens, (K,).
-        samples: how many samples have each length, (K,).
-        cutoff: ``cutoff_len`` of the preparation.
-        suggested: the cutoff that the report suggests.
-        title: what was prepared; the totals are appended.
-    """
-    import numpy as np
-
-    figure, (axes,) = _figure((8, 4.5), [""], "tokens of a sample, before truncation", "samples")
-    edges = _edges(int(lengths.min()), max(int(lengths.max()), suggested))
-    counts, _ = np.histogram(lengths, edges, weights=samples)
-    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_BLUE, linewidth=0)
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, counts.max() * 1.25)
-    if cutoff < edges[-1]:
-        axes.axvspan(cutoff, edges[-1], color=_ORANGE, alpha=0.12, linewidth=0, label=f"beyond cutoff_len {cutoff:,}")
-        figure.legend(frameon=False, loc="outside upper right")  # inside, it could cover bars
-    total, tokens = int(samples.sum()), int((lengths * samples).sum())
-    below = np.cumsum(samples)
-    p50, p95 = (int(lengths[np.searchsorted(below, np.ceil(q * total))]) for q in (0.50, 0.95))
-    _marker(axes, p50, f"half of the samples\nup to {p50:,}", _GREY, left=True)
-    _marker(axes, p95, f"95 %\nup to {p95:,}", _GREY, left=True)
-    _marker(axes, suggested, f"suggested\ncutoff {suggested:,}", _ORANGE, left=False)
-    axes.set_title(f"{title}: {total:,} samples, {tokens:,} tokens", fontsize=11, loc="left", color=_GREY)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_axisbelow(True)
-    figure.savefig(path)
-    return path
-
-
-def _edges(shortest: int, longest: int) -> NDArray[np.int64]:
-    """Edges of the bars in whole tokens, each bar wider by about the same factor."""
-    import numpy as np
-
-    spaced = np.geomspace(max(shortest, 1), longest + 1, _BARS + 1)
-    return np.unique(np.append(np.floor(spaced), longest + 1).astype(np.int64))
-
-
-def _marker(axes: Axes, at: int, text: str, color: str, *, left: bool) -> None:
-    axes.axvline(at, color=color, linewidth=1.2, linestyle="--")
-    axes.annotate(
-        text,
-        (at, 0.97),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        xytext=(-4 if left else 4, 0),
-        ha="right" if left else "left",
-        va="top",
-        fontsize=9,
-        color=color,
-        path_effects=_halo(),
-    )
-
-
 # What all pictures share.
 
 
-def _figure(size: tuple[float, float], titles: Sequence[str], x: str, y: str = "") -> tuple[Figure, list[Axes]]:
+def new_figure(size: tuple[float, float], titles: Sequence[str], x: str, y: str = "") -> tuple[Figure, list[Axes]]:
     """A figure with one panel per title, in the style of all pictures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -273,7 +205,7 @@ def _figure(size: tuple[float, float], titles: Sequence[str], x: str, y: str = "
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(1, len(titles), squeeze=False)[0])
     for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(title, fontsize=11, loc="left", color=_GREY)
+        axes.set_title(title, fontsize=11, loc="left", color=GREY)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -282,7 +214,7 @@ def _figure(size: tuple[float, float], titles: Sequence[str], x: str, y: str = "
     return figure, panels
 
 
-def _halo() -> list[Any]:
+def halo() -> list[Any]:
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=3, foreground="white")]

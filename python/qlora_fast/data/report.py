@@ -59,7 +59,7 @@ def draw_lengths(report: dict[str, Any], path: Path) -> Path:
     """Draw the report's histogram of lengths; returns the picture's path."""
     import numpy as np
 
-    from qlora_fast.plots import plot_lengths
+    from qlora_fast.data.length_histogram import plot_lengths
 
     counted = _core.length_counts(report["full_lengths"])
     lengths, samples = np.array(counted.lengths, dtype=np.int64), np.array(counted.samples, dtype=np.int64)
