@@ -24,12 +24,12 @@ _MARKS = {"ok": "ok", "note": "·", "warning": "!", "broken": "BROKEN"}
 def command(path: Path | None, as_json: bool) -> None:
     """Check Python, CPU, memory, disks, GPUs and packages, and run each fast path on a few numbers.
 
-    Exit status 1 if something that training needs does not work. `!` marks what costs speed or may fail, with a hint below.
+    The exit status is 1 if something that training needs does not work. `!` marks what costs speed or may fail, with a hint below.
     Include the output in bug reports.
 
     With PATH, read every byte of a folder that `prep`, `train` or `merge` wrote (prepared data, a run with its checkpoints, an
-    adapter, a merged model), and name each file that is damaged or missing, exit status 1 if there is one, and each that came
-    later.
+    adapter, a merged model), and name each file that is damaged, missing or was added later. The exit status is 1 if one is
+    damaged or missing.
 
     \b
     qlora-fast doctor

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("evaluate", short_help="Measure an adapter.")
 @click.argument("subject", type=Place(), metavar="RUN|ADAPTER|MODEL")
 @click.argument("settings", nargs=-1, metavar="[dataset=FILE] [KEY=VALUE...]", shell_complete=complete_settings)
-@click.option("--base", is_flag=True, help="The base model without the adapter, to see what training gave.")
+@click.option("--base", is_flag=True, help="The base model without the adapter, to see the effect of training.")
 @click.option("--name", help="Name of this evaluation for `compare --on NAME`; default: the data file's.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on stdout.")
 def command(subject: str, settings: tuple[str, ...], base: bool, name: str | None, as_json: bool) -> None:
@@ -26,12 +26,12 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
     \b
     qlora-fast evaluate runs/base                         what the run held out
     qlora-fast evaluate runs/base --base                  the same rows, without the adapter
-    qlora-fast evaluate runs/base dataset=test.json       a file of its own
+    qlora-fast evaluate runs/base dataset=test.json       another file
     qlora-fast evaluate runs/base/best dataset=test.json  another of its adapters
     qlora-fast evaluate smollm2-135m-instruct dataset=test.json
     torchrun --standalone --nproc-per-node gpu -m qlora_fast.cli evaluate runs/base shard_base=world
 
-    Loss and perplexity weigh every supervised token alike; the figure that transformers would report stands beside them. The
+    Loss and perplexity weigh every supervised token alike; the figure that transformers would report is printed beside them. The
     score of each sample goes to eval_samples.jsonl: in the run's folder for its own rows, in RUN/eval/NAME for others.
     """
     from qlora_fast.config import overrides

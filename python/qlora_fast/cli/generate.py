@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Tokens of an answer, at most."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Rows that share a pass.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Rows per forward pass.")
 @click.option("--max-samples", type=click.IntRange(min=1), help="Only the first N rows.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal answers.")
 @click.option("--base", metavar="MODEL", type=Place(), help="Base model, if it is no longer where it was at training.")

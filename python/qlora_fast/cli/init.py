@@ -18,7 +18,7 @@ from qlora_fast.cli.arguments import Place
     type=Place(),
     default="smollm2-135m-instruct",
     show_default=True,
-    help="A folder, a .gguf file, a Hub name.",
+    help="A folder, a .gguf file, or a Hub id.",
 )
 @click.option(
     "-o",

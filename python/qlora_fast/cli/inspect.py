@@ -41,7 +41,7 @@ def command(
     --update, show how samples are packed into the rows of an optimizer step.
 
     Samples are the rows that were kept. With --row, show a row of the file before it is prepared: the conversation that
-    it is read as, the rendered text, what cutoff_len would truncate, or why it would be dropped. Rows count from 0, as in
+    it is read as, the rendered text, what cutoff_len would truncate, or why it would be dropped. Rows are counted from 0, as in
     the report of `prep`; the file is read no further than to the row.
 
     \b

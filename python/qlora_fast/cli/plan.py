@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.option("--rows", type=click.IntRange(min=1), help="Plan from a number of rows alone, without the data.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON on stdout.")
 def command(config_file: str, settings: tuple[str, ...], rows: int | None, as_json: bool) -> None:
-    """Show samples per update, number of updates, warm-up and learning rate of a run.
+    """Show samples per optimizer step, number of steps, warm-up and learning rate of a run.
 
-    With the data at hand it also shows rows, tokens and padding; with --rows only the arithmetic.
+    If the data exists, it also shows rows, tokens and padding; with --rows only the arithmetic.
 
     \b
     qlora-fast plan configs/base.yaml

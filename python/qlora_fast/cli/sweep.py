@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
 def command(words: tuple[str, ...], output_dir: str, as_markdown: bool, as_json: bool) -> None:
-    """Train each CONFIG in a process of its own, then compare: a table, losses.png, and what may be concluded.
+    """Train each CONFIG in a process of its own, then compare: a table, losses.png, and a verdict per run.
 
     KEY=VALUE settings go to every run. The first config is the baseline. Called again, a sweep skips what is finished and
     resumes what was stopped; Ctrl-C writes a checkpoint of the current run.

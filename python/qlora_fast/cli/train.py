@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 @click.argument("config_file", metavar="CONFIG.yaml", type=Place())
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE...]", shell_complete=complete_settings)
 @click.option(
-    "--dry-run", is_flag=True, help="Load everything, time a few rows, say how long and how much; write no run."
+    "--dry-run", is_flag=True, help="Load everything, time a few rows, print time and memory of the run; write no run."
 )
 @click.option(
     "--resume-anyway",
     is_flag=True,
-    help="Resume although settings, data or base model differ from the checkpoint's; says what differs.",
+    help="Resume although settings, data or base model differ from the checkpoint's; print what differs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(config_file: str, settings: tuple[str, ...], dry_run: bool, resume_anyway: bool, as_json: bool) -> None:
-    """Train a LoRA (or, with quantization_bit=4, QLoRA) adapter as CONFIG.yaml says.
+    """Train a LoRA (or, with quantization_bit=4, QLoRA) adapter with the settings of CONFIG.yaml.
 
     \b
     qlora-fast train configs/base.yaml
@@ -41,11 +41,11 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, resume_a
     qlora-fast train configs/base.yaml resume_from_checkpoint=true
     torchrun --standalone --nproc-per-node 2 -m qlora_fast.cli train configs/qwen3-0.6b-lora.yaml dataset=data.json
 
-    --dry-run shows updates, rate, time and memory of the run, measured on this machine in well under a minute or two;
-    world_size=N plans it for N GPUs.
+    --dry-run measures on this machine, in a minute or two at most, and prints optimizer steps, learning rate, time and
+    memory of the run; world_size=N plans it for N GPUs.
 
-    Ctrl-C ends the current update, writes a checkpoint and prints the command that resumes. A run resumes only with the
-    settings, data and base model that its checkpoint names; --resume-anyway takes it with others.
+    Ctrl-C finishes the current optimizer step, writes a checkpoint and prints the command that resumes. A run resumes only with the
+    settings, data and base model that its checkpoint names; --resume-anyway resumes it with others.
     """
     from qlora_fast.config import load
     from qlora_fast.errors import Interrupted

@@ -108,7 +108,7 @@ class DataKeys:
         affects="learning",
     )
     interleave_probs: list[float] = key(
-        [], "shares of the datasets when they are interleaved, one for each; unset: they take turns", affects="learning"
+        [], "shares of the datasets when they are interleaved, one per dataset; unset: equal shares", affects="learning"
     )
     deduplicate: Deduplicate = key(
         "off",
@@ -181,7 +181,7 @@ class BatchKeys:
     )
     world_size: Count = key(
         1,
-        "number of devices (plan only; train asks the launcher)",
+        "number of devices (for plan; train takes it from the launcher)",
         unit="devices",
         theirs=None,
         affects="batch",

@@ -22,11 +22,11 @@ TorchCompile = Literal["auto", "true", "false"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKeys:
-    """The frozen base model, and the numbers it is held in."""
+    """The frozen base model, and the type of its numbers."""
 
     model_name_or_path: str = key(
         "smollm2-135m-instruct",
-        "base model: a folder, a .gguf file, a hub id, or the embedded smollm2-135m-instruct",
+        "base model: a folder, a .gguf file, a Hub id, or the embedded smollm2-135m-instruct",
         there="none: it must be named",
         affects="learning",
         path=True,
@@ -44,8 +44,8 @@ class ModelKeys:
     )
     dtype: Dtype = key(
         "auto",
-        "numbers of the frozen base and of the arithmetic: auto is bf16 where the hardware is fast at it, "
-        "else fp32; on a CPU that is fast at bf16 only the products with frozen weights are, while training",
+        "type of the numbers of the frozen base and of the arithmetic: auto is bf16 where the hardware computes it fast, "
+        "else fp32; on a CPU that computes bf16 fast, only the products with frozen weights use it, in training",
         theirs=None,
         affects="learning",
     )
@@ -74,43 +74,43 @@ class ModelKeys:
         "nf4", "4-bit code book; nf4 fits normally distributed weights", affects="learning"
     )
     double_quantization: bool = key(
-        True, "also quantize the scales of the 4-bit blocks: 0.4 bits a weight less", affects="learning"
+        True, "also quantize the scales of the 4-bit blocks: 0.4 bits less per weight", affects="learning"
     )
     gradient_checkpointing: Checkpointing = key(
         "auto",
-        "recompute activations in the backward pass: less memory, half as much computation again; auto: only when the "
+        "recompute activations in the backward pass: less memory, 50 % more computation; auto: only when the "
         "longest row would not fit without",
         theirs="disable_gradient_checkpointing",
-        differs="there it is on whether memory asks for it or not",
+        differs="there it is on whether memory requires it or not",
         there="true",
         affects="result",
     )
     shard_base: ShardBase = key(
         "off",
-        "with several GPUs, each keeps a part of the frozen base and gathers one layer at a time: less memory, more traffic, the "
+        "with several GPUs, each keeps a part of the frozen base and gathers one layer at a time: less memory, more communication, the "
         "same result; world: over all processes, node: over those of one machine, auto: only if the base does not fit completely",
         theirs=None,
         affects="nothing",
     )
     offload_base: bool = key(
         False,
-        "the frozen base stays in main memory, and each layer is copied to the GPU for its use: for one GPU that is too small, "
+        "the frozen base stays in main memory, and each layer is copied to the GPU when it is used: for one GPU that is too small, "
         "slower, the same result",
         theirs=None,
         affects="nothing",
     )
     kernels: Kernels = key(
         "auto",
-        "what the layers compute with: auto takes our kernels and grouped LoRA products where they run on the device and are "
-        "faster; off keeps transformers' and PEFT's own code",
+        "what the layers compute with: auto uses qlora-fast's kernels and grouped LoRA products where they run on the device and "
+        "are faster; off keeps transformers' and PEFT's own code",
         theirs=None,
         affects="arithmetic",
     )
     torch_compile: TorchCompile = key(
         "auto",
         "compile the decoder layers with torch.compile, which takes half a minute or more: auto does it on a GPU, for models whose "
-        "layers our kernels do not compute, in runs that are long enough, and keeps it if a row is faster; true always",
-        differs="there the whole model is compiled; here one layer, whose code all of them run",
+        "layers qlora-fast's kernels do not compute, in runs that are long enough, and keeps it if a row is faster; true: always",
+        differs="there the whole model is compiled; here one layer, whose code all layers share",
         there="false",
         affects="arithmetic",
     )
@@ -135,7 +135,9 @@ class LoraKeys:
         affects="learning",
         path=True,
     )
-    lora_rank: Count = key(8, "width r of the adapter; more learns more and costs more memory", affects="learning")
+    lora_rank: Count = key(
+        8, "rank r of the adapter; a higher rank can learn more and costs more memory", affects="learning"
+    )
     lora_alpha: Positive | None = key(
         None, "scale is alpha/rank; unset: 2·rank", affects="learning", compared_as="scale"
     )
@@ -148,24 +150,26 @@ class LoraKeys:
         affects="learning",
     )
     additional_target: list[str] = key(
-        [], "layers that are trained whole and saved with the adapter, such as embed_tokens,lm_head", affects="learning"
+        [],
+        "layers that are trained completely and saved with the adapter, such as embed_tokens,lm_head",
+        affects="learning",
     )
     use_rslora: bool = key(
         False, "rank-stabilized LoRA: scale is alpha/√rank, so that a high rank still learns", affects="learning"
     )
     use_dora: bool = key(
         False,
-        "weight-decomposed LoRA: direction and length of each weight row learn apart; slower, sometimes better",
+        "weight-decomposed LoRA: direction and length of each weight row are trained separately; slower, sometimes better",
         affects="learning",
     )
     pissa_init: bool = key(
         False,
-        "start the adapter from the principal components of each weight (PiSSA), and the base from what is left; "
+        "start the adapter from the principal components of each weight (PiSSA), and the base from the rest; "
         "learns faster at first",
         affects="learning",
     )
     pissa_iter: Annotated[int, Meta(ge=-1)] = key(
-        16, "iterations of the fast SVD of pissa_init; -1 takes the exact one", unit="iterations", affects="learning"
+        16, "iterations of the fast SVD of pissa_init; -1: the exact SVD", unit="iterations", affects="learning"
     )
     neftune_noise_alpha: Positive | None = key(
         None,

@@ -54,9 +54,9 @@ SCHEDULE_WORDS = {"warmup_type", "decay_type"}
 class OptimKeys:
     """Learning rate, schedule, optimizer, length of the run."""
 
-    learning_rate: Positive = key(5e-5, "peak step size; 1e-4 … 2e-4 is usual for LoRA", affects="learning")
+    learning_rate: Positive = key(5e-5, "peak learning rate; 1e-4 … 2e-4 is usual for LoRA", affects="learning")
     lr_scheduler_type: Schedule = key(
-        "cosine", "how the step size falls after the warm-up", there="linear", affects="learning"
+        "cosine", "how the learning rate falls after the warm-up", there="linear", affects="learning"
     )
     lr_scheduler_kwargs: dict[str, str] = key(
         {}, "numbers of the schedule, such as {min_lr_rate: 0.1} for cosine_with_min_lr", affects="learning"
@@ -64,24 +64,26 @@ class OptimKeys:
     warmup_ratio: Share = key(
         0.0, "share of the optimizer steps over which the learning rate rises", unit="share", affects="learning"
     )
-    warmup_steps: Whole = key(0, "the same as a count; wins over warmup_ratio", unit="steps", affects="learning")
+    warmup_steps: Whole = key(
+        0, "the same as a count; takes precedence over warmup_ratio", unit="steps", affects="learning"
+    )
     num_train_epochs: Positive = key(3.0, "passes over the data", unit="epochs", affects="learning")
     max_steps: Count | None = key(
-        None, "make N optimizer steps, whatever num_train_epochs says", unit="steps", affects="learning"
+        None, "number of optimizer steps; overrides num_train_epochs", unit="steps", affects="learning"
     )
     optim: Optimizer = key(
         "adamw_torch",
-        "AdamW, one fused kernel; 8-bit moments or paged ones through bitsandbytes (little to gain for LoRA)",
+        "AdamW as one fused kernel, or bitsandbytes' with 8-bit or paged moments (little to gain for LoRA)",
         lacks="other optimizers (adafactor, lion, sgd, …)",
         affects="learning",
     )
     weight_decay: NotNegative = key(0.0, "decoupled weight decay of AdamW", affects="learning")
-    max_grad_norm: NotNegative = key(1.0, "clip the gradient's norm to this; 0 never clips", affects="learning")
-    adam_beta1: ShareBelowOne = key(0.9, "AdamW: decay of the mean", affects="learning")
-    adam_beta2: ShareBelowOne = key(0.999, "AdamW: decay of the square", affects="learning")
-    adam_epsilon: Positive = key(1e-8, "AdamW: denominator's floor", affects="learning")
+    max_grad_norm: NotNegative = key(1.0, "clip the gradient's norm to this; 0: no clipping", affects="learning")
+    adam_beta1: ShareBelowOne = key(0.9, "AdamW: decay of the mean of the gradients", affects="learning")
+    adam_beta2: ShareBelowOne = key(0.999, "AdamW: decay of the mean of the squared gradients", affects="learning")
+    adam_epsilon: Positive = key(1e-8, "AdamW: added to the denominator", affects="learning")
     loraplus_lr_ratio: Positive | None = key(
-        None, "LoRA+: B learns at this many times the rate of A; 16 is usual", affects="learning"
+        None, "LoRA+: learning rate of B divided by that of A; 16 is usual", affects="learning"
     )
-    loraplus_lr_embedding: Positive = key(1e-6, "LoRA+: step size of adapters on embeddings", affects="learning")
+    loraplus_lr_embedding: Positive = key(1e-6, "LoRA+: learning rate of adapters on embeddings", affects="learning")
     seed: Whole = key(42, "seed of order, split, adapter and dropout", affects="learning")

@@ -34,9 +34,9 @@ class EvalKeys:
         differs="needs no matching save_steps: best/ is always kept",
         affects="result",
     )
-    metric_for_best_model: Metric = key("eval_loss", "what best means", affects="result")
+    metric_for_best_model: Metric = key("eval_loss", "the figure that determines the best evaluation", affects="result")
     early_stopping_steps: Count | None = key(
-        None, "stop after this many evaluations in a row without a better one", unit="evaluations", affects="result"
+        None, "stop after this many consecutive evaluations without improvement", unit="evaluations", affects="result"
     )
     compute_accuracy: bool = key(
         False, "also report eval_accuracy, the share of tokens predicted correctly", affects="result"
