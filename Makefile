@@ -87,7 +87,8 @@ fuzz: $(STAMPS)/package ## Fuzz every reader of data for SECONDS=… in all: wit
 		echo "   the seeds are mutated at random, without coverage"; \
 		QLORA_FAST_FUZZ_SECONDS=$(SECONDS) cargo test --quiet --release -p qlora-fast-core --test fuzz -- --ignored --nocapture; \
 	fi
-	QLORA_FAST_FUZZ_SECONDS=$$(($(SECONDS) / 10 + 1)) $(BIN)/python -m pytest -q -s tests/config/test_yaml_fuzz.py
+	QLORA_FAST_FUZZ_SECONDS=$$(($(SECONDS) / 10 + 1)) $(BIN)/python -m pytest -q -s tests/config/test_yaml_fuzz.py \
+		tests/data/test_jinja_differential.py::test_templates_of_new_seeds
 
 lint: $(STAMPS)/package ## rustfmt, clippy, ruff, mypy --strict, stubtest, wording
 	cargo fmt --all --check
