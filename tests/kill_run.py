@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from qlora_fast.cli.console import fail as show
 from qlora_fast.data.dataset import open_prepared
 from qlora_fast.errors import PeerError, QloraFastError
-from qlora_fast.train.distributed import joined
+from qlora_fast.train.joining import joined
 from ranks_run import free_port
 from reliability.command import warm_up
 from sharded_run import shard_run

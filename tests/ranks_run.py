@@ -77,7 +77,7 @@ def train(prepared: Path, output: Path) -> None:
     from qlora_fast.atomic_io import sha256_of
     from qlora_fast.data.dataset import open_prepared
     from qlora_fast.errors import Interrupted
-    from qlora_fast.train.distributed import joined
+    from qlora_fast.train.joining import joined
     from qlora_fast.train.on_every_machine import on_every_machine
     from tiny_run import tiny_run
 
@@ -116,7 +116,7 @@ def shard(prepared: Path, folder: Path, output: Path, *cases: str) -> None:
     from safetensors.torch import save_file
 
     from qlora_fast.data.dataset import open_prepared
-    from qlora_fast.train.distributed import joined
+    from qlora_fast.train.joining import joined
     from sharded_run import by_fsdp, evaluations_of_few, shard_run
 
     data = open_prepared(prepared)
@@ -157,7 +157,7 @@ def shard(prepared: Path, folder: Path, output: Path, *cases: str) -> None:
 def shard_start(prepared: Path, folder: Path, output: Path, case: str) -> None:
     """Runs that stop behind the checkpoint of update 5, with a complete base and with a shared one."""
     from qlora_fast.data.dataset import open_prepared
-    from qlora_fast.train.distributed import joined
+    from qlora_fast.train.joining import joined
     from sharded_run import shard_run
 
     with joined() as me:
@@ -176,7 +176,7 @@ def shard_resume(prepared: Path, folder: Path, output: Path, case: str) -> None:
     from safetensors.torch import save_file
 
     from qlora_fast.data.dataset import open_prepared
-    from qlora_fast.train.distributed import joined
+    from qlora_fast.train.joining import joined
     from sharded_run import shard_run
 
     with joined() as me:
@@ -195,7 +195,7 @@ def shard_resume(prepared: Path, folder: Path, output: Path, case: str) -> None:
 def stop(settings: Path, output: Path) -> None:
     """The same run with early stopping, with a complete base and with one that is shared out."""
     from qlora_fast.train.api import train as start
-    from qlora_fast.train.distributed import joined
+    from qlora_fast.train.joining import joined
 
     with joined():
         for kind in ("off", "world"):
@@ -251,13 +251,13 @@ def fail(how: str) -> None:
 
     from qlora_fast.cli.console import fail as show
     from qlora_fast.errors import DataError, PeerError, QloraFastError
-    from qlora_fast.train import distributed, failing
+    from qlora_fast.train import failing, joining
 
     failing.SILENT_S = 3.0
 
     who = 0 if how in ("first", "die-first") else 1
     try:
-        with distributed.joined() as me:
+        with joining.joined() as me:
             if how == "first":
                 with me.in_turn():
                     raise DataError("rank 0 found no data", hint="look for it")

@@ -79,7 +79,7 @@ class OutOfMemoryError(TrainingError):
 
 
 class PeerGone(QloraFastError):  # noqa: N818  whether it is an error is decided by its handler
-    """Another process of a distributed run has ended; :mod:`qlora_fast.train.distributed` finds out why and reports it."""
+    """Another process of a distributed run has ended; :mod:`qlora_fast.train.joining` finds out which and reports it."""
 
     def __init__(self, message: str = "another process of the run has ended") -> None:
         super().__init__(message)

@@ -224,7 +224,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     _, err = process.communicate()
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert "stopping: a checkpoint is written behind this update" in err, "an update may take a minute"
+        assert "stopping: a checkpoint is written after this update" in err, "an update may take a minute"
         assert "resume with: qlora-fast train" in err
     assert not (output / "adapter_model.safetensors").exists()
     assert finished(config, output, "resume_from_checkpoint=true") == whole

@@ -87,14 +87,14 @@ def test_a_key_of_another_training_says_what_becomes_of_it(messy: Path, tmp_path
     (tmp_path / "d.json").write_text(json.dumps([row]))
     model = f"model_name_or_path={model_dir}"
     said = cli("prep", "d.json", model, cwd=messy).out
-    assert "key `images` in 1 rows: only the texts are trained" in said
+    assert "key `images` in 1 rows: only text is trained on" in said
     assert "key `label` in 1 rows: preference data (DPO, KTO) marks answers" in said
     assert "key `id` in 1 rows\n" in said
     found = json.loads(cli("plan", "x.yaml", model, "--json", cwd=messy).out)["preparation"]["findings"]
     texts = {f["name"]: f["text"] for f in found if f["kind"] == "ignored_key"}
     assert texts["label"].startswith("preference data")
     assert texts["id"] == "no format gives this key a meaning"
-    assert "key `images`: only the texts" in cli("inspect", "d.json", "--row", "0", model, cwd=messy).out
+    assert "key `images`: only text is trained on" in cli("inspect", "d.json", "--row", "0", model, cwd=messy).out
 
 
 def test_rows_longer_than_the_model_need_a_setting(messy: Path, tmp_path: Path, model_dir: Path) -> None:

@@ -184,7 +184,7 @@ def test_an_unfinished_run_shows_what_it_has(tmp_path: Path) -> None:
     assert "r (not finished)" in table.markdown(made)
     (path / FILE).unlink()
     made = table.report(read_runs([written(tmp_path / "whole", [1.0] * 10), path]))
-    assert any("r has no per-sample evaluation; it comes when the run has finished" in n for n in made["notes"])
+    assert any("r has no per-sample evaluation; it is written when the run has finished" in n for n in made["notes"])
 
 
 def test_the_command_prints_draws_and_writes_json(tmp_path: Path) -> None:

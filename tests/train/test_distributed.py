@@ -24,7 +24,8 @@ from prepared import random_dataset
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.train import checkpoint, failing
-from qlora_fast.train.distributed import Ranks, joined, local_share
+from qlora_fast.train.distributed import Ranks
+from qlora_fast.train.joining import joined, local_share
 from ranks_run import PACKINGS, SETTINGS, Ended, Stopped, free_port, launch, stop_at_7
 from tiny_run import tiny_run
 
@@ -161,7 +162,7 @@ def test_a_rank_that_fails_stops_the_others_with_its_own_message() -> None:
 def test_a_rank_that_is_killed_stops_the_others() -> None:
     ended = launch(2, "fail", "die", limit_s=60)
     assert [rank.status for rank in ended] == [1, -signal.SIGKILL]
-    assert all_said(ended).count("ended without saying why") == 1
+    assert all_said(ended).count("ended without an error message") == 1
 
 
 @pytest.mark.slow
@@ -170,8 +171,8 @@ def test_of_four_ranks_one_reports_the_killed_one(how: str, victim: int) -> None
     """Also where it held the store, by which the others would agree who does."""
     ended = launch(4, "fail", how, limit_s=60)
     assert [rank.status for rank in ended] == [-signal.SIGKILL if r == victim else 1 for r in range(4)]
-    assert all_said(ended).count(f"rank {victim} ended without saying why") == 1
-    assert all_said(ended).count("ended without saying why") == 1
+    assert all_said(ended).count(f"rank {victim} ended without an error message") == 1
+    assert all_said(ended).count("ended without an error message") == 1
 
 
 @pytest.mark.slow
@@ -185,7 +186,7 @@ def test_the_first_rank_failing_before_its_turn_ends_stops_the_others() -> None:
 def test_a_rank_that_no_longer_moves_stops_the_others() -> None:
     ended = launch(2, "fail", "hang", limit_s=60, expected=1)
     assert ended[0].status == 1
-    assert all_said(ended).count("rank 1 ended without saying why") == 1
+    assert all_said(ended).count("rank 1 ended without an error message") == 1
 
 
 def test_a_launcher_that_names_no_port_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from qlora_fast.errors import ArtifactError, ConfigError, DataError
 from qlora_fast.hub import resolve
 from qlora_fast.runs.eval_samples import read_samples
 from qlora_fast.runs.read import read_run
-from qlora_fast.train import distributed, evaluate_run
+from qlora_fast.train import evaluate_run, joining
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.evaluate_run import score, subject_of
 from tiny_folder import ALPACA, trained
@@ -156,7 +156,7 @@ def test_of_several_ranks_the_first_converts_and_hashes_the_base(run: Path, monk
 
         return noted
 
-    monkeypatch.setattr(distributed, "joined", lambda: nullcontext(ranks))
+    monkeypatch.setattr(joining, "joined", lambda: nullcontext(ranks))
     monkeypatch.setattr(evaluate_run, "subject_of", note(evaluate_run.subject_of))
     monkeypatch.setattr(resolve, "model_path", note(resolve.model_path))
     assert CliRunner().invoke(cli_group, ["evaluate", str(run)], catch_exceptions=False).exit_code == 0

@@ -58,7 +58,7 @@ def test_a_run_whose_last_step_blows_the_weights_up_fails(run: Make, tmp_path: P
     folder = tmp_path / "1" / "run"
     assert not list(folder.rglob("*.safetensors")), "nothing of it is kept"
     assert json.loads((folder / "run.json").read_text())["ended"].startswith(
-        "error behind update 1: the adapter's weights"
+        "error after update 1: the adapter's weights"
     )
 
 

@@ -50,7 +50,7 @@ def test_a_resumed_run_stops_at_the_same_place(start: Start, tmp_path: Path, cra
     whole = start(early_stopping_steps=2, output_dir=str(tmp_path / "whole"))
     with pytest.raises(Crash):
         start(early_stopping_steps=2, at=crash)
-    assert ended(tmp_path / "run").startswith(f"error behind update {crash_at}")
+    assert ended(tmp_path / "run").startswith(f"error after update {crash_at}")
     resumed = start(early_stopping_steps=2, resume_from_checkpoint=True)
     assert resumed["train_steps"] == whole["train_steps"] == 8
     assert resumed["ended"] == whole["ended"]
@@ -101,9 +101,9 @@ def test_a_signal_and_an_error_are_noted_in_run_json(start: Start, tmp_path: Pat
 
     with pytest.raises(Interrupted):
         start(at=interrupt)
-    assert ended(tmp_path / "run") == "signal: stopped behind update 4; resume_from_checkpoint=true goes on"
+    assert ended(tmp_path / "run") == "signal: stopped after update 4; resume_from_checkpoint=true resumes"
     with pytest.raises(TrainingError):
         start(at=fail, resume_from_checkpoint=True)
-    assert ended(tmp_path / "run") == "error behind update 6: the model is tired"
+    assert ended(tmp_path / "run") == "error after update 6: the model is tired"
     done = start(resume_from_checkpoint=True, max_steps=12)
     assert ended(tmp_path / "run") == done["ended"] == "max_steps: all 12 updates made"

@@ -35,7 +35,7 @@ def command(subject: str, settings: tuple[str, ...], base: bool, name: str | Non
     score of each sample goes to eval_samples.jsonl: in the run's folder for its own rows, in RUN/eval/NAME for others.
     """
     from qlora_fast.config import overrides
-    from qlora_fast.train.distributed import joined
+    from qlora_fast.train.joining import joined
 
     given = overrides(settings)
     data = given.pop("dataset", None)

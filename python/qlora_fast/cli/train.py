@@ -49,7 +49,7 @@ def command(config_file: str, settings: tuple[str, ...], dry_run: bool, resume_a
     """
     from qlora_fast.config import load
     from qlora_fast.errors import Interrupted
-    from qlora_fast.train.distributed import joined
+    from qlora_fast.train.joining import joined
 
     if dry_run:
         from qlora_fast.cli import rehearse

@@ -72,7 +72,7 @@ def parse(text: str, name: str, layer: int = 0) -> tuple[dict[str, Entry], list[
 
 
 _PLAIN_WORDS = (
-    ("found character '\\t'", "a tab stands here; YAML is indented and separated by blanks"),
+    ("found character '\\t'", "there is a tab here; YAML is indented and separated by blanks"),
     ("cannot start any token", "put the value in quotes"),
     ("mapping values are not allowed", "is the line indented, or the line before it no `key: value`? a value with `: ` in it needs quotes"),
     ("expected alphabetic or numeric character", "a value that begins with `*` or `&` needs quotes"),

@@ -97,7 +97,7 @@ def _difference(run: RunRecord, baseline: RunRecord, confidence: float) -> tuple
         who = run if run.samples is None else baseline
         hint = f"make one with `qlora-fast evaluate {who.path}`"
         if not who.finished:
-            hint = "it comes when the run has finished: resume_from_checkpoint=true goes on"
+            hint = "it is written when the run has finished: resume_from_checkpoint=true resumes"
         return None, f"{who.name} has no per-sample evaluation; {hint}"
     found = statistics.compare(run.samples, baseline.samples, confidence=confidence)
     if not isinstance(found, Difference):

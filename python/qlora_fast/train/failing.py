@@ -1,8 +1,8 @@
-"""How the processes of a run learn that one of them has failed or ended, and which one tells the user. No torch.
+"""How the processes of a run notice that one of them has failed or ended, and which one reports it. No torch.
 
 ::
 
-    each    every half second: I live; does everybody else? has anybody failed? who says so first reports it, and the others are silent
+    each    every half second: sets its sign of life, looks at those of all; the first to announce a failure reports it, the others do not
     rank 0  may hold the store, and stays until the others have looked; where it is gone, one process of each machine reports that
 """
 
@@ -37,7 +37,7 @@ COLLECTIVE = timedelta(minutes=30)
 """How long a sum over the processes may wait for the slowest: as long as rank 0 may take to write a checkpoint."""
 
 
-def told_by_another(me: Ranks, by_another: bool, watch: Watch) -> bool:
+def reported_by_another(me: Ranks, by_another: bool, watch: Watch) -> bool:
     """Whether another rank reports the error. A rank whose connection broke gives that one time to do so."""
     try:
         until = time.monotonic() + (GRACE_S if by_another else 0)
@@ -45,22 +45,22 @@ def told_by_another(me: Ranks, by_another: bool, watch: Watch) -> bool:
             time.sleep(LOOK_S)
         if me.claim_failure():
             # At the very end: by then the error has been shown.
-            atexit.register(_say_told, me, watch.lifeline)
+            atexit.register(_announce_report, me, watch.lifeline)
             return False
-        _let_it_speak(me.store)
-        _let_all_hear(me, watch.lifeline)
+        _wait_for_report(me.store)
+        _wait_for_readers(me, watch.lifeline)
         return True
     except RuntimeError:  # the store is gone with its holder
-        return watch.heard or (by_another and not _speaks_for_its_machine(me))
+        return watch.reported or (by_another and not _reports_for_its_machine(me))
 
 
-def _say_told(me: Ranks, lifeline: Lifeline) -> None:
+def _announce_report(me: Ranks, lifeline: Lifeline) -> None:
     with suppress(RuntimeError):
         me.store.set("told", "")
-    _let_all_hear(me, lifeline)
+    _wait_for_readers(me, lifeline)
 
 
-def _let_all_hear(me: Ranks, lifeline: Lifeline) -> None:
+def _wait_for_readers(me: Ranks, lifeline: Lifeline) -> None:
     """Rank 0 may hold the store: it stays until the others have looked into it, or they would report its end as well."""
     until = time.monotonic() + GRACE_S
     with suppress(RuntimeError):
@@ -71,12 +71,12 @@ def _let_all_hear(me: Ranks, lifeline: Lifeline) -> None:
             time.sleep(LOOK_S)
 
 
-def _speaks_for_its_machine(me: Ranks) -> bool:
+def _reports_for_its_machine(me: Ranks) -> bool:
     """Whether this rank reports that the store is gone: nothing is left to agree by, so one on each machine does."""
     return me.rank == 1 if me.rank == me.local_rank else me.local_rank == 0
 
 
-def _let_it_speak(store: Any) -> None:
+def _wait_for_report(store: Any) -> None:
     """Stay until the rank that failed has shown its error: a launcher ends all of them when the first one ends."""
     until = time.monotonic() + GRACE_S
     with suppress(RuntimeError):
@@ -92,16 +92,17 @@ def who_ended(lifeline: Lifeline, otherwise: str) -> str:
     return otherwise if lifeline.ended is None else f"rank {lifeline.ended}"
 
 
-def without_a_word(who: str) -> TrainingError:
+def ended_without_message(who: str) -> TrainingError:
+    """What is reported of a process that ended and reported nothing itself."""
     return TrainingError(
-        f"{who} ended without saying why",
+        f"{who} ended without an error message",
         hint="the launcher's output has its exit status (−9 is often the machine's memory); "
         "resume_from_checkpoint=true resumes from the last checkpoint",
     )
 
 
 class Watch(threading.Thread):
-    """Says that this process lives, and ends it when another has failed and the main thread cannot notice.
+    """Shows that this process is alive, and ends it when another has failed and the main thread cannot notice.
 
     A sum over GPUs waits for a dead process until its time-out, and nothing but the end of the process wakes it.
     """
@@ -114,8 +115,8 @@ class Watch(threading.Thread):
         # Of its own: a store's connection serves one thread at a time.
         self._store = me.store.clone()
         self._lateness = Lateness()
-        self.heard = False
-        """Whether another rank has said that it reports an error."""
+        self.reported = False
+        """Whether another rank has announced that it reports an error."""
 
     def end(self) -> None:
         """The main thread has come to its own end. A thread that is inside the store when Python ends would abort it."""
@@ -130,17 +131,17 @@ class Watch(threading.Thread):
             try:
                 missing = self._look(beat, heard)
             except RuntimeError:
-                told = self.heard or not _speaks_for_its_machine(self._me)
-                missing = "" if told else who_ended(self.lifeline, "the process that the others meet at")
+                reported = self.reported or not _reports_for_its_machine(self._me)
+                missing = "" if reported else who_ended(self.lifeline, "the process that the others meet at")
         if missing is None:
             return
         if self._ended.wait(GRACE_S):
             return
-        _let_it_speak(self._store)
+        _wait_for_report(self._store)
         if not missing:
-            _let_all_hear(replace(self._me, store=self._store), self.lifeline)
+            _wait_for_readers(replace(self._me, store=self._store), self.lifeline)
         else:
-            error = without_a_word(missing)
+            error = ended_without_message(missing)
             log.error("error: %s\n\nhint: %s", error, error.hint)
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h")  # a progress bar has hidden the cursor
@@ -153,7 +154,7 @@ class Watch(threading.Thread):
         store, me = self._store, self._me
         store.set(f"alive/{me.rank}", f"{beat} {me.sums}")
         if store.check(["failed"]):
-            self._hear()
+            self._note_report()
             return ""
         if self.lifeline.ended is not None:
             return self._missing(self.lifeline.ended)
@@ -168,9 +169,9 @@ class Watch(threading.Thread):
             self._report_late({rank: int(sign.split()[1]) for rank, (sign, _) in heard.items() if sign}, now)
         return None
 
-    def _hear(self) -> None:
-        if not self.heard and int(self._store.get("failed")) != self._me.rank:
-            self.heard = True
+    def _note_report(self) -> None:
+        if not self.reported and int(self._store.get("failed")) != self._me.rank:
+            self.reported = True
             self._store.add("heard", 1)
 
     def _report_late(self, counts: dict[int, int], now: float) -> None:
@@ -183,5 +184,5 @@ class Watch(threading.Thread):
     def _missing(self, rank: int) -> str:
         """What to report of a rank that ended: one rank reports it for all."""
         first = int(self._store.compare_set("failed", "", str(self._me.rank))) == self._me.rank
-        self._hear()
+        self._note_report()
         return f"rank {rank}" if first else ""

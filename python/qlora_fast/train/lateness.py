@@ -1,6 +1,6 @@
 """Which ranks the others have been waiting for, for so long that it should be looked into. No torch.
 
-Each rank counts the collectives that it has come to, and the watch of :mod:`~qlora_fast.train.distributed` passes the counts
+Each rank counts the collectives that it has come to, and the watch of :mod:`~qlora_fast.train.failing` passes the counts
 around. Who stays behind the furthest one is late; whether it computes, writes or hangs is for the user to find out.
 """
 

@@ -201,7 +201,7 @@ def set_aside_behind(start: Path) -> None:
     own = [path.name for path in everything].index(start.name)
     for path in everything[own + 1 :]:
         aside = checkpoint.set_aside(path, "aside")
-        log.info("`%s` lies behind it and was moved to `%s`", path, aside.name)
+        log.info("`%s` is later than it and was moved to `%s`", path, aside.name)
 
 
 def _others(output: Path) -> str:

@@ -21,9 +21,10 @@ from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.callbacks import RunCallbacks, Watch
 from qlora_fast.train.compiling import compile_layers
-from qlora_fast.train.distributed import Ranks, joined
+from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.graphs import chosen_pass
 from qlora_fast.train.identity import COMPILED, PRODUCTS, ROW_BUDGET, check_same_start, check_settings, identity_of
+from qlora_fast.train.joining import joined
 from qlora_fast.train.memory_probe import explained
 from qlora_fast.train.output_folder import (
     check_output,

@@ -63,10 +63,10 @@ class RunStatus:
             yield
         except Interrupted:
             at = trainer.progress.update
-            self._try("the signal", f"signal: stopped behind update {at:,}; resume_from_checkpoint=true goes on")
+            self._try("the signal", f"signal: stopped after update {at:,}; resume_from_checkpoint=true resumes")
             raise
         except BaseException as error:
-            self._try("the error", f"error behind update {trainer.progress.update:,}: {first_line(error)}")
+            self._try("the error", f"error after update {trainer.progress.update:,}: {first_line(error)}")
             raise
 
     def _try(self, what: str, text: str) -> None:

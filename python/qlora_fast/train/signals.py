@@ -45,5 +45,5 @@ class StopRequest:
         with contextlib.suppress(RuntimeError):
             if self._tell:
                 log.info(
-                    "stopping: a checkpoint is written behind this update; a second Ctrl-C ends at once, without one"
+                    "stopping: a checkpoint is written after this update; a second Ctrl-C ends at once, without one"
                 )

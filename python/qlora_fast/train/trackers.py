@@ -148,7 +148,9 @@ class _Worker:
     def _turn_off(self, reason: str) -> None:
         if not self._off.is_set():
             self._off.set()
-            log.warning("tracker %s is off: %s; training goes on, trainer_log.jsonl has everything", self._name, reason)
+            log.warning(
+                "tracker %s is off: %s; training continues, trainer_log.jsonl has everything", self._name, reason
+            )
 
 
 class _TensorBoard:

@@ -58,7 +58,7 @@ class OutputKeys:
         False,
         "true: resume from the newest complete checkpoint in output_dir; auto: the same, for a command that is started again "
         "unchanged, also with overwrite_output_dir, which then moves only another run aside; a path: from this one of its "
-        "checkpoints, and those behind it are moved aside",
+        "checkpoints, and later ones are moved aside",
         lacks="a checkpoint outside output_dir, or of another program",
         affects="nothing",
         path=True,

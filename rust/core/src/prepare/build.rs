@@ -149,7 +149,10 @@ impl Writing<'_> {
             return Err(fault("changed while it was read", "run again when nothing writes to it"));
         }
         if end.rows == 0 && !end.unwanted {
-            return Err(fault("holds no records", "it should hold records, as a JSON array or one JSON object a line"));
+            return Err(fault(
+                "holds no records",
+                "it should hold records, as a JSON array or one JSON object per line",
+            ));
         }
         self.end_part()?;
         let format = end.format.map_or("auto", Format::name).to_owned();

@@ -27,19 +27,19 @@ pub(super) fn hint(file: &str, first: &str, alone: bool, keys: &[String]) -> Str
     let has = |name: &str| keys.iter().any(|key| key == name);
     let is_list = |name: &str| record.get(name).is_some_and(Value::is_array);
     if is_list("prompt") && is_list("completion") {
-        return "`prompt` and `completion` are lists of turns: join them to one list, `messages`".to_owned();
+        return "`prompt` and `completion` are lists of turns: join them into one list, `messages`".to_owned();
     }
     if let Some((preferred, _)) = PREFERENCES.iter().find(|(preferred, rejected)| has(preferred) && has(rejected)) {
         return of_preferences(file, keys, &record, preferred);
     }
     if alone && keys.len() > 1 && record.as_object().is_some_and(|object| object.values().all(Value::is_object)) {
-        return "if each value is a record, make a list of them: jq '[.[]]' FILE > records.json".to_owned();
+        return "if each value is a record, convert them to a list: jq '[.[]]' FILE > records.json".to_owned();
     }
     if let Some((path, item)) = list_of_objects(&record, DEEPEST) {
         return of_list(file, &path, item, alone);
     }
     if found(keys, &SPEAKERS).is_some() && found(keys, &SAYINGS).is_some() {
-        return "each record is one turn; a record is a whole conversation: put its turns into a list, `messages`"
+        return "each record is one turn, but a record must be a complete conversation: put its turns into a list, `messages`"
             .to_owned();
     }
     match (found(keys, &QUESTIONS), found(keys, &ANSWERS)) {
@@ -95,7 +95,7 @@ fn of_no_object(record: &Value) -> &'static str {
         Some(turn) if has_any(turn, &SPEAKERS) && has_any(turn, &SAYINGS) => {
             r#"each record is a list of turns: put it under a key, as {"messages": […]}"#
         }
-        Some(_) => "the records stand in a list inside of the list: remove the outer one, jq '.[]' FILE > records.json",
+        Some(_) => "the records are in a list inside the list: remove the outer one, jq '.[]' FILE > records.json",
         None => r#"each record must be an object, as {"instruction": "…", "output": "…"}"#,
     }
 }
@@ -116,7 +116,7 @@ fn of_preferences(file: &str, keys: &[String], record: &Value, preferred: &str) 
 fn of_list(file: &str, path: &str, item: &Map<String, Value>, alone: bool) -> String {
     let key = |names: &[&'static str]| names.iter().copied().find(|name| item.contains_key(*name));
     if path.ends_with("replies") || item.contains_key("replies") {
-        return "a tree of replies is no conversation: write each path from the root to a leaf as a record of its own, with its \
+        return "a tree of replies is not a conversation: write each path from the root to a leaf as a separate record, with its \
                 turns in `messages`"
             .to_owned();
     }

@@ -65,7 +65,7 @@ impl Span {
         let own = message.split(" at line ").next().unwrap_or(&message);
         let (problem, hint) = match mistakes::of_record(error, line.get(at..).unwrap_or_default()) {
             Some(found) => (found.problem, found.hint),
-            None => (own, "fix the file there; a file that begins with `{` is read as one JSON object a line"),
+            None => (own, "fix the file there; a file that begins with `{` is read as one JSON object per line"),
         };
         Error::Syntax {
             path: path.to_path_buf(),

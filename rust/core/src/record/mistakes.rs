@@ -15,7 +15,7 @@ const fn mistake(problem: &'static str, hint: &'static str) -> Mistake {
 const HEAD: usize = 4096;
 const CONVERT: &str =
     "save the table as JSONL; in Python: pandas.read_csv(FILE).to_json(\"data.jsonl\", orient=\"records\", lines=True)";
-const COMMENT: Mistake = mistake("a comment stands here, which JSON does not have", "remove it");
+const COMMENT: Mistake = mistake("there is a comment here, and JSON has none", "remove it");
 
 /// What a file is whose first character opens neither an array nor an object.
 pub(super) fn of_start(bytes: &[u8]) -> Mistake {
@@ -23,13 +23,13 @@ pub(super) fn of_start(bytes: &[u8]) -> Mistake {
     let text = String::from_utf8_lossy(head);
     let line = text.lines().next().unwrap_or_default();
     if head.iter().any(|&byte| byte < b' ' && !byte.is_ascii_whitespace()) || text.starts_with("%PDF") {
-        return mistake("these bytes are not text", "read are JSON and JSONL, plain, .gz or .zst, and Parquet");
+        return mistake("these bytes are not text", "supported are JSON and JSONL, plain, .gz or .zst, and Parquet");
     }
     if line.starts_with("version https://git-lfs") {
         return mistake("this is a pointer of Git LFS, not the data", "fetch the data with `git lfs pull`");
     }
     if text.starts_with('<') {
-        return mistake("this is a web page or XML, not JSON", "did the download fail? look into the file");
+        return mistake("this is a web page or XML, not JSON", "did the download fail? open the file to see");
     }
     // The heading of a text in Markdown looks like a comment as well.
     if is_comment(&text) && text.lines().any(|line| line.trim_start().starts_with(['[', '{'])) {
@@ -43,8 +43,8 @@ pub(super) fn of_start(bytes: &[u8]) -> Mistake {
     }
     if line.contains(['[', '{']) {
         return mistake(
-            "the data stands inside of other text, as in a program",
-            "let the program write the data: json.dump in Python, JSON.stringify in JavaScript",
+            "the data is embedded in other text, such as a program",
+            "write the data from the program: json.dump in Python, JSON.stringify in JavaScript",
         );
     }
     if line.matches([',', '\t', ';']).count() > 0 && !line.ends_with('.') {
@@ -52,7 +52,7 @@ pub(super) fn of_start(bytes: &[u8]) -> Mistake {
     }
     mistake(
         "neither a JSON array nor JSONL starts like this",
-        "the file must begin with `[` (an array of records) or `{` (one record a line)",
+        "the file must begin with `[` (an array of records) or `{` (one record per line)",
     )
 }
 
@@ -64,29 +64,29 @@ pub(super) fn of_record(error: &serde_json::Error, rest: &str) -> Option<Mistake
     let said = |words: &str| message.starts_with(words);
     if error.is_eof() {
         return Some(mistake(
-            "the text ends inside of a record",
-            "is the file cut, or a quote or bracket not closed? a file that begins with `{` is read as one record a line",
+            "the text ends inside a record",
+            "is the file incomplete, or a quote or bracket not closed? a file that begins with `{` is read as one record per line",
         ));
     }
     if said("control character") {
         return Some(mistake(
-            "a line break or another control character stands inside of a quoted text",
+            "there is a line break or another control character inside a quoted text",
             "write a line break as \\n and a tab as \\t; is a closing quote missing before it?",
         ));
     }
     if said("invalid escape") {
         return Some(mistake(
-            "a backslash stands before a character that it does not go with",
+            "this backslash and the character after it are not an escape of JSON",
             "write a backslash as \\\\; JSON's escapes are \\\" \\\\ \\/ \\b \\f \\n \\r \\t and \\uXXXX",
         ));
     }
     if said("trailing characters") {
         return match rest.chars().next() {
             Some(',') => Some(mistake(
-                "a comma stands behind a record",
-                "in JSONL line breaks alone part the records; or put `[` and `]` around them all",
+                "there is a comma after a record",
+                "in JSONL, records are separated by line breaks alone; or enclose all of them in `[` and `]`",
             )),
-            Some('{') => Some(mistake("two records stand on one line", "give each record a line of its own")),
+            Some('{') => Some(mistake("there are two records on one line", "put each record on its own line")),
             _ => None,
         };
     }
@@ -97,7 +97,7 @@ pub(super) fn of_record(error: &serde_json::Error, rest: &str) -> Option<Mistake
         ));
     }
     if rest.starts_with(['“', '”', '„', '«', '‘', '’']) {
-        return Some(mistake("typographic quotes stand where JSON has straight ones", "replace them by \""));
+        return Some(mistake("these are typographic quotes; JSON has straight ones", "replace them with \""));
     }
     if is_comment(rest) {
         return Some(COMMENT);
@@ -113,8 +113,8 @@ pub(super) fn of_record(error: &serde_json::Error, rest: &str) -> Option<Mistake
     }
     if said("expected `,` or `}`") || said("expected `,` or `]`") {
         return Some(mistake(
-            "a comma or a closing bracket is missing before this place",
-            "a quote inside of a text is written \\\"",
+            "a comma or a closing bracket is missing before this position",
+            "a quote inside a text is written \\\"",
         ));
     }
     None
@@ -145,7 +145,7 @@ mod tests {
             (r#"{"a": undefined}"#, "undefined"),
             (r#"{a: "b"}"#, "no quotes"),
             (r#"{"a": “b”}"#, "typographic"),
-            (r#"{"a": "b"},"#, "comma stands behind"),
+            (r#"{"a": "b"},"#, "comma after"),
             (r#"{"a": "b"}{"a": "b"}"#, "two records"),
             (r#"{"a": "b" "c": "d"}"#, "is missing before"),
             (r#"{"a": "he said "no""}"#, "is missing before"),

@@ -251,9 +251,11 @@ impl Splitter {
             return Ok(Some(self.hand_over(records)));
         }
         match self.state {
-            State::Start => {
-                Err(refuse(&self.path, "is empty", "it should hold records, as a JSON array or one JSON object a line"))
-            }
+            State::Start => Err(refuse(
+                &self.path,
+                "is empty",
+                "it should hold records, as a JSON array or one JSON object per line",
+            )),
             State::Element(_) | State::Comma => {
                 Err(self.syntax("the array is not closed", "the file ends too early; was it cut in transfer?"))
             }
