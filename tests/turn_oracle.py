@@ -133,9 +133,12 @@ class Turns:
 
     def end(self, messages: list[dict[str, Any]], tools: Any, i: int, text: str, last: bool) -> int | None:
         alone = self.print(messages[: i + 1], tools)
+        said = self.said(messages, tools, i)[1]
+        stop = self.stop_before_a_prompt(messages, tools, i, alone[said:])
+        if stop is not None:
+            return said + stop if text.startswith(alone[: said + stop]) else None
         if last:
             return len(alone)
-        said = self.said(messages, tools, i)[1]
         closing = self.closing(alone[said:])
         if text.startswith(alone):
             if closing is not None:
@@ -152,6 +155,14 @@ class Turns:
                 break
             equal += len(a)
         return said + equal
+
+    def stop_before_a_prompt(self, messages: list[dict[str, Any]], tools: Any, i: int, tail: str) -> int | None:
+        """Where a token at which serving stops ends, if only a generation prompt follows, unasked."""
+        before = self.print(messages[:i], tools)
+        if before != self.print(messages[:i], tools, add_generation_prompt=True):
+            return None
+        stop = next((token.end() for token in self.token.finditer(tail) if token[0] in self.ends), len(tail))
+        return stop if tail[stop:].strip() and before.endswith(tail[stop:]) else None
 
     def pieces(self, text: str) -> list[str]:
         cuts = [0, *(at for token in self.token.finditer(text) for at in token.span()), len(text)]

@@ -116,6 +116,12 @@ NOTICES = {
     "answer_starts_with_blanks": Explanation(
         "an answer begins with blanks or a line break, which some templates would merge with their own"
     ),
+    "answer_unlike_the_prompt": Explanation(
+        "an answer does not begin as the template's generation prompt does, which opens or closes a thought: it is supervised "
+        "from where the two differ",
+        "serve the model with the prompt that its answers were trained behind: with thinking on if they have thoughts, "
+        "off if they have none",
+    ),
     "column_not_in_row": Explanation(
         "the `columns` of dataset_info.json name this column, and the row does not have it: it counts as empty",
         "if no row has it, the name is wrong: `ignored` lists the keys that exist",

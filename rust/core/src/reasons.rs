@@ -170,6 +170,8 @@ pub enum Notice {
     AnswerInASampleOfItsOwn,
     /// An answer begins with white space.
     AnswerStartsWithBlanks,
+    /// An answer does not begin as the template's generation prompt does, which opens or closes a thought.
+    AnswerUnlikeThePrompt,
     /// A column that `columns` names is not in the row; its name follows, behind a colon.
     ColumnNotInRow,
     /// The template does not print some of the content.

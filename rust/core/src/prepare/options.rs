@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Raised whenever equal inputs begin to give other bytes: no older folder is then taken for a new one.
-pub const DATA_PATH_VERSION: u32 = 12;
+pub const DATA_PATH_VERSION: u32 = 13;
 /// Size of the records after which a part is closed: what a killed run may have to make again.
 const PART_BYTES: u64 = 32 << 20;
 

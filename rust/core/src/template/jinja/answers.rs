@@ -3,6 +3,9 @@
 //! A turn ends where the rendering of the dialogue up to it ends. An answer is learned from where the rendering of all
 //! before it, with the generation prompt, ends; where an answer does not begin as that prompt does (a prompt that opens
 //! a thought which the answer does not have), from where the two part.
+//!
+//! Some templates print the generation prompt behind a dialogue though none is asked for. There an answer ends behind the
+//! token that closes it, and what follows is not learned.
 
 use super::model::{Asked, reason};
 use super::pieces::{common, data, pieces};
@@ -25,6 +28,15 @@ pub(super) struct Start {
     pub(super) at: usize,
     /// The prompt that ends there, if all of it stands before. What of it an answer repeats (`<think>`) is the prompt's.
     pub(super) prompt: Option<Text>,
+    /// The answer does not begin as any prompt does: they part here.
+    pub(super) parted: bool,
+}
+
+impl Start {
+    /// Of a turn that is no answer.
+    pub(super) fn plain(at: usize) -> Self {
+        Self { at, prompt: None, parted: false }
+    }
 }
 
 /// Finds the turns of `text`, which is the rendering of the first messages.
@@ -49,8 +61,11 @@ impl Finder<'_> {
         let (own, whole) = (alone.as_str(), self.text.as_str());
         let equal = common(own, whole);
         let said = data(&alone, 0..own.len(), |m| m == i).map(|range| range.end);
+        let from = said.unwrap_or(equal).min(equal);
+        if let Some(closed) = self.closed_before_a_prompt(i, answer, &alone, from) {
+            return Ok((closed.at <= equal).then_some(closed));
+        }
         if equal == own.len() {
-            let from = said.unwrap_or(equal).min(equal);
             return Ok(Some(self.close(self.closes(&alone, from, equal), equal)));
         }
         let Some(said) = said.filter(|said| *said <= equal) else { return Ok(None) };
@@ -61,6 +76,31 @@ impl Finder<'_> {
             (length + piece.len(), closed || *kind == Kind::Control && self.printer.jinja.closes(piece))
         });
         Ok((closed || !answer).then_some(End { at: said + length, closed }))
+    }
+
+    /// Where message `i`, which says no more from `from` on, is closed, if the template prints a generation prompt behind
+    /// it unasked: behind the first token at which serving stops; an answer without one, behind the first token that
+    /// prompts have before them, too.
+    fn closed_before_a_prompt(&self, i: usize, answer: bool, alone: &Text, from: usize) -> Option<End> {
+        let before = self.printer.with_unasked_prompt(if answer { i } else { i + 1 })?;
+        let asked = data(&before, 0..before.as_str().len(), |_| true).map_or(0, |range| range.end);
+        let (tail, prompt) = (&alone.as_str()[from..], &before.as_str()[asked..]);
+        let equal = tail.bytes().rev().zip(prompt.bytes().rev()).take_while(|(a, b)| a == b).count();
+        let mut at = 0;
+        let mut closings = Vec::new();
+        for (kind, piece) in pieces(alone, from, self.controls) {
+            let start = at;
+            at += piece.len();
+            if kind == Kind::Control {
+                closings.push((piece, start..at));
+            }
+        }
+        let stop = closings.iter().find(|(token, _)| self.printer.jinja.stops_at(token));
+        let shared = || closings.iter().find(|(_, token)| answer && tail.len() - token.start <= equal);
+        let (_, closing) = stop.or_else(shared)?;
+        let follows = &tail[closing.end..];
+        let prompts = follows.len() <= equal && !follows.trim().is_empty();
+        prompts.then_some(End { at: from + closing.end, closed: true })
     }
 
     /// Whether a token that ends an answer stands between `from` and `to`.
@@ -106,10 +146,11 @@ impl Finder<'_> {
             }
         }
         if let Some(prompt) = prompted {
-            return Some(Start { at: prompt.as_str().len(), prompt: Some(prompt) });
+            return Some(Start { at: prompt.as_str().len(), prompt: Some(prompt), parted: false });
         }
-        let at = parting.max(self.behind_prompt(i, from, own))?;
-        Some(Start { at, prompt: None })
+        let behind = self.behind_prompt(i, from, own);
+        let at = parting.max(behind)?;
+        Some(Start { at, prompt: None, parted: behind != Some(at) })
     }
 
     /// Behind the last generation prompt in front of what answer `i` says: for templates that print what stands before

@@ -96,7 +96,7 @@ impl Jinja {
         let turn = samples.ok().and_then(|mut samples| samples.pop()?.turns.pop());
         let segments = turn.map(|t| t.segments).unwrap_or_default();
         let behind = segments.iter().rposition(|s| s.content).map_or(0, |at| at + 1);
-        let tokens = segments[behind..].iter().filter(|s| s.kind == Kind::Control);
+        let tokens = segments[behind..].iter().filter(|s| s.kind == Kind::Control && s.learned);
         let printed = tokens.map(|s| s.text.clone()).map(Cow::into_owned);
         printed.chain(self.stops.iter().cloned()).collect()
     }

@@ -61,6 +61,12 @@ impl<'j> Printer<'j> {
         self.print(count, self.plain)
     }
 
+    /// The first `count` messages, if a template that is asked for no generation prompt prints what it prints when asked.
+    pub(super) fn with_unasked_prompt(&self, count: usize) -> Option<Text> {
+        let prompted = self.print(count, Asked { prompt: true, ..self.plain }).ok()?;
+        self.sample(count).is_ok_and(|plain| plain.as_str() == prompted.as_str()).then_some(prompted)
+    }
+
     /// The first `count` messages.
     pub(super) fn print(&self, count: usize, asked: Asked) -> Result<Text, Fault> {
         if let Some(made) = self.made.borrow().get(&(count, asked)) {

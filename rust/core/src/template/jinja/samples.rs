@@ -99,12 +99,15 @@ impl Maker<'_> {
             if prompt && is_empty_prompt(message) {
                 rendered.notices.push(Notice::EmptyPrompt);
             }
-            let Start { at: start, prompt: printed } = if answer {
+            let Start { at: start, prompt: printed, parted } = if answer {
                 self.answer_start(sample, i, from..end)?
             } else {
                 let learned = prompt && (self.learn.prompts || message.is_learned());
-                Start { at: if learned { from } else { end }, prompt: None }
+                Start::plain(if learned { from } else { end })
             };
+            if parted {
+                rendered.notices.push(Notice::AnswerUnlikeThePrompt);
+            }
             let mut turn = segments(printed.as_ref().unwrap_or(&sample.text), from..start, self.controls);
             let header = turn.len();
             turn.extend(segments(&sample.text, start..end, self.controls));
