@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two targets": {"target": ["q_proj", "down_proj"]},
     "dropout": {"dropout": 0.2},
     "the embedding adapted": {"target": ["q_proj", "embed_tokens"]},
+    "the tied output adapted, a norm beside it": {"target": ["q_proj", "lm_head"], "also": ["norm"]},
 }
 
 
@@ -250,6 +251,9 @@ def test_pissa_of_quantized_weights_is_refused_with_the_reason(bits: int, tmp_pa
     [
         ({"also": ["embeddings"]}, "`embeddings` is not in this model"),
         ({"also": ["q_proj"]}, "`q_proj` has an adapter already"),
+        ({"target": ["lm_head"], "also": ["embed_tokens"]}, "is the weight of embedding and head"),
+        ({"target": ["embed_tokens", "q_proj"], "also": ["lm_head"]}, "is the weight of embedding and head"),
+        ({"target": ["q_proj"], "also": ["self_attn"]}, "no adapter is left"),
     ],
 )
 def test_an_additional_target_that_cannot_be_is_refused(spec: dict[str, Any], what: str) -> None:

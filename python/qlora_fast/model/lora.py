@@ -66,7 +66,6 @@ def add_lora(
                 hint="leave out quantization_bit, or pissa_init",
             )
         start = "pissa" if spec.pissa < 0 else f"pissa_niter_{spec.pissa}"
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
     alpha: Any = int(spec.alpha) if float(spec.alpha).is_integer() else spec.alpha  # declared as int, used as a number
     config = LoraConfig(
         r=spec.rank,
@@ -74,8 +73,9 @@ def add_lora(
         lora_dropout=spec.dropout,
         target_modules=lora_targets(model, spec.target),
         modules_to_save=additional_targets(model, spec) or None,
-        # A head that is the embedding's own weight stays so when either of them is trained.
-        ensure_weight_tying=tied and bool(spec.also),
+        # A head that is the embedding's own weight stays so when either of them is trained whole. Adapters on them are not to be
+        # tied: PEFT would not find such a one again in what it has saved.
+        ensure_weight_tying=bool(_tied(model).intersection(spec.also)),
         use_rslora=spec.rslora,
         use_dora=spec.dora,
         init_lora_weights=start,
@@ -108,8 +108,9 @@ def additional_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
     """Names of the modules that are trained whole, checked.
 
     Raises:
-        ConfigError: one is not in the model, is quantized, or gets an adapter as well.
+        ConfigError: one is not in the model, is quantized, or gets an adapter as well; or nothing else has an adapter.
     """
+    targets, tied = lora_targets(model, spec.target), _tied(model)
     modules = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules() if name}
     problems = {
         "is not in this model": [n for n in spec.also if n not in modules],
@@ -121,12 +122,39 @@ def additional_targets(model: nn.Module, spec: LoraSpec) -> list[str]:
             for n in spec.also
             if modules.get(n) is model.get_decoder() or isinstance(modules.get(n), _LISTS)  # type: ignore[operator]
         ],
-        "has an adapter already (lora_target)": [n for n in spec.also if n in lora_targets(model, spec.target)],
+        "has an adapter already (lora_target)": [n for n in spec.also if n in targets],
+        "is the weight of embedding and head, and one of them has an adapter already (lora_target)": [
+            n for n in spec.also if n in tied and tied.intersection(targets)
+        ],
     }
     for what, names in problems.items():
         if names:
             raise ConfigError(f"`additional_target`: `{names[0]}` {what}", hint="embed_tokens and lm_head are usual")
+    _refuse_nothing_adapted(model, targets, spec.also)
     return [name for wanted in spec.also for name in _told_apart(model, wanted)]
+
+
+def _refuse_nothing_adapted(model: nn.Module, targets: Sequence[str], also: Sequence[str]) -> None:
+    """PEFT puts no adapter inside of a module that is trained whole.
+
+    Raises:
+        ConfigError: all targets are inside of one.
+    """
+    named = [(name.rsplit(".", 1)[-1], module) for name, module in model.named_modules()]
+    whole = {inner for name, module in named if name in also for inner in module.modules()}
+    if not any(name in targets and module not in whole for name, module in named):
+        raise ConfigError(
+            f"`additional_target: {', '.join(also)}` trains everything whole that `lora_target` names: no adapter is left",
+            hint="name layers outside of it in lora_target, or leave additional_target out",
+        )
+
+
+def _tied(model: Any) -> frozenset[str]:
+    """What embedding and head are called, by the last part of their names, where they are one weight."""
+    if not getattr(model.config, "tie_word_embeddings", False):
+        return frozenset()
+    pair = (model.get_input_embeddings(), model.get_output_embeddings())
+    return frozenset(name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module in pair)
 
 
 def _told_apart(model: nn.Module, wanted: str) -> list[str]:

@@ -38,29 +38,38 @@ class Kept:
         flat.copy_(self.kept[index])
 
 
+MODELS = {
+    **tiny.MODELS,
+    # Quantized layers with biases.
+    "qwen3 with biases": lambda: tiny.qwen3(attention_bias=True),
+    "llama with biases": lambda: tiny.llama(attention_bias=True, mlp_bias=True),
+}
+
+
 def both(folder: Path, bits: Quantization | None, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     common: dict[str, Any] = {"dtype": dtype, "device": CPU, "quantization": bits}
     return load_streamed(str(folder), Kept(), **common), load_base(str(folder), **common)
 
 
-@pytest.mark.parametrize("bits", [None, Quantization(), Quantization(bits=8)], ids=["16 bits", "nf4", "int8"])
-@pytest.mark.parametrize("name", tiny.MODELS)
-def test_it_is_the_same_model(tmp_path: Path, name: str, bits: Quantization | None) -> None:
-    tiny.save(tiny.MODELS[name](), tmp_path)
-    dtype = torch.bfloat16 if bits is None else torch.float32  # stored in fp32: it is cast on the way
+def described(model: Any) -> list[tuple[Any, ...]]:
+    return [(n, p.shape, p.dtype, p.requires_grad, type(p)) for n, p in model.named_parameters()]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])  # stored in fp32: it is cast on the way
+@pytest.mark.parametrize("bits", [None, Quantization(), Quantization(bits=8)], ids=["unquantized", "nf4", "int8"])
+@pytest.mark.parametrize("name", MODELS)
+def test_it_is_the_same_model(tmp_path: Path, name: str, bits: Quantization | None, dtype: torch.dtype) -> None:
+    tiny.save(MODELS[name](), tmp_path)
     parts, whole = both(tmp_path, bits, dtype)
-    described = [
-        [(n, p.shape, p.dtype, p.requires_grad, type(p)) for n, p in model.named_parameters()]
-        for model in (parts, whole)
-    ]
-    assert described[0] == described[1]
+    assert described(parts) == described(whole)
     for (n, one), (_, other) in zip(parts.named_buffers(), whole.named_buffers(), strict=True):
         assert torch.equal(one, other), n
     ids = torch.arange(6)[None]
     with torch.no_grad():
         logits = [model.train()(input_ids=ids, use_cache=False).logits for model in (parts, whole)]
     assert torch.equal(*logits)
-    assert (parts.lm_head.weight is parts.model.embed_tokens.weight) == (name == "qwen3")
+    assert (parts.lm_head.weight is parts.model.embed_tokens.weight) == name.startswith("qwen3")
+    assert not any(p.untyped_storage().nbytes() for p in parts.model.layers[-1].parameters()), "its first use moved a weight"
 
 
 def test_what_is_missing_or_of_another_shape_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from qlora_fast.errors import ArtifactError, ConfigError, QloraFastError
 from qlora_fast.hub.resolve import local_folder
 from qlora_fast.model import host
-from qlora_fast.model.load import Quantization, bitsandbytes_config, describe, quiet_libraries, unloadable
+from qlora_fast.model.load import (
+    Quantization,
+    bitsandbytes_config,
+    describe,
+    is_quantized,
+    quiet_libraries,
+    unloadable,
+)
 from qlora_fast.model.streamed import hooks
 from qlora_fast.model.streamed.quantize import quantized
 from qlora_fast.model.streamed.source import Source
@@ -212,9 +219,18 @@ def _skeleton(
 
         quantizer = AutoHfQuantizer.from_config(bitsandbytes_config(quantization, dtype), pre_quantized=False)
         quantizer.preprocess_model(model=model, device_map={"": str(device)})
+        _cast_biases(model, dtype)
     model.tie_weights()
     _give_buffers(model, device)
     return model, quantizer
+
+
+def _cast_biases(model: nn.Module, dtype: torch.dtype) -> None:
+    """The quantizer makes layers with biases in torch's default dtype, whatever the model's: bitsandbytes would cast each of them at
+    its first use, to memory that is not the unit's, and a recomputed layer would not compute as it did at first."""
+    for module in model.modules():
+        if is_quantized(module) and isinstance(bias := module.bias, nn.Parameter):
+            module.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
 
 
 def _give_buffers(model: nn.Module, device: torch.device) -> None:
