@@ -42,6 +42,18 @@ def test_bf16_is_summed_in_fp32() -> None:
     assert ours.item() == pytest.approx(exact.item(), rel=5e-3)
 
 
+@pytest.mark.parametrize("tokens", [7, 385, 1021])
+def test_the_number_of_tokens_is_not_rounded_to_16_bits(tokens: int) -> None:
+    """One over it would be off by 0.3 % in bf16, and with it every gradient of the update."""
+    hidden, weight, targets = parts(512, torch.bfloat16)
+    torch.autograd.backward(supervised_loss(hidden, weight, targets) / tokens)
+    exact = hidden.detach().double().requires_grad_()
+    torch.autograd.backward(cross_entropy(exact @ weight.double().T, targets, reduction="sum") / tokens)
+    assert hidden.grad is not None
+    assert exact.grad is not None
+    assert float(hidden.grad.double().norm() / exact.grad.norm()) == pytest.approx(1, abs=5e-4)
+
+
 def test_nothing_supervised_gives_zero_and_not_nan() -> None:
     _, weight, targets = parts(0)
     source = torch.ones(3, 16, requires_grad=True)

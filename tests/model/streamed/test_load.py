@@ -69,7 +69,9 @@ def test_it_is_the_same_model(tmp_path: Path, name: str, bits: Quantization | No
         logits = [model.train()(input_ids=ids, use_cache=False).logits for model in (parts, whole)]
     assert torch.equal(*logits)
     assert (parts.lm_head.weight is parts.model.embed_tokens.weight) == name.startswith("qwen3")
-    assert not any(p.untyped_storage().nbytes() for p in parts.model.layers[-1].parameters()), "its first use moved a weight"
+    assert not any(p.untyped_storage().nbytes() for p in parts.model.layers[-1].parameters()), (
+        "its first use moved a weight"
+    )
 
 
 def test_what_is_missing_or_of_another_shape_is_named(tmp_path: Path) -> None:
