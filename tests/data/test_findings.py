@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli_run import cli
+from oracle import TOKENIZER
+from qlora_fast import _core
 from qlora_fast.data.findings import max_positions
 from qlora_fast.hub import resolve
 
@@ -145,3 +147,20 @@ def test_a_tokenizer_alone_may_name_the_models_positions(
 
 def test_the_embedded_models_positions_are_known() -> None:
     assert max_positions(resolve.tokenizer_folder(resolve.EMBEDDED)) == 8192
+
+
+@pytest.mark.parametrize("template", ["qwen3", "llama3"])
+def test_calls_and_thoughts_of_turns_that_are_no_answers_are_counted(template: str, tmp_path: Path) -> None:
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    rows = [
+        [{"role": "user", "content": "q", "tool_calls": [call]}],
+        [{"role": "user", "content": "q", "reasoning_content": "hm"}],
+        [{"role": "user", "content": "q"}, *[{"role": "tool", "content": "r", "thinking": "hm"}] * 2],
+        [{"role": "user", "content": "q", "tool_calls": [], "reasoning_content": " "}],
+    ]
+    data = tmp_path / "rows.json"
+    data.write_text(json.dumps([{"messages": [*row, {"role": "assistant", "content": "a"}]} for row in rows]), "utf-8")
+    options = {"data": [{"path": str(data)}], "tokenizer": str(TOKENIZER), "template": template, "cutoff_len": 200}
+    report = _core.prepare({**options, "out": str(tmp_path / "out")})
+    assert report["rows_kept"] == 4
+    assert report["notices"]["content_left_out"] == 4

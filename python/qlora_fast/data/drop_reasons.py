@@ -126,7 +126,7 @@ NOTICES = {
         "the `columns` of dataset_info.json name this column, and the row does not have it: it counts as empty",
         "if no row has it, the name is wrong: `ignored` lists the keys that exist",
     ),
-    "content_left_out": Explanation("the model's own template does not print some of the content"),
+    "content_left_out": Explanation("the template does not print some of the content"),
     "added_token_in_text": Explanation(
         "the text has the characters of a token that was added to the tokenizer and is not a control token: as in a chat, "
         "they become that token where its flags allow it"

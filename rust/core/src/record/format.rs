@@ -152,7 +152,13 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
     }
     match turn.function_call {
         Field::Missing | Field::Null => {}
-        Field::Json(call @ Value::Object(_)) => tool_calls.push(tool_call(&call)?),
+        Field::Json(call @ Value::Object(_)) => {
+            let call = tool_call(&call)?;
+            // Some exports have one call under both names.
+            if !tool_calls.contains(&call) {
+                tool_calls.push(call);
+            }
+        }
         _ => return Err(Reason::ToolCallNotJson),
     }
     let mut content = match turn.content {
@@ -160,12 +166,9 @@ fn message<'a>(turn: RawTurn<'a>, layout: &Layout) -> Result<Message<'a>, Reason
         field => text(field, "content")?,
     };
     if speaker.calls {
-        // What is not JSON stays text.
-        let calls = calls_in_text(&content)?;
-        if !calls.is_empty() {
-            tool_calls.extend(calls);
-            content = Cow::Borrowed("");
-        }
+        let calls;
+        (content, calls) = said_and_called(content)?;
+        tool_calls.extend(calls);
     }
     let loss = match turn.loss {
         Field::Missing | Field::Null => None,
@@ -228,13 +231,26 @@ fn arguments_in_text(text: &str) -> Result<String, Reason> {
     }
 }
 
-/// The calls that JSON text holds: one, a list of them, or none because it is not JSON.
-fn calls_in_text(text: &str) -> Result<Vec<String>, Reason> {
+/// The content of a turn whose role is a call: the thought before the calls, and the calls. Other text stays content.
+fn said_and_called(content: Cow<'_, str>) -> Result<(Cow<'_, str>, Vec<String>), Reason> {
+    const OPEN: &str = "<think>";
+    const CLOSE: &str = "</think>";
+    let thought = content.trim_start().starts_with(OPEN).then(|| content.find(CLOSE)).flatten();
+    let json = thought.map_or(0, |at| at + CLOSE.len());
+    match calls_in_text(&content[json..])? {
+        Some(calls) => Ok((Cow::Owned(content[..json].to_owned()), calls)),
+        None if content[json..].trim_start().starts_with(['{', '[']) => Err(Reason::ToolCallNotJson),
+        None => Ok((content, Vec::new())),
+    }
+}
+
+/// The calls that JSON text holds, one or a list of them; `None` if it is not JSON.
+fn calls_in_text(text: &str) -> Result<Option<Vec<String>>, Reason> {
     match unique::parse(text) {
-        Some(Ok(Value::Array(calls))) => calls.iter().map(tool_call).collect(),
-        Some(Ok(call @ Value::Object(_))) => Ok(vec![tool_call(&call)?]),
+        Some(Ok(Value::Array(calls))) => calls.iter().map(tool_call).collect::<Result<_, _>>().map(Some),
+        Some(Ok(call @ Value::Object(_))) => Ok(Some(vec![tool_call(&call)?])),
         Some(Err(key)) => Err(key_twice(&key)),
-        _ => Ok(Vec::new()),
+        _ => Ok(None),
     }
 }
 
@@ -255,11 +271,8 @@ fn join_parts(
                 None => *reasoning = Some(Cow::Owned(text.to_owned())),
             },
             ("tool_call" | "tool_calls", Some(text)) => {
-                let calls = calls_in_text(text)?;
-                if calls.is_empty() {
-                    return Err(Reason::ToolCallNotJson);
-                }
-                tool_calls.extend(calls);
+                let calls = calls_in_text(text)?.filter(|calls| !calls.is_empty());
+                tool_calls.extend(calls.ok_or(Reason::ToolCallNotJson)?);
             }
             _ => {
                 return Err(Reason::NotText(format!("content[{}]", shortened(kind)).into()));

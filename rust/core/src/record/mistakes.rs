@@ -68,6 +68,12 @@ pub(super) fn of_record(error: &serde_json::Error, rest: &str) -> Option<Mistake
             "is the file incomplete, or a quote or bracket not closed? a file that begins with `{` is read as one record per line",
         ));
     }
+    if said("recursion limit") {
+        return Some(mistake(
+            "a value that is read is nested in more than 127 brackets",
+            "store such a value as text, or under a key that is not read",
+        ));
+    }
     if said("control character") {
         return Some(mistake(
             "there is a line break or another control character inside a quoted text",
@@ -156,6 +162,7 @@ mod tests {
         ] {
             assert!(of(record).unwrap_or("nothing").contains(words), "{record}: {:?}", of(record));
         }
+        assert!(of(&"[".repeat(200)).is_some_and(|problem| problem.contains("127 brackets")));
         assert_eq!(of(r#"{"a": "b",}"#), None, "`trailing comma` says it");
     }
 

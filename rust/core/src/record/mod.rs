@@ -258,6 +258,11 @@ mod tests {
                 r#"{"conversations":[{"from":"function_call","value":"{\"name\":\"f\",\"name\":\"g\"}"}]}"#,
                 "key_twice:name",
             ),
+            (r#"{"conversations":[{"from":"function_call","value":"{\"name\":\"f\",\"argum"}]}"#, "tool_call_not_json"),
+            (
+                r#"{"conversations":[{"from":"function_call","value":"<think>hm</think>[{\"name\":"}]}"#,
+                "tool_call_not_json",
+            ),
             (r#"{"instruction":"q","output":"\ud83d"}"#, "lone_surrogate"),
             (r#"{"instruction":"q","output":"a","id":NaN}"#, "number_not_finite"),
         ] {
@@ -289,6 +294,39 @@ mod tests {
         assert_eq!(parsed.repairs, [Repair::ThinkingReadAsReasoning]);
         assert_eq!(call.tool_calls, [r#"{"name": "a\"b", "arguments": { }}"#]);
         assert_eq!(call.loss, Some(true));
+    }
+
+    #[test]
+    fn a_call_is_found_behind_its_thought_and_counts_once() {
+        for (turn, content, calls) in [
+            (
+                r#"{"from":"function_call","value":"<think>\nhm {\n</think>\n\n{\"name\":\"f\",\"arguments\":{}}"}"#,
+                "<think>\nhm {\n</think>",
+                1,
+            ),
+            (r#"{"from":"tool_call","value":"[{\"name\":\"f\",\"arguments\":{\"x\":\"</think>\"}}]"}"#, "", 1),
+            (r#"{"from":"function_call","value":"f(1)"}"#, "f(1)", 0),
+            (r#"{"from":"function_call","value":"<think>hm</think>f(1)"}"#, "<think>hm</think>f(1)", 0),
+            (
+                r#"{"from":"gpt","value":null,"function_call":{"name":"f","arguments":"{}"},
+                    "tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#,
+                "",
+                1,
+            ),
+            (
+                r#"{"from":"gpt","value":null,"function_call":{"name":"f","arguments":"{}"},
+                    "tool_calls":[{"function":{"name":"g","arguments":"{}"}}]}"#,
+                "",
+                2,
+            ),
+        ] {
+            let text = format!(
+                r#"{{"conversations":[{{"from":"human","value":"q"}},{turn},{{"from":"observation","value":"r"}},{{"from":"gpt","value":"a"}}]}}"#
+            );
+            let conversation = parse(&text, None, &Variables::new()).unwrap().conversation.unwrap();
+            let said = &conversation.messages[1];
+            assert_eq!((said.content.as_ref(), said.tool_calls.len()), (content, calls), "{turn}");
+        }
     }
 
     #[test]

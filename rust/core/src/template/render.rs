@@ -71,9 +71,14 @@ impl ChatTemplate {
             if message.role == Role::Assistant && !waiting.is_empty() {
                 rendered.turns.push(self.render_prompt(Role::User, &mut waiting, "", false));
             }
+            if message.role != Role::Assistant && has_an_answers_parts(message) {
+                rendered.notices.push(Notice::ContentLeftOut);
+            }
             match message.role {
                 Role::Tool if self.tools == ToolStyle::Qwen => {
                     let run = rest[at..].iter().take_while(|m| m.role == Role::Tool).count();
+                    let parts = rest[at + 1..at + run].iter().filter(|m| has_an_answers_parts(m)).count();
+                    rendered.notices.extend(std::iter::repeat_n(Notice::ContentLeftOut, parts));
                     rendered.turns.push(tool_responses(&self.user, &rest[at..at + run]));
                     at += run;
                     continue;
@@ -297,6 +302,11 @@ fn tool_responses<'a>(user: &'a Frame, messages: &'a [Message<'_>]) -> Turn<'a> 
         turn.markup("\n</tool_response>", false);
     }
     turn.end(&user.after)
+}
+
+/// Whether a turn has calls or thoughts, which only answers are printed with.
+fn has_an_answers_parts(message: &Message<'_>) -> bool {
+    !message.tool_calls.is_empty() || message.reasoning.as_deref().is_some_and(|thought| !thought.trim().is_empty())
 }
 
 /// Whether a prompt is empty.
