@@ -128,10 +128,11 @@ def test_inspect_shows_tokens_and_rows(config: Path) -> None:
 
 
 def test_inspect_shows_the_updates_of_the_run(config: Path) -> None:
-    """The rows that are held out are in none of them."""
+    """The rows that are held out are in none of them, and the packed rows are as long as `plan` says."""
     plan = cli("plan", config, "--json", "gradient_accumulation_steps=8").json
     words = ("inspect", "--config", config, "gradient_accumulation_steps=8", "--json", "--update")
     rows = [row for n in range(plan["updates_per_epoch"]) for row in cli(*words, str(n + 1)).json["rows"]]
+    assert len(rows) == next(way["rows"] for way in plan["padding"] if way["packing"] == "exact")
     samples = [sample for row in rows for sample in row]
     assert plan["eval_rows"] > 0
     assert len(samples) == len(set(samples)) == plan["rows"]

@@ -13,8 +13,10 @@ import pytest
 from cli_run import cli
 from qlora_fast.config import Config, load
 from qlora_fast.data.dataset import PreparedDataset
-from qlora_fast.data.prepare import prepare_config, prepare_evals
+from qlora_fast.data.prepare import prepare_config
 from qlora_fast.data.selection import Selection, eval_rows, select
+from qlora_fast.data.selection import load as load_data
+from qlora_fast.data.tokenizer import tokenizer_of
 from qlora_fast.errors import ConfigError, DataError
 from source_files import ROWS, listed, write
 
@@ -22,7 +24,7 @@ from source_files import ROWS, listed, write
 def chosen(settings: dict[str, Any], *names: str, **more: Any) -> tuple[PreparedDataset, Selection]:
     config = Config(**settings, dataset=list(names), **more)
     made = prepare_config(config)
-    evals = [e for _, e in prepare_evals(config)]
+    evals = [prepare_config(config, config.eval_dataset)] if config.eval_dataset else []
     return made.open(), select(made, config, evals)
 
 
@@ -63,14 +65,16 @@ def test_num_samples_draws_and_max_samples_cuts(tmp_path: Path, settings: dict[s
     assert set(Counter(many.train_ids.tolist()).values()) == {2, 3}
     assert many.shares[0].repeated == 60
     config = Config(**settings, dataset=["a.json"], eval_dataset=["few"])
-    assert len(eval_rows(prepare_evals(config)[0][1], config)) == 7
+    assert len(eval_rows(prepare_config(config, ["few"]), config)) == 7
 
 
-def test_each_eval_dataset_is_prepared_by_itself(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_max_samples_is_of_each_eval_dataset(tmp_path: Path, settings: dict[str, Any]) -> None:
     write(tmp_path / "a.json", ROWS[:30])
     write(tmp_path / "b.json", ROWS[30:])
-    config = Config(**settings, eval_dataset=["a.json", "b.json"], max_samples=4)
-    assert [(name, len(e.open())) for name, e in prepare_evals(config)] == [("a.json", 4), ("b.json", 4)]
+    config = Config(**settings, dataset=["a.json"], eval_dataset=["a.json", "b.json"], max_samples=4)
+    data = load_data(config, tokenizer_of(config))
+    assert data.evals is not None
+    assert Counter(Path(data.evals.origin(i).file).name for i in data.eval_ids) == {"a.json": 4, "b.json": 4}
 
 
 @pytest.mark.parametrize(

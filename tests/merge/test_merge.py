@@ -22,7 +22,7 @@ from qlora_fast.hub import manifest
 from qlora_fast.hub.untrusted import INDEX, weight_files
 from qlora_fast.merge import verify
 from qlora_fast.merge.delta import nearest, read_update
-from qlora_fast.merge.merge import Options, _notes, merge_run
+from qlora_fast.merge.merge import Options, _check_space, _notes, merge_run
 from qlora_fast.merge.safetensors_stream import Entry, read_header, write_file
 from qlora_fast.merge.verify import FromTrained, compare_logits
 from qlora_fast.merge.weights import Counts, base_folder, write_merged
@@ -379,6 +379,19 @@ def test_the_command_writes_a_folder_that_is_a_model(model_dir: Path, tmp_path: 
         torch.testing.assert_close(alone(ids).logits, both(ids).logits, rtol=1e-4, atol=1e-4)
     with pytest.raises(ArtifactError, match="already exists"):
         merge_run(run, out, Options())
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = base_model(tmp_path / "base", dtype=torch.bfloat16)
+    size = (base / "model.safetensors").stat().st_size
+    usage = shutil.disk_usage(tmp_path)._replace(free=size * 3 // 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    _check_space(base, tmp_path / "merged", None)
+    _check_space(base, tmp_path / "merged", torch.float16)
+    with pytest.raises(ArtifactError, match=r"the merged model needs"):
+        _check_space(base, tmp_path / "merged", torch.float32)
 
 
 def test_template_and_stop_token_of_the_training_travel_with_the_merged_model(model_dir: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_other_data_is_never_compared() -> None:
     assert isinstance(found, Incomparable)
     assert "2 in common of 30 and 30" in found.reason
     few = compare(samples(loss[:5], tokens[:5]), samples(loss[:5] + 1, tokens[:5]))
-    assert few == Incomparable("5 samples are too few to say (worth 5.0 of equal length)")
+    assert few == Incomparable("5 samples are too few for an interval (weighted by length they count as 5.0)")
     one_long = np.array([5000, *[10] * 29])
     assert isinstance(compare(samples(loss, one_long), samples(loss + 1, one_long)), Incomparable)
 

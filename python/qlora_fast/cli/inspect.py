@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +13,6 @@ from qlora_fast.cli.views import row as row_view
 from qlora_fast.cli.views import tokens as token_view
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from qlora_fast.config import Config
@@ -54,8 +53,7 @@ def command(
     from tokenizers import Tokenizer
 
     from qlora_fast.config import load, overrides
-    from qlora_fast.data.plan import PlanOptions
-    from qlora_fast.data.prepare import prepare_config, prepare_evals
+    from qlora_fast.data.prepare import prepare_config
     from qlora_fast.data.tokenizer import tokenizer_of
 
     files, settings = sort_words(words)
@@ -67,23 +65,18 @@ def command(
     if rows:
         _show_rows(config, files, rows, as_json=as_json)
         return
+    if update is not None:
+        _show_update(config, files, update, as_json=as_json)
+        return
     tokenizer = tokenizer_of(config)
     with progress.shown() as tick:
-        prepared = prepare_config(config, files or None, tokenizer=tokenizer, progress=tick)
-        evals = prepare_evals(config, tokenizer=tokenizer, progress=tick) if update is not None else []
-    dataset = prepared.open()
+        dataset = prepare_config(config, files or None, tokenizer=tokenizer, progress=tick).open()
     decoder = Tokenizer.from_file(tokenizer.file)
     chosen = samples or (0,)
     outside = [s for s in chosen if not -len(dataset) <= s < len(dataset)]
     if outside:
         raise click.BadParameter(f"sample {outside[0]}: there are {len(dataset):,}, from 0", param_hint="--sample")
-    if update is not None:
-        from qlora_fast.data.selection import select
-
-        # The samples of a run: held-out samples and those that max_samples leaves out are in none of its steps.
-        train_ids = select(prepared, config, [e for _, e in evals]).train_ids
-        _show_update(dataset, train_ids, PlanOptions.of(config), update, as_json=as_json)
-    elif as_json:
+    if as_json:
         console.out_json([_as_json(dataset, decoder, s) for s in chosen])
     else:
         console.out_markup(token_view.LEGEND)
@@ -131,12 +124,18 @@ def _show_rows(config: Config, files: list[str], places: tuple[str, ...], *, as_
         row_view.show(row, decoder, config.cutoff_len)
 
 
-def _show_update(
-    dataset: PreparedDataset, train_ids: NDArray[np.int64], options: Any, update: int, *, as_json: bool
-) -> None:
-    from qlora_fast.data.plan import epoch_plan
+def _show_update(config: Config, files: list[str], update: int, *, as_json: bool) -> None:
+    """Show a step of the run that `train` would make of this config on this machine."""
+    from qlora_fast.data import selection
+    from qlora_fast.data.tokenizer import tokenizer_of
+    from qlora_fast.train.plan_report import row_budget_of
 
-    epoch = epoch_plan(dataset.lengths[train_ids], dataset.supervised[train_ids], options)
+    if files:
+        config = replace(config, dataset=files)
+    with progress.shown() as tick:
+        data = selection.load(config, tokenizer_of(config), tick)
+    epoch = data.in_rows_of(row_budget_of(config, data).tokens).plan_of_epoch(0)
+    dataset, train_ids = data.train, data.train_ids
     updates = len(epoch.update_offsets) - 1
     if not 1 <= update <= updates:
         raise click.BadParameter(f"step {update}: the first epoch has {updates:,}", param_hint="--update")
@@ -146,12 +145,12 @@ def _show_update(
         console.out_json({"update": update, "rows": content, "supervised": int(epoch.supervised[update - 1])})
         return
     console.out(
-        f"step {update} of {updates:,}: {sum(map(len, content)):,} samples in {len(content)} rows, "
+        f"step {update} of {updates:,}: {sum(map(len, content)):,} samples in {len(content)} row{'s' * (len(content) != 1)}, "
         f"{int(epoch.tokens[update - 1]):,} tokens, {int(epoch.supervised[update - 1]):,} supervised"
     )
     widest = max((int(dataset.lengths[row].sum()) for row in content if row), default=1)
     for number, row in enumerate(content):
         lengths = dataset.lengths[row].tolist() if row else []
         bar = "|".join("█" * max(1, round(60 * n / max(widest, 1))) for n in lengths)
-        console.out(f"  row {number} (rank {number % options.world_size})  {sum(lengths):>6,} tokens  {bar}")
+        console.out(f"  row {number} (rank {number % config.world_size})  {sum(lengths):>6,} tokens  {bar}")
         console.out("      samples " + ", ".join(f"{s}:{n}" for s, n in zip(row, lengths, strict=True)))

@@ -47,7 +47,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("updates", f"{report['updates']:,}, {report['warmup_updates']:,} of them warm-up; {report['tokens_per_update']:,.0f} tokens each"),
         ("rate", ", ".join(f"{rate:.3e} at {int(k):,}" for k, rate in rates.items())),
-        ("time", f"{took}{devices} ({report['seconds_per_update']:.2f} s an update, {report['evaluations']} evaluations)"),
+        ("time", f"{took}{devices} ({report['seconds_per_update']:.2f} s per update, {report['evaluations']} evaluations)"),
         ("", f"from {len(rows)} rows of {rows[0]['tokens']:,} – {rows[-1]['tokens']:,} tokens: {report['tokens_per_second']:,.0f} tok/s, {report['dtype']} on {report['device']}"),
         ("", f"in rows of at most {budget['tokens']:,} tokens: {budget['why']}"),
         ("memory", f"GB: {', '.join(parts)} for the longest row, {report['longest_row']:,} tokens{checkpointing}"),

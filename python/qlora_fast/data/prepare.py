@@ -103,17 +103,6 @@ def _explained() -> Iterator[None]:
         raise
 
 
-def prepare_evals(
-    config: Config, *, tokenizer: Tokenizer | None = None, progress: Progress | None = None
-) -> list[tuple[str, Prepared]]:
-    """Each dataset of ``eval_dataset`` by itself, with its name."""
-    tokenizer = tokenizer or tokenizer_of(config)
-    return [
-        (name, prepare_config(config, [name], tokenizer=tokenizer, progress=progress))
-        for name in dict.fromkeys(config.eval_dataset)
-    ]
-
-
 def prepare_share(
     config: Config,
     data: Sequence[str] | None = None,

@@ -119,14 +119,14 @@ def merge_run(
     tokenizer = target.tokenizer(name)
     atomic_io.sweep(folder.parent)
     base, update = base_folder(name, target.verify_level(options.verify)), read_update(adapter)
-    _check_space(base, folder)
     dtype = DTYPES[options.dtype] if options.dtype else None
+    _check_space(base, folder, dtype)
     with atomic_io.new_folder(folder) as made:
         counts = write_merged(base, update, made, dtype, progress)
         left = copy_rest(base, made)
         said = [*save_tokenizer(tokenizer, made), *save_stop_tokens(tokenizer, made)]
         if counts.moved and not counts.changed:
-            raise _lost(counts, None)
+            raise _lost("none of the weights that it changes would change")
         stored = _stored_dtype(made)
         trained_on = _trained_on(adapter)
         check = None
@@ -163,7 +163,10 @@ def _check(
         base, adapter, made, prompts, exact=exact, dtype=DTYPES[dtype], device=pick_device(), trained_on=trained_on
     )
     if check.lost:
-        raise _lost(None, check)
+        raise _lost(
+            f"the next token is predicted {check.kl_mean:.1e} nats away from the adapter's prediction, and the base alone is only "
+            f"{check.kl_update:.1e} away"
+        )
     if not check.passed:
         what = f"logits differ by up to {check.max_difference:.2e}" if exact else f"their KL is {check.kl_mean:.2e}"
         raise ArtifactError(
@@ -173,13 +176,7 @@ def _check(
     return check
 
 
-def _lost(counts: Counts | None, check: Check | None) -> ArtifactError:
-    how = "none of the weights that it changes would change" if counts is not None else ""
-    if check is not None:
-        how = (
-            f"the next token is predicted {check.kl_mean:.1e} nats away from the adapter's prediction, and the base alone is only "
-            f"{check.kl_update:.1e} away"
-        )
+def _lost(how: str) -> ArtifactError:
     return ArtifactError(
         "the adapter changes the weights by less than 16 bits can hold, so that most of the change would be lost in rounding, as "
         f"after very few or very small optimizer steps: {how}; nothing was written",
@@ -229,13 +226,19 @@ def _stored_dtype(folder: Path) -> str:
     return next((name for name, dtype in DTYPES.items() if dtype == largest.dtype), "fp32")
 
 
-def _check_space(base: Path, folder: Path) -> None:
-    needed = 2 * sum(path.stat().st_size for path in weight_files(base))
+def _check_space(base: Path, folder: Path, dtype: torch.dtype | None) -> None:
+    """
+    Raises:
+        ArtifactError: the disk has no room for the weights in the precision in which they will be written.
+    """
+    needed = sum(path.stat().st_size for path in weight_files(base))
+    if dtype is not None:
+        needed = needed * dtype.itemsize // DTYPES[_stored_dtype(base)].itemsize
     place = next(parent for parent in (folder.resolve().parent, *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(place).free
-    if free < needed // 2:
+    if free < needed:
         raise ArtifactError(
-            f"`{place}` has {atomic_io.size_text(free)} free, the merged model needs {atomic_io.size_text(needed // 2)}",
+            f"`{place}` has {atomic_io.size_text(free)} free, the merged model needs {atomic_io.size_text(needed)}",
             hint="free some space there, or give a folder on another disk",
         )
 

@@ -61,10 +61,10 @@ def compare(run: Samples, baseline: Samples, *, confidence: float = 0.95) -> Dif
     d, t = run.loss[ours] - baseline.loss[theirs], run.tokens[ours].astype(np.float64)
     n, tokens = len(d), float(t.sum())
     if tokens == 0:
-        return Incomparable("nothing in these samples is learned")
+        return Incomparable("these samples have no supervised tokens")
     worth = tokens**2 / float((t**2).sum())
     if worth < MIN_SAMPLES:
-        return Incomparable(f"{n} samples are too few to say (worth {worth:.1f} of equal length)")
+        return Incomparable(f"{n} samples are too few for an interval (weighted by length they count as {worth:.1f})")
     mean = float(d.sum()) / tokens
     without = (d - mean * t) / (1 - t / tokens)
     error = math.sqrt((n - 1) / n * float((without**2).sum())) / tokens

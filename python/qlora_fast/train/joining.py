@@ -85,7 +85,7 @@ def _join() -> Ranks:
         raise (
             ConfigError(
                 f"{beside} processes on this machine, but {torch.cuda.device_count()} GPUs",
-                hint="start one process a GPU: torchrun --standalone --nproc-per-node gpu …; a launcher that shows each process one GPU "
+                hint="start one process per GPU: torchrun --standalone --nproc-per-node gpu …; a launcher that shows each process one GPU "
                 "alone (srun --gpus-per-task, CUDA_VISIBLE_DEVICES) has to show all of them",
             )
             if local_rank == 0

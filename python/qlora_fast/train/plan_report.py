@@ -38,7 +38,7 @@ def from_data(config: Config, progress: PrepareProgress | None = None) -> Report
     from qlora_fast.data.tokenizer import tokenizer_of
 
     data = selection.load(config, tokenizer_of(config), progress)
-    budget = _row_budget(config, data)
+    budget = row_budget_of(config, data)
     data = data.in_rows_of(budget.tokens)
     first = data.plan_of_epoch(0)
     tokens = first.tokens
@@ -98,7 +98,7 @@ def _compiling(config: Config, plan: EpochPlan) -> dict[str, Any]:
     return {"used": why is None, "why": why or "the run is long enough to pay for it, if a row is faster"}
 
 
-def _row_budget(config: Config, data: RunData) -> RowBudget:
+def row_budget_of(config: Config, data: RunData) -> RowBudget:
     """What ``max_tokens_per_row`` will come to on this machine, as far as the model's shape tells; ``train`` measures."""
     from qlora_fast.data.plan import longest_row_tokens
 

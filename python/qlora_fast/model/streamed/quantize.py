@@ -14,7 +14,7 @@ from torch import nn
 from qlora_fast.model.streamed.tensor_files import TensorFiles
 
 _PIECE = {"cpu": 1 << 17, "cuda": 1 << 22}
-"""Values of a piece: a multiple of every block size. On a CPU its copies take 28 bytes a value, on a GPU none that count."""
+"""Values of a piece: a multiple of every block size. On a CPU its copies take 28 bytes per value, on a GPU none that count."""
 _SCALES = 256
 """Scales that share one of their own (bitsandbytes' ``quantize_4bit``)."""
 
