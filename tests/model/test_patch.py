@@ -29,7 +29,7 @@ from kernels_on_cpu import interpreted
 from prepared import write_prepared
 from qlora_fast.data.batch import Row, packed_row, padded_row
 from qlora_fast.data.dataset import open_prepared
-from qlora_fast.model import patch as patching
+from qlora_fast.model import patched_modules
 from qlora_fast.model.attention import NAME
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.fused_lora import fuse
@@ -187,7 +187,7 @@ def test_a_class_that_computes_something_else_keeps_its_code(monkeypatch: pytest
 
     plain = source.Qwen3MLP.forward
     monkeypatch.setattr(source.Qwen3MLP, "forward", lambda self, x: plain(self, x) * 2)
-    monkeypatch.setattr(patching, "_agreed", {})
+    monkeypatch.setattr(patched_modules, "_agreed", {})
     model = tiny.adapted(tiny.qwen3())
     report = patch(model, kernels=False)
     assert report.kept == {"Qwen3MLP"}

@@ -83,15 +83,16 @@ def command(
     if as_json:
         console.out_json(document)
         return
-    named = "model_name_or_path" in " ".join(settings) or config_file is not None
+    named = config_file is not None or "model_name_or_path" in overrides(settings)
     model = config.model_name_or_path + ("" if named else " (embedded; name another with model_name_or_path=…)")
     preparation.show(document, model)
     if config.val_size:
         console.note("\nnote: the steps are those of all rows; `qlora-fast plan` leaves out what val_size holds out")
     for path in kept:
         console.note(f"written: {path}")
-    from_config = () if config_file is None else ("--config", config_file)
-    console.next_step("inspect", *files, *from_config, *settings)
+    if "-" not in files:  # standard input has been read
+        from_config = () if config_file is None else ("--config", config_file)
+        console.next_step("inspect", *files, *from_config, *settings)
 
 
 def _share(text: str, merge: bool) -> tuple[int, int]:

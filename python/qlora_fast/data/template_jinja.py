@@ -95,9 +95,7 @@ def to_jinja(source: str, bos: str | None, eos: str | None, default_system: str 
     plain_user = user.replace("{content|trim}", "{content}")
     question = frame(plain_user, "(ns.waiting + content) | trim") if joined else _waiting_before(user, text)
     tool = written.get("tool")
-    generation = text(written.get("generation_prompt") or written["assistant"].split("{content", 1)[0])
-    if "generation_prompt" in written:
-        generation = text(written["generation_prompt"])
+    generation = text(written.get("generation_prompt", written["assistant"].split("{content", 1)[0]))
     always = written.get("system_always", False)
     lines = [
         "{%- set ns = namespace(waiting='', query=-1) -%}",

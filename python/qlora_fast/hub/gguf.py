@@ -8,6 +8,7 @@ wrong split pattern would silently give wrong ids.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,41 +66,7 @@ def write_tokenizer(gguf: Path, folder: Path) -> None:
             hint="give the model's own folder (with its tokenizer.json) as model_name_or_path",
         )
     tokens, types = value("ggml.tokens"), value("ggml.token_type")
-    added = [
-        {
-            "id": index,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": token_type == _CONTROL,
-        }
-        for index, (token, token_type) in enumerate(zip(tokens, types, strict=True))
-        if token_type in (_CONTROL, _USER_DEFINED)
-    ]
-    tokenizer = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": _NORMALIZERS.get(pre),
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _PRE_TOKENIZERS[pre]},
-        "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": pre == "llama-bpe",
-            "vocab": {token: index for index, token in enumerate(tokens)},
-            "merges": value("ggml.merges"),
-        },
-    }
+    tokenizer = _tokenizer(pre, tokens, types, value("ggml.merges"))
 
     def token(name: str) -> str | None:
         index = value(f"ggml.{name}_token_id")
@@ -121,3 +88,47 @@ def write_tokenizer(gguf: Path, folder: Path) -> None:
         config["model_max_length"] = int(positions.contents())
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def _tokenizer(pre: str, tokens: Sequence[str], types: Sequence[int], merges: Sequence[str]) -> dict[str, Any]:
+    """What tokenizer.json holds.
+
+    Args:
+        pre: GGUF's name of the split pattern.
+        tokens: by id. types: GGUF's kind of each.
+    """
+    added = [
+        {
+            "id": index,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": token_type == _CONTROL,
+        }
+        for index, (token, token_type) in enumerate(zip(tokens, types, strict=True))
+        if token_type in (_CONTROL, _USER_DEFINED)
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": _NORMALIZERS.get(pre),
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _PRE_TOKENIZERS[pre]},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": pre == "llama-bpe",
+            "vocab": {token: index for index, token in enumerate(tokens)},
+            "merges": merges,
+        },
+    }

@@ -113,7 +113,7 @@ def test_what_is_trained_whole_stays_on_the_device(tmp_path: Path, whole: str) -
 
 def test_a_model_that_is_trained_whole_is_not_loaded_in_parts(tmp_path: Path) -> None:
     tiny.save(tiny.llama(), tmp_path)
-    with pytest.raises(ConfigError, match="every decoder layer whole"):
+    with pytest.raises(ConfigError, match="every decoder layer completely"):
         load_streamed(str(tmp_path), Kept(), dtype=torch.float32, device=CPU, resident=["0", "1"])
 
 

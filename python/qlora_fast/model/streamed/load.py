@@ -6,7 +6,7 @@ to be, given to the source and freed, before the next one is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +89,7 @@ def _parts(
     names = {module: name for name, module in model.named_modules()}
     parts = hooks.parts_of(model)
     tied = parts[-1].weight is parts[0].weight
-    stay = {
-        inner for module, name in names.items() if name.rsplit(".", 1)[-1] in resident for inner in module.modules()
-    }
-    if stay.issuperset(parts[1:-1]):
-        raise ConfigError(
-            f"`additional_target: {', '.join(sorted(resident))}` trains every decoder layer whole: nothing is left to be loaded "
-            "in parts",
-            hint="leave it out, or load the base whole (no shard_base, no offload_base)",
-        )
-    if tied and {parts[0], parts[-1]} & stay:
-        stay |= {parts[0], parts[-1]}
+    stay = _staying(names, parts, resident, tied=tied)
     units: list[Unit] = []
     places: list[int] = []
     streamed: list[nn.Module] = []
@@ -128,6 +118,28 @@ def _parts(
     progress(len(parts), len(parts))
     stream = Stream(units, places, source, device, layers=range(layers[0], layers[-1] + 1))
     hooks.install(streamed, stream)
+
+
+def _staying(
+    names: Mapping[nn.Module, str], parts: Sequence[nn.Module], resident: Collection[str], *, tied: bool
+) -> set[nn.Module]:
+    """The modules that stay on the device, with all that is in them; a tied embedding and head stay together.
+
+    Raises:
+        ConfigError: no decoder layer is left to be streamed.
+    """
+    stay = {
+        inner for module, name in names.items() if name.rsplit(".", 1)[-1] in resident for inner in module.modules()
+    }
+    if stay.issuperset(parts[1:-1]):
+        raise ConfigError(
+            f"`additional_target: {', '.join(sorted(resident))}` trains every decoder layer completely: nothing is left to be "
+            "loaded in parts",
+            hint="leave it out, or load the base at once (no shard_base, no offload_base)",
+        )
+    if tied and {parts[0], parts[-1]} & stay:
+        stay |= {parts[0], parts[-1]}
+    return stay
 
 
 class _Loader:
