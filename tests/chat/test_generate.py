@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,32 @@ def test_an_interrupted_call_continues(
     assert generate(job(adapter, data, out, batch_size=2)) == whole
 
 
+def test_an_interrupted_call_draws_what_a_whole_one_draws(
+    adapter: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the process was killed inside a batch: its rows are answered again, with those that they shared it with."""
+    monkeypatch.chdir(tmp_path)
+    drawn = Sampling(temperature=1.5, max_new_tokens=6)
+    whole = generate(replace(job(adapter, data, tmp_path / "whole.jsonl", batch_size=2), sampling=drawn))
+    batch, calls = module._batch, []
+
+    def killed(*arguments: object) -> Iterator[Answer]:
+        calls.append(arguments)
+        made = batch(*arguments)  # type: ignore[arg-type]
+        if len(calls) == 2:
+            yield next(made)
+            raise KeyboardInterrupt
+        yield from made
+
+    monkeypatch.setattr(module, "_batch", killed)
+    again = replace(job(adapter, data, tmp_path / "out.jsonl", batch_size=2), sampling=drawn)
+    with pytest.raises(KeyboardInterrupt):
+        generate(again)
+    assert len((tmp_path / ".out.jsonl.part").read_text().splitlines()) == 1 + 2 + 1
+    monkeypatch.setattr(module, "_batch", batch)
+    assert generate(again) == whole
+
+
 def test_what_exists_is_not_overwritten_and_what_held_nothing_out_says_so(
     adapter: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +146,15 @@ def test_scores() -> None:
     assert 0 < figures["rouge_l"] < 1
     # LCS of "the _ sat" is 2 of 3 words; of the Chinese 2 of 4 and 6 characters: F1 = 2·(2/4)(2/6)/(2/4 + 2/6) = 0.4.
     assert figures["rouge_l"] == pytest.approx((2 / 3 + 0.4) / 2)
+
+
+def test_rows_that_are_dropped_are_reported(adapter: Path, data: Path, tmp_path: Path) -> None:
+    ran = cli("generate", adapter, data, "-o", "out.jsonl", "--max-new-tokens", "1", cwd=tmp_path)
+    assert ran.status == 0
+    assert "7 rows read = 6 kept + 1 dropped (empty_answer 1)" in ran.err
+    ran = cli("evaluate", adapter, f"dataset={data}", cwd=tmp_path)
+    assert ran.status == 0
+    assert "7 rows read = 6 kept + 1 dropped (empty_answer 1)" in ran.err
 
 
 def test_the_command(adapter: Path, data: Path, tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def answer_all(
 ) -> list[Answer]:
     """Answer every question and write ``out`` as JSONL, in the order of the questions.
 
-    What is done stands in ``.NAME.part`` beside ``out`` until all is; a later call with the same ``identity`` continues there.
+    What is done stands in ``.NAME.part`` beside ``out`` until all is; a later call with the same ``identity`` continues there,
+    with the batches and the random numbers that it would have had.
 
     Args:
         identity: what the answers depend on: model, adapter, data, sampling.
@@ -98,13 +99,15 @@ def answer_all(
     part = out.with_name(f".{out.name}.part")
     done = _continued(part, identity)
     decoder, stops = Decoder.from_file(tokenizer.file), list(tokenizer.encoder().stop_ids())
-    left = [q for q in asked if (q.file, q.row) not in done]
     # Prompts of similar length share a batch; the longest come first, so that memory that does not suffice shows at once.
-    left.sort(key=lambda q: -len(q.ids))
+    order = sorted(asked, key=lambda q: -len(q.ids))
     with part.open("a", encoding="utf-8") as file:
-        for start in range(0, len(left), batch_size):
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            if all((q.file, q.row) in done for q in batch):
+                continue
             torch.manual_seed(seed + start)
-            for answer in _batch(model, left[start : start + batch_size], sampling, stops, limit, decoder):
+            for answer in _batch(model, batch, sampling, stops, limit, decoder):
                 done[answer.file, answer.row] = answer
                 file.write(_line(asdict(answer)))
             file.flush()

@@ -101,7 +101,7 @@ def _rows(
     """The rows to answer, prepared so that only the last answer of each is supervised and nothing is truncated."""
     whole = replace(config, cutoff_len=_UNCUT, train_on_prompt=False, mask_history=True)
     if job.data:
-        dataset = prepare_config(whole, job.data, tokenizer=tokenizer, progress=progress).open()
+        dataset = prepare_config(whole, job.data, tokenizer=tokenizer, progress=progress).reported().open()
         return dataset, list(range(len(dataset)))
     held_out = selection.load(config, tokenizer, progress) if config.has_eval else None
     if held_out is None or held_out.evals is None or not len(held_out.eval_ids):

@@ -18,7 +18,7 @@ from qlora_fast import _core
 from qlora_fast.config import Config, of
 from qlora_fast.config.keys import affecting
 from qlora_fast.data import drop_reasons, sources
-from qlora_fast.data.findings import Finding, findings, max_positions
+from qlora_fast.data.findings import Finding, findings, line, max_positions
 from qlora_fast.data.sources import Dataset
 from qlora_fast.data.tokenizer import Tokenizer, tokenizer_of
 from qlora_fast.errors import ConfigError, DataError
@@ -52,6 +52,12 @@ class Prepared:
     def findings(self) -> list[Finding]:
         """What the preparation found that concerns a training on the data."""
         return findings(self.report)
+
+    def reported(self) -> Prepared:
+        """Itself; what the preparation found, if anything, is logged in one line: for commands that show no report."""
+        if self.findings:
+            log.warning("%s", line(self.report, self.findings))
+        return self
 
     def open(self) -> PreparedDataset:
         """The dataset, mapped from disk; opened once, however often it is asked for."""

@@ -168,7 +168,7 @@ def _rows(
         if trained.evals is None or not len(trained.eval_ids):
             raise ConfigError(f"`{subject.run}` held nothing out", hint="give data: dataset=FILE")
         return trained.evals, trained.eval_ids, 0
-    dataset = prepare_config(config, data, tokenizer=tokenizer, progress=progress).open()
+    dataset = prepare_config(config, data, tokenizer=tokenizer, progress=progress).reported().open()
     if not len(dataset):
         raise ConfigError(f"nothing of {', '.join(data)} can be evaluated on", hint="`qlora-fast prep` says why")
     if trained is None:
