@@ -160,3 +160,18 @@ def test_another_base_is_a_path_like_any_other(tmp_path: Path, monkeypatch: pyte
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "/nowhere/b"}')
     monkeypatch.setenv("HOME", str(tmp_path))
     assert target_of(folder).base("~/models/b") == str(tmp_path / "models" / "b")
+
+
+def test_commands_in_hints_can_be_pasted(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "my run")
+    (tmp_path / "my data.json").write_text('[{"instruction": "q", "output": "a"}]')
+    for words, command in [
+        (("report", "my run"), "qlora-fast prep --config 'my run/config.yaml'"),
+        (("report", "my data.json"), "qlora-fast prep 'my data.json'"),
+        (("template", "check", "my run/checkpoint-2"), "my run/checkpoint-2' -o FOLDER`"),
+    ]:
+        assert command in cli(*words, cwd=tmp_path).err
+    assert cli("init", "my data.json", cwd=tmp_path).status == 0
+    made = (tmp_path / "my data.yaml").read_text()
+    assert "qlora-fast train 'my data.yaml'" in made
+    assert "qlora-fast init 'my data.json'" in made

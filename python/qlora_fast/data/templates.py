@@ -7,6 +7,7 @@ in options, in the card beside an adapter. Nothing here imports torch.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -74,7 +75,7 @@ def choose(template: str, own: Own) -> Chosen:
     return Chosen(
         source,
         f"template `{template}` differs from the model's own on {len(differing)} of {len(probes)} probes "
-        f"({'; '.join(differing)}): see `qlora-fast template check {own.model} --template {template}`",
+        f"({'; '.join(differing)}): see `qlora-fast template check {shlex.quote(str(own.model))} --template {shlex.quote(str(template))}`",
     )
 
 

@@ -7,6 +7,7 @@ half a minute without a network.
 from __future__ import annotations
 
 import os
+import shlex
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def no_model(folder: Path) -> ArtifactError:
         return ArtifactError(
             f"`{folder}` is {kind}, not a model",
             hint=f"name its base model; adapter_name_or_path={folder} trains it further, and "
-            f"`qlora-fast merge {folder} -o FOLDER` makes a model of it",
+            f"`qlora-fast merge {shlex.quote(str(folder))} -o FOLDER` makes a model of it",
         )
     models = [f"`{file.parent}`" for file in sorted(folder.glob(f"[!.]*/{MODEL_CONFIG}"))]
     return ArtifactError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def read_run(path: str | Path, *, name: str | None = None, on: str | None = None
             known = f"; it has {', '.join(there)}" if there else ""
             raise ArtifactError(
                 f"`{path}` has no evaluation `{on}`{known}",
-                hint=f"make one: qlora-fast evaluate {path} dataset=FILE --name {on}",
+                hint=f"make one: qlora-fast evaluate {shlex.quote(str(path))} dataset=FILE --name {on}",
             )
     return RunRecord(
         name or path.resolve().name,

@@ -14,6 +14,7 @@ answers a wrong one with the same message.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,7 +211,7 @@ def refuse_as_data(name: str | Path) -> None:
     """
     folder = Path(name)
     if not folder.is_dir():
-        raise places.nothing_at(str(name), of_file=f"prepare it: qlora-fast prep {name}")
+        raise places.nothing_at(str(name), of_file=f"prepare it: qlora-fast prep {shlex.quote(str(name))}")
     if (folder / places.PREPARED).is_file():
         return
     inside = [f"`{file.parent}`" for file in sorted(folder.glob(f"[!.]*/{places.PREPARED}"))]
@@ -221,7 +222,11 @@ def refuse_as_data(name: str | Path) -> None:
     except ArtifactError:
         return
     what = {"run": "a run", "model": "a model"}.get(found.kind, "an adapter")
-    command = "qlora-fast prep DATA" if found.run is None else f"qlora-fast prep --config {found.run / layout.CONFIG}"
+    command = (
+        "qlora-fast prep DATA"
+        if found.run is None
+        else f"qlora-fast prep --config {shlex.quote(str(found.run / layout.CONFIG))}"
+    )
     raise ArtifactError(f"`{name}` is {what}, not a prepared dataset", hint=f"prepare its data: {command}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -95,7 +96,7 @@ def _line(run: RunRecord, changed: list[str]) -> Report:
 def _difference(run: RunRecord, baseline: RunRecord, confidence: float) -> tuple[Report | None, str | None]:
     if run.samples is None or baseline.samples is None:
         who = run if run.samples is None else baseline
-        hint = f"make one with `qlora-fast evaluate {who.path}`"
+        hint = f"make one with `qlora-fast evaluate {shlex.quote(str(who.path))}`"
         if not who.finished:
             hint = "it is written when the run has finished: resume_from_checkpoint=true resumes"
         return None, f"{who.name} has no per-sample evaluation; {hint}"

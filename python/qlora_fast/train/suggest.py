@@ -6,6 +6,7 @@ No torch at import.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,9 +204,9 @@ def _written(data: Data, machine: Machine, choices: Sequence[Choice]) -> str:
     name = Path(data.names[0]).name.split(".")[0]
     where = machine.gpu or "the CPU"
     lines = [
-        f"# Made by `qlora-fast init {' '.join(data.names)}` for {where} ({gb(machine.free)} GB of memory free).",
-        f"#     qlora-fast plan  {name}.yaml",
-        f"#     qlora-fast train {name}.yaml",
+        f"# Made by `qlora-fast init {shlex.join(data.names)}` for {where} ({gb(machine.free)} GB of memory free).",
+        f"#     qlora-fast plan  {shlex.quote(f'{name}.yaml')}",
+        f"#     qlora-fast train {shlex.quote(f'{name}.yaml')}",
     ]
     for choice in choices:
         if choice.key in _PARTS:
