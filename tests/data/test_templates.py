@@ -319,7 +319,7 @@ MISTAKES = [
     ("user: '{content}'\nassistant: '{content}'\n", ["t.yaml:2", "never ends"]),
     ("user: '{contents}{content}'\nassistant: '{content}{eos}'\n", ["t.yaml:1", "{contents} means nothing"]),
     ("control: '<x>'\nuser: '{content}'\nassistant: '{content}{eos}'\n", ["t.yaml:1", "must be a list"]),
-    ("control: ['<x>']\nuser: '{content}'\nassistant: '{content}{eos}'\n", ["`<x>` stands in no part"]),
+    ("control: ['<x>']\nuser: '{content}'\nassistant: '{content}{eos}'\n", ["no part of the template has `<x>`"]),
     ("user: '{content}'\nassistant: '{content}{eos}'\nthinking: deep\n", ["deep", "none"]),
     ("user: '{content}'\nassistant: '{content}{eos}'\nname: qwen3\n", ["t.yaml:3", "`qwen3` is the name of another"]),
     ("user: '{content}'\nuser: '{content}'\nassistant: '{content}{eos}'\n", ["t.yaml:2", "is set twice"]),

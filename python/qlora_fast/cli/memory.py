@@ -121,6 +121,7 @@ def _shape(config: Config) -> Shape:
 def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
     from qlora_fast.model.memory_estimate import variants
     from qlora_fast.model.shapes import gb
+    from qlora_fast.train.row_budget import is_open
 
     shape = _shape(config)
     longest = tokens or config.row_budget
@@ -138,6 +139,10 @@ def _of_a_config(config: Config, tokens: int | None, as_json: bool) -> None:
     console.note(
         f"\n{config.model_name_or_path}: {shape.parameters:,} parameters, rank {config.lora_rank}, rows of {longest:,} tokens"
     )
+    if tokens is None and is_open(config):
+        console.note(
+            "max_tokens_per_row: auto may take longer rows: `qlora-fast plan` shows them for your data, --tokens N estimates them"
+        )
     console.note(
         "memory that the allocator reserves is not included; measured on your machine: qlora-fast train … --dry-run"
     )

@@ -91,7 +91,7 @@ def student_quantile(p: float, degrees: float) -> float:
 
 
 def _paired(run: Samples, baseline: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the samples that both have. A sample that stands there twice pairs twice."""
+    """Positions of the samples that both have. A sample that occurs twice in both pairs twice."""
     ours, theirs = _places(run.ids), _places(baseline.ids)
     common = [key for key in ours if key in theirs]
     return np.array([ours[k] for k in common], dtype=np.int64), np.array([theirs[k] for k in common], dtype=np.int64)

@@ -20,7 +20,7 @@ from qlora_fast.train import memory_usage, parent, resume
 from qlora_fast.train.adapter_folder import AdapterFolder
 from qlora_fast.train.best import restore_best
 from qlora_fast.train.callbacks import RunCallbacks, Watch
-from qlora_fast.train.compiling import compile_layers
+from qlora_fast.train.compiling import Compilation, compile_layers
 from qlora_fast.train.distributed import Ranks
 from qlora_fast.train.graphs import chosen_pass
 from qlora_fast.train.identity import COMPILED, PRODUCTS, ROW_BUDGET, check_same_start, check_settings, identity_of
@@ -104,21 +104,8 @@ def _train(config: Config, watch: Watch, ranks: Ranks, lock: OutputLock, *, resu
     callbacks = RunCallbacks(setup, identity, folder, ranks, trackers, watch)
     row_pass = chosen_pass(setup, recomputed=recomputed)
     trainer = _trainer(setup, callbacks, ranks, progress, row_pass)
-    status = RunStatus(
-        output if ranks.first else None,
-        {
-            **environment(config, identity, machine.device),
-            "attention": setup.forward.attention(),
-            "max_tokens_per_row": asdict(setup.row_budget),
-            "kernels": report_of(setup.model).described(),
-            "torch_compile": compilation.described(),
-            "cuda_graphs": row_pass.described(),
-            "threads": {"count": torch.get_num_threads(), "waiting": str(openmp.waiting())},
-            "parent": setup.parent,
-            "waiting": trainer.waits.about,
-            "preparation": as_json(setup.data.prepared.report, setup.data.prepared.findings),
-        },
-    )
+    about = _about(setup, identity, trainer, compilation, row_pass)
+    status = RunStatus(output if ranks.first else None, about)
     if ranks.first:
         _announce(setup, trainer)
         atomic_io.write_text(output / layout.CONFIG, dump(config))
@@ -146,6 +133,24 @@ def _train(config: Config, watch: Watch, ranks: Ranks, lock: OutputLock, *, resu
             finish_output(config, trainer.progress, results, best=best)
     status.note(ended)
     return results
+
+
+def _about(
+    setup: Setup, identity: dict[str, Any], trainer: Trainer, compilation: Compilation, row_pass: RowPass
+) -> dict[str, Any]:
+    """What run.json says from the beginning."""
+    return {
+        **environment(setup.config, identity, setup.machine.device),
+        "attention": setup.forward.attention(),
+        "max_tokens_per_row": asdict(setup.row_budget),
+        "kernels": report_of(setup.model).described(),
+        "torch_compile": compilation.described(),
+        "cuda_graphs": row_pass.described(),
+        "threads": {"count": torch.get_num_threads(), "waiting": str(openmp.waiting())},
+        "parent": setup.parent,
+        "waiting": trainer.waits.about,
+        "preparation": as_json(setup.data.prepared.report, setup.data.prepared.findings),
+    }
 
 
 def _trainer(

@@ -190,7 +190,10 @@ def _positions(model: str) -> int | None:
 
 
 def _dropped(data: Data) -> str:
-    return f"; {data.dropped:,} rows were dropped (`qlora-fast prep` says why)" if data.dropped else ""
+    if not data.dropped:
+        return ""
+    rows = "1 row was" if data.dropped == 1 else f"{data.dropped:,} rows were"
+    return f"; {rows} dropped (`qlora-fast prep` says why)"
 
 
 _PARTS = {

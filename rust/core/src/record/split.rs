@@ -194,7 +194,7 @@ impl Splitter {
                 }
                 (State::End, _) => {
                     return Err(self.syntax(
-                        "there is text behind the array",
+                        "there is text after the array",
                         "several arrays in one file are not a JSON document; JSONL has no brackets",
                     ));
                 }

@@ -98,9 +98,9 @@ impl Spec {
             let parts = [&self.begin, &self.system, &self.user, &self.assistant, &self.end];
             let used = parts.into_iter().chain(self.tool.as_ref()).any(|part| part.contains(token.as_str()));
             if token.is_empty() || !used {
-                problems.push(("control", format!("`{token}` stands in no part of the template")));
+                problems.push(("control", format!("no part of the template has `{token}`")));
             } else if self.control[..i].contains(token) {
-                problems.push(("control", format!("`{token}` stands there twice")));
+                problems.push(("control", format!("`{token}` is listed twice")));
             }
         }
         let mut bare = |key, text: &str| self.pieces(text).unwrap_or_else(|problem| note(&mut problems, key, problem));

@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(
             forbidden(&added[4..], |_| false, &Ten),
             [0; 0],
-            "those of most models have ids behind the vocabulary"
+            "those of most models have ids beyond the vocabulary"
         );
     }
 
