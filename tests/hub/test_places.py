@@ -30,7 +30,24 @@ def test_the_kind_of_a_folder(files: tuple[str, ...], kind: str | None, tmp_path
     assert places.kind_of(tmp_path) == kind
 
 
-@pytest.mark.parametrize("name", ["./owner/name", "owner/name/more", "/a", "~/a", "a.gguf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./owner/name",
+        "owner/name/more",
+        "/a",
+        "~/a",
+        "a.gguf",
+        "my run",
+        "rün",
+        "runs/x/",
+        "a--b",
+        "a..b",
+        "$X/a",
+        "x" * 97,
+        "-a",
+    ],
+)
 def test_what_can_only_be_a_path_is_not_looked_for_on_the_hub(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,6 +57,7 @@ def test_what_can_only_be_a_path_is_not_looked_for_on_the_hub(
             look(name)
     places.refuse_path("owner/name")
     places.refuse_path("name")
+    places.refuse_path("Qwen/Qwen2.5-0.5B_x.v1")
 
 
 def test_a_link_to_nothing_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

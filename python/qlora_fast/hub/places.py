@@ -7,6 +7,7 @@ half a minute without a network.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +18,7 @@ from qlora_fast.hub.untrusted import ADAPTER_CONFIG, MODEL_CONFIG
 RUN = "run.json"
 """Marks a folder as a run of this program."""
 PREPARED, _CHECKSUMS = "manifest.json", "checksums.json"
+_HUB_NAME = re.compile(r"(?:\w(?:[\w.-]*\w)?/)?\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SUBJECT = "give a run, an adapter's folder, or a base model"
 
 
@@ -34,9 +36,10 @@ def kind_of(folder: Path) -> str | None:
 
 
 def is_path(name: str) -> bool:
-    """Whether a name can only be a path: a name on the Hub has at most one slash and no dot or tilde in front."""
+    """Whether a name can only be a path: a name on the Hub has other characters and at most one slash."""
     path = Path(name)
-    return len(path.parts) > 2 or path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf"
+    hub = _HUB_NAME.fullmatch(name) is not None and "--" not in name and ".." not in name
+    return bool(name) and (not hub or path.suffix == ".gguf")
 
 
 def refuse_path(name: str, *, of_file: str | None = None) -> None:
