@@ -21,7 +21,9 @@ from qlora_fast.errors import TrainingError
 from qlora_fast.model.attention import NAME
 from qlora_fast.model.flat_adapter import Adapter
 from qlora_fast.model.lora import LoraSpec, add_lora
+from qlora_fast.model.varlen import AttentionPath
 from qlora_fast.train import checkpoint
+from qlora_fast.train import forward as forward_module
 from qlora_fast.train.evaluate import EvalOptions, evaluate, sample_scores
 from qlora_fast.train.forward import Forward
 from qlora_fast.train.isolation import check_isolation
@@ -170,6 +172,20 @@ def test_an_adapter_on_the_head_is_trained_too(data: PreparedDataset) -> None:
     trainer.run()
     assert losses(trainer)[-1] < losses(trainer)[0] - 0.5
     assert all(part.abs().sum() > 0 for name, part in trainer.adapter.tensors().items() if "lm_head.lora_B" in name)
+
+
+def test_the_attention_that_is_named_is_the_one_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel(*_: object) -> Tensor:
+        raise AssertionError("it is not called here")
+
+    monkeypatch.setattr(forward_module, "path_for", lambda *_: AttentionPath(kernel, "tried on the device"))
+    plain, dropping = (Forward(tiny.llama(attention_dropout=share), CPU) for share in (0.0, 0.1))
+    assert plain.attention(packed=True) == "torch.nn.attention.varlen (tried on the device)"
+    assert plain.attends_whole_rows()
+    assert "padded" in plain.attention(packed=False)
+    # Granite has such: the kernel knows no dropout, so packed samples are attended one by one, and no row can be replayed.
+    assert "the model has attention_dropout: 0.1" in dropping.attention(packed=True)
+    assert not dropping.attends_whole_rows()
 
 
 def test_evaluation_does_not_depend_on_how_rows_are_cut(data: PreparedDataset) -> None:

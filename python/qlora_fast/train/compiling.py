@@ -182,7 +182,7 @@ def _trial(setup: Setup, compiled: CompiledLayers) -> Trial:
     compiled.on = True
     own_loss, own_gradient, first_s = _run(setup)
     compiled_s = min(_run(setup)[2] for _ in range(2))
-    drops = setup.config.lora_dropout > 0
+    drops = setup.config.lora_dropout > 0 or setup.forward.attention_dropout > 0
     return Trial(
         compiling_s=max(0.0, first_s - compiled_s),
         eager_s=eager_s,

@@ -92,20 +92,30 @@ class Forward:
         if noise:
             inner.get_input_embeddings().register_forward_hook(self._add_noise)
 
-    def attention(self) -> str:
-        """Which attention rows run through on this device, and why."""
+    def attention(self, *, packed: bool) -> str:
+        """Which attention the rows of training run through on this device, and why."""
         if not self._packs:
             return f"transformers' own ({self._causal.config._attn_implementation})"
+        if not packed:
+            return "whole rows by scaled_dot_product_attention (they are padded, not packed)"
         return str(self._path())
 
     def attends_whole_rows(self) -> bool:
-        """Whether a packed row is one launch, whatever its samples are."""
+        """Whether attention to a packed row of training is one launch, whatever its samples are."""
         return self._packs and self._path().kernel is not None
 
     def _path(self) -> AttentionPath:
         text = self._causal.config.get_text_config()
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        return path_for(self.device, self.dtype, int(width))
+        path = path_for(self.device, self.dtype, int(width))
+        if path.kernel is None or not (share := self.attention_dropout):
+            return path
+        return AttentionPath(None, f"the kernel has no dropout, and the model has attention_dropout: {share:g}")
+
+    @property
+    def attention_dropout(self) -> float:
+        """Share of the attention weights that the model's own config has dropped at random while training."""
+        return max(float(getattr(module, "attention_dropout", None) or 0) for module in self._decoder.modules())
 
     @property
     def layers(self) -> int:

@@ -141,7 +141,7 @@ def _about(
     """What run.json says from the beginning."""
     return {
         **environment(setup.config, identity, setup.machine.device),
-        "attention": setup.forward.attention(),
+        "attention": setup.forward.attention(packed=setup.batches.packed),
         "max_tokens_per_row": asdict(setup.row_budget),
         "kernels": report_of(setup.model).described(),
         "torch_compile": compilation.described(),
