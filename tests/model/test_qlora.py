@@ -133,6 +133,22 @@ def test_the_fused_product_is_pefts_there_too(folder: Path, kind: str) -> None:
         assert torch.linalg.vector_norm(a - b) < 1e-5 * torch.linalg.vector_norm(b)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_dora_trains_on_few_bits_and_is_loaded_again(
+    folder: Path, data: PreparedDataset, tmp_path: Path, kind: str
+) -> None:
+    """PEFT's DoRA takes the weights apart in each pass: on a CPU those of 8 bits lost their scales by that."""
+    model = add_lora(base(folder, kind), LoraSpec(4, 8, dora=True), seed=0)
+    run = tiny_run(data, tmp_path, model=model, updates=4, lr=1e-2, save_every=4)
+    run.run()
+    ids = torch.arange(9)[None]
+    again = PeftModel.from_pretrained(base(folder, kind), str(tmp_path / "checkpoint-4"))
+    with torch.no_grad(), Forward(again, CPU).scoring(), run.forward.scoring():
+        for _ in range(2):
+            ours, theirs = (m(ids, use_cache=False).logits for m in (model, again))
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def activations(model: nn.Module, row: Any) -> set[torch.dtype]:
     """The dtypes of what goes into and comes out of every layer."""
     seen: set[torch.dtype] = set()

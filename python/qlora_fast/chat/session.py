@@ -22,6 +22,7 @@ from qlora_fast.model.load import (
     Quantization,
     bitsandbytes_config,
     eval_as_trained,
+    keep_scales,
     quiet_libraries,
     refuse_unreachable,
     unloadable,
@@ -201,6 +202,7 @@ def _on_devices(
         model: nn.Module = AutoModelForCausalLM.from_pretrained(base, **arguments)
     except Exception as error:  # what a library does with a hostile file is not foreseeable
         raise unloadable(base, error) from error
+    keep_scales(model)
     return model
 
 

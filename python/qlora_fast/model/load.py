@@ -104,6 +104,7 @@ def load_base(
     if missing := sorted(loaded[1]["missing_keys"]):
         raise incomplete(path, missing)
     model.requires_grad_(False)
+    keep_scales(model)
     return model if quantization is not None else model.to(device)
 
 
@@ -158,6 +159,22 @@ def _numel(parameter: nn.Parameter) -> int:
 
 def is_quantized(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def keep_scales(model: nn.Module) -> None:
+    """Let 8-bit layers on a CPU keep their scales under DoRA.
+
+    PEFT puts another object with the same weight into such a layer after each use. It has no scales (the layer has them by then),
+    and bitsandbytes would take that for new ones.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear8bitLt":
+            module.register_forward_pre_hook(_keep_scales)
+
+
+def _keep_scales(layer: Any, _: Any) -> None:
+    if layer.weight.CB is not None and layer.weight.SCB is None:
+        layer.weight.CB = None
 
 
 def eval_as_trained(model: nn.Module) -> nn.Module:
