@@ -233,3 +233,15 @@ def test_a_damaged_conversion_is_made_again(tmp_path: Path, monkeypatch: pytest.
         made.rename(made.with_name("model"))
         assert resolve.model_path(str(gguf), level) == str(made.with_name("model"))
         made.with_name("model").rename(made)
+
+
+def test_the_output_of_another_program_is_an_adapter_and_no_damaged_run(made: Path, tmp_path: Path) -> None:
+    """LLaMA-Factory's folders have a log of the name that ours has, and checkpoints without a manifest."""
+    for folder in (tmp_path, tmp_path / "checkpoint-3"):
+        folder.mkdir(exist_ok=True)
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.copy(made / "run" / name, folder)
+        for name in ("trainer_log.jsonl", "trainer_state.json", "all_results.json", "README.md"):
+            (folder / name).write_text("{}\n")
+    assert set(examine_artifact(tmp_path)) == {"adapter"}
+    assert broken(tmp_path) == set()

@@ -175,3 +175,12 @@ def test_commands_in_hints_can_be_pasted(run: Path, tmp_path: Path) -> None:
     made = (tmp_path / "my data.yaml").read_text()
     assert "qlora-fast train 'my data.yaml'" in made
     assert "qlora-fast init 'my data.json'" in made
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "memory", "sweep"])
+def test_a_run_in_the_place_of_a_config_is_answered_with_its_config(command: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(run)
+    ran = cli(command, "run", cwd=tmp_path)
+    assert ran.status == 1
+    assert "`run` is a folder" in ran.err
+    assert "configs in it: run/config.yaml" in ran.err

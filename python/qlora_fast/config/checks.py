@@ -83,7 +83,7 @@ def _evaluation(config: Config) -> list[tuple[str, str]]:
     if config.metric_for_best_model == "eval_accuracy" and not config.compute_accuracy:
         problems.append(("metric_for_best_model", "is eval_accuracy; set compute_accuracy: true"))
     if config.val_size >= 1 and config.val_size != int(config.val_size):
-        problems.append(("val_size", "from 1 on it is a count and must be whole"))
+        problems.append(("val_size", "must be a share below 1 or a whole number of rows"))
     return problems
 
 

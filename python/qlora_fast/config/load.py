@@ -128,7 +128,9 @@ def dump(config: Config) -> str:
 
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, yaml.Entry], list[str]]:
     if path.exists() and not path.is_file():
-        raise ConfigError(f"`{path}` is not a file", hint="a config is a YAML file")
+        within = sorted(str(file) for file in path.glob("*.yaml"))
+        hint = f"configs in it: {', '.join(within[:6])}" if within else "a config is a YAML file"
+        raise ConfigError(f"`{path}` is {'a folder' if path.is_dir() else 'not a file'}", hint=hint)
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = (

@@ -30,7 +30,8 @@ def is_model(path: Path) -> bool:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run, also if its run.json is gone."""
-    return layout.is_run(path) or (path / layout.LOG).is_file()
+    # LLaMA-Factory's output folders have a log of this name, too.
+    return layout.is_run(path) or all((path / name).is_file() for name in (layout.LOG, layout.CONFIG))
 
 
 def has_manifest(path: Path) -> bool:
