@@ -157,6 +157,16 @@ def test_rows_that_are_dropped_are_reported(adapter: Path, data: Path, tmp_path:
     assert "7 rows read = 6 kept + 1 dropped (empty_answer 1)" in ran.err
 
 
+@pytest.mark.parametrize(
+    "row", [{"instruction": "q"}, {"instruction": "q", "output": ""}, {"messages": [{"role": "user", "content": "q"}]}]
+)
+def test_questions_alone_are_refused_with_the_way_out(adapter: Path, tmp_path: Path, row: dict[str, object]) -> None:
+    (tmp_path / "q.json").write_text(json.dumps([row]))
+    ran = cli("generate", adapter, "q.json", "-o", "out.jsonl", cwd=tmp_path)
+    assert ran.status == 1
+    assert "any text stands for one" in ran.err
+
+
 def test_the_command(adapter: Path, data: Path, tmp_path: Path) -> None:
     ran = cli("generate", str(adapter), str(data), "-o", "a.jsonl", "--max-new-tokens", "3", "--json", cwd=tmp_path)
     assert ran.status == 0, ran.err

@@ -14,7 +14,7 @@ from qlora_fast.data import selection
 from qlora_fast.data.dataset import PreparedDataset
 from qlora_fast.data.prepare import Progress, prepare_config
 from qlora_fast.data.tokenizer import Tokenizer
-from qlora_fast.errors import ConfigError
+from qlora_fast.errors import ConfigError, DataError
 from qlora_fast.hub import resolve as hub
 from qlora_fast.hub.manifest import Verify
 from qlora_fast.model.load import Quantization, pick_device, pick_dtype
@@ -23,6 +23,8 @@ from qlora_fast.runs.resolve import target_of
 
 _UNCUT = 1 << 30
 """A cutoff_len that no row reaches: a prompt that is longer than the model reads is reported, not truncated."""
+_UNANSWERED = ("empty_answer", "missing_key", "no_answer")
+"""Why rows are dropped that are questions alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,12 @@ def _rows(
     """The rows to answer, prepared so that only the last answer of each is supervised and nothing is truncated."""
     whole = replace(config, cutoff_len=_UNCUT, train_on_prompt=False, mask_history=True)
     if job.data:
-        dataset = prepare_config(whole, job.data, tokenizer=tokenizer, progress=progress).reported().open()
+        try:
+            dataset = prepare_config(whole, job.data, tokenizer=tokenizer, progress=progress).reported().open()
+        except DataError as error:
+            if error.reason in _UNANSWERED:
+                error.hint = f"{error.hint}\nan answer is what the model's is compared with; any text stands for one"
+            raise
         return dataset, list(range(len(dataset)))
     held_out = selection.load(config, tokenizer, progress) if config.has_eval else None
     if held_out is None or held_out.evals is None or not len(held_out.eval_ids):
