@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cli_run import cli
@@ -79,3 +80,45 @@ def test_the_demo_teaches_a_name_and_keeps_paris(tmp_path: Path) -> None:
     who, paris = said.split("> What is the capital of France?")
     assert "Kestrel" in who
     assert "Paris" in paris
+
+
+def write_gguf(path: Path, lacks: str = "") -> None:
+    """A Llama of one layer, without the named tensor."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(64)
+    writer.add_rope_dimension_count(16)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([f"t{i}" for i in range(64)])
+    writer.add_token_types([1] * 64)
+    writer.add_token_merges(["t 1"])
+    layer = {"attn_norm": (32,), "ffn_norm": (32,), "ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64)}
+    layer |= {f"attn_{name}": (32, 32) for name in ("q", "k", "v", "output")}
+    shapes = {"token_embd": (64, 32), "output_norm": (32,), "output": (64, 32)}
+    shapes |= {f"blk.0.{name}": shape for name, shape in layer.items()}
+    for name, shape in shapes.items():
+        if name != lacks:
+            writer.add_tensor(f"{name}.weight", np.ones(shape, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_that_lacks_a_weight_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_gguf(tmp_path / "complete.gguf")
+    assert (Path(resolve.model_path(str(tmp_path / "complete.gguf"))) / "model.safetensors").is_file()
+    write_gguf(tmp_path / "lacks.gguf", "blk.0.ffn_up")
+    for _ in range(2):  # nor kept for the next call
+        with pytest.raises(ArtifactError, match=r"lacks\.gguf` has no `model\.layers\.0\.mlp\.up_proj\.weight`"):
+            resolve.model_path(str(tmp_path / "lacks.gguf"))

@@ -287,13 +287,12 @@ def calls(name: str) -> list[tuple[Path, ast.Call]]:
 
 def test_every_library_is_told_to_run_no_code() -> None:
     found = [(path, node) for path, node in calls("from_pretrained") if "Auto" in ast.unparse(node.func)]
-    assert len(found) >= 4
     for path, node in found:
         words = ast.unparse(node)
-        by_name = re.search(r"\*\*(arguments|SAFE)\b", words)
-        assert "trust_remote_code=False" in words or by_name, f"{path}:{node.lineno}: {words}"
-        if by_name and by_name[1] == "arguments":
-            assert "**SAFE" in path.read_text(encoding="utf-8")
+        assert "trust_remote_code=False" in words or "**SAFE" in words, f"{path}:{node.lineno}: {words}"
+    models = {path.relative_to(PACKAGE).as_posix() for path, node in found if "AutoModel" in ast.unparse(node.func)}
+    # One place loads models, and refuses those whose files lack weights; a GGUF file is converted in the other.
+    assert models == {"model/load.py", "hub/resolve.py"}
 
 
 def test_files_of_models_are_read_in_one_place() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import tiny
 from prepared import random_dataset
+from qlora_fast.chat.session import load_chat_model
 from qlora_fast.data.batch import packed_row
 from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.model.attention import NAME
@@ -181,8 +183,9 @@ def test_weights_that_the_files_lack_are_not_made_up(folder: Path, tmp_path: Pat
     if lacks == "lm_head.weight":
         config["tie_word_embeddings"] = False
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(ArtifactError, match=f"have no `{lacks}`") as caught:
-        load_base(str(tmp_path), dtype=torch.float32, device=CPU)
+    for load in (load_base, partial(load_chat_model, adapters={})):
+        with pytest.raises(ArtifactError, match=f"have no `{lacks}`") as caught:
+            load(str(tmp_path), dtype=torch.float32, device=CPU)
     assert ("tie_word_embeddings" in str(caught.value.hint)) is (lacks == "lm_head.weight")
 
 

@@ -18,14 +18,12 @@ from qlora_fast.data.tokenizer import Tokenizer
 from qlora_fast.errors import DataError
 from qlora_fast.model.adapter_files import load_adapter, whole_modules
 from qlora_fast.model.load import (
-    SAFE,
     Quantization,
     bitsandbytes_config,
     eval_as_trained,
-    keep_scales,
+    from_files,
     quiet_libraries,
     refuse_unreachable,
-    unloadable,
 )
 from qlora_fast.model.varlen import without_cudnn
 
@@ -193,17 +191,10 @@ def load_chat_model(
 def _on_devices(
     base: str, dtype: torch.dtype, device_map: str | dict[str, str], quantization: Quantization | None
 ) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "device_map": device_map, **SAFE}
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "device_map": device_map}
     if quantization is not None:
         arguments["quantization_config"] = bitsandbytes_config(quantization, dtype)
-    try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(base, **arguments)
-    except Exception as error:  # what a library does with a hostile file is not foreseeable
-        raise unloadable(base, error) from error
-    keep_scales(model)
-    return model
+    return from_files(base, **arguments)
 
 
 def _from_main_memory(

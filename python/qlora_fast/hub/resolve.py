@@ -194,7 +194,11 @@ def _damage_of_conversion(folder: Path, verify: manifest.Verify) -> str | None:
 
 
 def _write_model(gguf: Path, folder: Path) -> None:
-    """De-quantize the weights to bf16 and save them with the tokenizer, as an ordinary model folder."""
+    """De-quantize the weights to bf16 and save them with the tokenizer, as an ordinary model folder.
+
+    Raises:
+        ArtifactError: the file lacks a weight: transformers would leave it random, and the folder is kept.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -203,8 +207,13 @@ def _write_model(gguf: Path, folder: Path) -> None:
     transformers_logging.disable_progress_bar()
     # Its progress bar is drawn even without a terminal, and adds nothing to the line above.
     with contextlib.redirect_stderr(io.StringIO()):
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False, output_loading_info=True
+        )
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise ArtifactError(
+            f"`{gguf}` has no `{missing[0]}`", hint="get the file again, or give the model's folder with safetensors"
         )
     # The weights are plain bf16 now; transformers still marks the model as quantized and refuses to save it.
     if "quantization_config" in model.config.__dict__:

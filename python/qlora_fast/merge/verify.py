@@ -21,7 +21,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from qlora_fast.errors import ArtifactError, first_line
 from qlora_fast.model.adapter_files import load_adapter
-from qlora_fast.model.load import SAFE, Quantization, eval_as_trained, load_base, quiet_libraries, unloadable
+from qlora_fast.model.load import Quantization, eval_as_trained, from_files, load_base, quiet_libraries
 
 log = logging.getLogger(__name__)
 
@@ -169,10 +169,4 @@ def _kl(wanted: Tensor, got: Tensor) -> Tensor:
 
 def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
     quiet_libraries()
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **SAFE)
-    except Exception as error:  # what a library does with a hostile file is not foreseeable
-        raise unloadable(str(folder), error) from error
-    return model.to(device).eval()
+    return from_files(str(folder), dtype=dtype, attn_implementation="sdpa").to(device).eval()

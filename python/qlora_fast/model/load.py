@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,26 +87,50 @@ def load_base(
     """
     quiet_libraries()
     refuse_unreachable(path)
-    from transformers import AutoModelForCausalLM
-
-    try:
-        arguments: dict[str, Any] = {"dtype": dtype, **SAFE, **describe(path, packing)[1]}
+    with loading(path):
+        arguments: dict[str, Any] = {"dtype": dtype, **describe(path, packing)[1]}
         if quantization is not None:
             arguments |= {
                 "quantization_config": bitsandbytes_config(quantization, dtype),
                 "device_map": {"": str(device)},
             }
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, **arguments, output_loading_info=True)
+    model = from_files(path, **arguments).requires_grad_(False)
+    return model if quantization is not None else model.to(device)
+
+
+def from_files(path: str, **arguments: Any) -> nn.Module:
+    """What transformers loads from a model's files: no code of a model is run, no pickle opened, no weight left random.
+
+    Args:
+        arguments: of ``from_pretrained``.
+
+    Raises:
+        ArtifactError: the model cannot be loaded, or its files lack a weight.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with loading(path):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, **arguments, **SAFE, output_loading_info=True)
+    if missing := sorted(loaded[1]["missing_keys"]):
+        raise incomplete(path, missing)
+    model: nn.Module = loaded[0]
+    keep_scales(model)
+    return model
+
+
+@contextmanager
+def loading(path: str) -> Iterator[None]:
+    """Report whatever a library raises in the block as an error of the model's files.
+
+    Raises:
+        ArtifactError: see :func:`unloadable`.
+    """
+    try:
+        yield
     except QloraFastError:
         raise
     except Exception as error:  # what a library does with a hostile file is not foreseeable
         raise unloadable(path, error) from error
-    model: nn.Module = loaded[0]
-    if missing := sorted(loaded[1]["missing_keys"]):
-        raise incomplete(path, missing)
-    model.requires_grad_(False)
-    keep_scales(model)
-    return model if quantization is not None else model.to(device)
 
 
 def describe(path: str, packing: str) -> tuple[Any, dict[str, Any]]:

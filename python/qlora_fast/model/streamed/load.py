@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlora_fast.errors import ArtifactError, ConfigError, QloraFastError
+from qlora_fast.errors import ArtifactError, ConfigError
 from qlora_fast.hub.resolve import local_folder
 from qlora_fast.model import host
 from qlora_fast.model.load import (
@@ -21,8 +21,8 @@ from qlora_fast.model.load import (
     bitsandbytes_config,
     describe,
     is_quantized,
+    loading,
     quiet_libraries,
-    unloadable,
 )
 from qlora_fast.model.streamed import hooks
 from qlora_fast.model.streamed.quantize import quantized
@@ -59,15 +59,11 @@ def load_streamed(
     """
     quiet_libraries()
     folder = Path(local_folder(path))
-    try:
+    with loading(path):
         model, quantizer = _skeleton(str(folder), dtype, device, packing, quantization)
         loader = _Loader(model, TensorFiles(folder), quantizer, dtype, device)
         loader.refuse_missing(folder)
         _parts(model, loader, source, device, multiple, resident, on_part, progress)
-    except QloraFastError:
-        raise
-    except Exception as error:  # what a library does with a hostile file is not foreseeable
-        raise unloadable(path, error) from error
     if quantizer is not None:
         quantizer.postprocess_model(model)
         model.hf_quantizer = quantizer
