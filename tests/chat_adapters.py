@@ -14,9 +14,10 @@ from qlora_fast.runs.adapter_card import write_card
 
 
 def make_adapter(folder: Path, model_dir: Path, seed: int, system: str | None = None) -> Path:
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(model_dir), LoraConfig(r=4, target_modules=["q_proj", "up_proj"])
-    )
+    base = AutoModelForCausalLM.from_pretrained(model_dir)
+    with torch.random.fork_rng(devices=[]):  # equal seeds give equal adapters, whatever earlier tests drew
+        torch.manual_seed(seed)
+        model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "up_proj"]))
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

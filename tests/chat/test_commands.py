@@ -15,7 +15,7 @@ from cli_run import arguments, cli, environment
 from qlora_fast.chat.commands import BASE, Chat, open_chat
 from qlora_fast.chat.session import ChatSession, Sampling
 from qlora_fast.cli import chat as command
-from qlora_fast.cli import console
+from qlora_fast.cli import console, escape
 from qlora_fast.errors import ArtifactError, ConfigError, DataError
 
 GREEDY = Sampling(max_new_tokens=8)
@@ -195,7 +195,7 @@ def test_of_several_adapters_each_answers_a_prompt(adapters: tuple[Path, Path]) 
     assert [a["answer"] for a in asked.json["answers"]] == [a["answer"] for a in alone]
     assert asked.json["adapter"] == ", ".join(a["adapter"] for a in alone)
     said = cli("chat", *adapters, *words).out
-    assert said == "".join(f"{a['adapter']}> {a['answer']}\n" for a in alone)
+    assert said == "".join(f"{a['adapter']}> {escape.text(a['answer'])}\n" for a in alone)
 
 
 def test_questions_one_by_one_as_json_and_from_a_pipe(adapters: tuple[Path, Path]) -> None:
