@@ -113,7 +113,7 @@ fn faults_name_their_place_and_leave_nothing_behind() {
         (br#"[{"instruction": "a", "output": NaN}]"#, "all 1 rows were dropped (1 number_not_finite)"),
         (br#"[{"instruction": "a", "output": "b",}]"#, "data.json:1:37: row 0"),
         (br#"[{"instruction": "a", "output": "b"},]"#, "data.json:1:38: a record is missing"),
-        (br#"[{"instruction": "a", "output": "b"}] x"#, "data.json:1:39: there is text behind"),
+        (br#"[{"instruction": "a", "output": "b"}] x"#, "data.json:1:39: there is text after"),
         (br#"[{"instruction": "a", "output": "b"}"#, "data.json:1:37: the array is not closed"),
         (br#"[{"instruction": "a", "output": "\ud800"}]"#, "all 1 rows were dropped (1 lone_surrogate)"),
         (b"[{\"instruction\": \"a\",\n \"output\": \"b\xff\"}]", "data.json:2:14: row 0: these bytes are not UTF-8"),

@@ -408,7 +408,7 @@ mod tests {
             ("[{},]", ":1:5: a record is missing"),
             ("[{}", ":1:4: the array is not closed"),
             ("[{},", ":1:5: the array is not closed"),
-            ("[{}]\n[{}]", ":2:1: there is text behind"),
+            ("[{}]\n[{}]", ":2:1: there is text after"),
             ("[}", ":1:2: a record is missing"),
         ] {
             let error = read(text.as_bytes()).unwrap_err().to_string();
