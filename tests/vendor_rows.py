@@ -56,8 +56,9 @@ def prepared(
     *,
     enable_thinking: bool = True,
     cutoff_len: int = 1_000_000,
+    template: str | None = None,
 ) -> tuple[Any, dict[str, Any], Turns]:
-    """The rows of ``talks`` under the template ``text``: the dataset, the core's report, and what they should be."""
+    """The rows of ``talks`` under the template ``text``, or the built-in ``template``: the dataset, the core's report, and what they should be."""
     tokenizer = tokenizer_for(folder, text, vendor)
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(talk["row"]) + "\n" for talk in talks), encoding="utf-8")
@@ -65,7 +66,7 @@ def prepared(
         {
             "data": [{"path": str(data)}],
             "tokenizer": str(tokenizer),
-            "template": templates.jinja(text, vendor.stops),
+            "template": templates.jinja(text, vendor.stops) if template is None else templates.read(template),
             "out": str(folder / "prepared"),
             "cutoff_len": cutoff_len,
             "bos_token": vendor.bos,

@@ -111,6 +111,33 @@ def test_each_thought_is_learned_where_it_was_thought(name: str, tmp_path: Path)
         assert answer in text.replace(thought, "")
 
 
+TAGGED = {
+    "intro <think>\nthought\n</think>\n\nanswer": ["intro", "answer"],
+    "<think>thought</think>middle<think>other</think>answer": ["middle", "other", "answer"],
+    "<think>\nthought\n</think>\n\nanswer": ["answer"],
+    "intro </think> answer": ["answer"],
+}
+
+
+@pytest.mark.parametrize("name", [*VENDORS, "built-in"])
+def test_what_a_template_leaves_out_of_an_answer_is_counted(name: str, tmp_path: Path) -> None:
+    """Templates that look for ``</think>`` in an answer print neither what stands before the thought nor between two."""
+    rows = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": c}]} for c in TAGGED]
+    text, vendor = template_of("qwen3" if name == "built-in" else name)
+    talks = [
+        {"messages": [{**m, "loss": m["role"] == "assistant"} for m in row["messages"]], "tools": [], "row": row}
+        for row in rows
+    ]
+    dataset, report, oracle = prepared(tmp_path, text, vendor, talks, template="qwen3" if name == "built-in" else None)
+    assert report["rows_kept"] == len(rows)
+    lost = 0
+    for i, words in enumerate(TAGGED.values()):
+        printed = oracle.plain.decode(dataset.ids(i).tolist(), skip_special_tokens=False)
+        lost += any(word not in printed for word in words)
+    assert report["notices"].get("content_left_out", 0) == lost
+    assert lost == 2 or name not in ("qwen3", "built-in")
+
+
 KEYS = """{{- bos_token -}}
 {%- for m in messages -%}
     {%- if m.role == 'tool' -%}

@@ -379,18 +379,26 @@ fn added_words_have_the_ids_of_the_reference() {
 fn every_character_has_the_ids_of_the_reference() {
     // Kinds that differ in what they do with unknown characters or added words alone, and patterns without rules, hold no tables to check.
     let same = ["unknown", "dropped", "regexes", "words", "metaspace-unknown", "metaspace-some"];
-    for pair in pairs().iter().filter(|pair| !same.iter().any(|kind| pair.name.starts_with(kind))) {
-        // Sixteen at a time, between what they might join, lead, or end.
-        let all: Vec<char> = (0..0x11_0000).filter_map(char::from_u32).collect();
-        for some in all.chunks(16) {
-            let near: &[&str] = match some[0] as u32 >> 16 {
-                0..4 | 14 => &["x", " ", "'", "1", "!", "\n", "A", "é"],
-                // Planes of nothing but private and unassigned code points.
-                _ => &["x", " "],
-            };
-            let text: String = some.iter().flat_map(|c| near.iter().map(move |near| format!("{near}{c}"))).collect();
-            pair.check(&text);
+    let pairs = pairs();
+    let all: Vec<char> = (0..0x11_0000).filter_map(char::from_u32).collect();
+    // A thread each: it is the longest of Rust's tests, and nearly all of it is the reference.
+    std::thread::scope(|threads| {
+        for pair in pairs.iter().filter(|pair| !same.iter().any(|kind| pair.name.starts_with(kind))) {
+            threads.spawn(|| check_each(&all, pair));
         }
+    });
+}
+
+fn check_each(all: &[char], pair: &Pair) {
+    // Sixteen at a time, between what they might join, lead, or end.
+    for some in all.chunks(16) {
+        let near: &[&str] = match some[0] as u32 >> 16 {
+            0..4 | 14 => &["x", " ", "'", "1", "!", "\n", "A", "é"],
+            // Planes of nothing but private and unassigned code points.
+            _ => &["x", " "],
+        };
+        let text: String = some.iter().flat_map(|c| near.iter().map(move |near| format!("{near}{c}"))).collect();
+        pair.check(&text);
     }
 }
 

@@ -217,7 +217,13 @@ impl ChatTemplate {
         let content = message.content.as_ref();
         let (reasoning, content) = match (self.thinking, &message.reasoning) {
             (_, Some(reasoning)) => (reasoning.as_ref(), content),
-            (Thinking::Qwen3, None) => split_thoughts(content),
+            (Thinking::Qwen3, None) => {
+                let (thoughts, answer, whole) = split_thoughts(content);
+                if !whole {
+                    notices.push(Notice::ContentLeftOut);
+                }
+                (thoughts, answer)
+            }
             (Thinking::Unknown, None) => ("", content),
         };
         let mut answer = content;
@@ -274,15 +280,17 @@ fn is_query(message: &Message<'_>) -> bool {
     message.role == Role::User && !(text.starts_with("<tool_response>") && text.ends_with("</tool_response>"))
 }
 
-/// `(thoughts, answer)` of content with a `</think>` in it, split as Qwen3's own template does.
-fn split_thoughts(content: &str) -> (&str, &str) {
+/// `(thoughts, answer, whole)` of content with a `</think>` in it, split as Qwen3's own template does. It prints neither what
+/// stands before `<think>` nor what stands between two thoughts; `whole` is false where there is any.
+fn split_thoughts(content: &str) -> (&str, &str, bool) {
     // Nearly every answer has none, and what is made once for all of them need not be made again.
     static CLOSE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("</think>"));
-    let Some(first) = CLOSE.find(content.as_bytes()) else { return ("", content) };
-    let (before, after) = (&content[..first], content.rsplit_once("</think>").map_or("", |(_, after)| after));
-    let before = before.trim_end_matches('\n');
-    let thoughts = before.rsplit_once("<think>").map_or(before, |(_, thoughts)| thoughts);
-    (thoughts.trim_start_matches('\n'), after.trim_start_matches('\n'))
+    let Some(first) = CLOSE.find(content.as_bytes()) else { return ("", content, true) };
+    let (between, after) = content[first..].rsplit_once("</think>").unwrap_or_default();
+    let before = content[..first].trim_end_matches('\n');
+    let (unseen, thoughts) = before.rsplit_once("<think>").unwrap_or(("", before));
+    let whole = between.is_empty() && python_strip(unseen).is_empty();
+    (thoughts.trim_start_matches('\n'), after.trim_start_matches('\n'), whole)
 }
 
 /// Each tool on a line of its own, or the text as it is.
@@ -330,7 +338,7 @@ fn trim_python_end(text: &str) -> &str {
     text.trim_end_matches(is_python_blank)
 }
 
-fn is_python_blank(c: char) -> bool {
+pub(super) fn is_python_blank(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 

@@ -13,7 +13,7 @@ use crate::conversation::{Conversation, Role};
 use crate::jinja::Text;
 use crate::reasons::{Notice, Reason};
 use crate::template::controls::Controls;
-use crate::template::render::{Learn, Rendered, is_empty_prompt, starts_with_blanks};
+use crate::template::render::{Learn, Rendered, is_empty_prompt, is_python_blank, starts_with_blanks};
 use crate::template::segment::{Kind, Segment, Turn};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -167,19 +167,57 @@ impl Maker<'_> {
                     names.push(if part == Part::Thought { Notice::ThoughtsLeftOut } else { Notice::ContentLeftOut });
                 }
             }
-            if message.role == Role::Assistant && !thought_printed(&sample.text, i, &message.content) {
+            let said = Said { text: &sample.text, message: i, content: &message.content };
+            let thought = if message.role == Role::Assistant { said.thought_left_out() } else { 0 };
+            if thought > 0 {
                 names.push(Notice::ThoughtsLeftOut);
+            }
+            if printed.contains(&origin(i, Part::Said))
+                && said.printed() + said.tags() + thought < visible(said.content)
+            {
+                names.push(Notice::ContentLeftOut);
             }
         }
         names
     }
 }
 
-/// Whether what stands in an answer's content before `</think>` was printed with it, or nothing does.
-fn thought_printed(text: &Text, message: usize, content: &str) -> bool {
-    let Some((thought, _)) = content.split_once("</think>") else { return true };
-    let thought = thought.rsplit_once("<think>").map_or(thought, |(_, thought)| thought).trim();
-    let said = origin(message, Part::Said);
-    let mut runs = text.runs(0..text.as_str().len()).filter(|(_, origin)| *origin == said);
-    thought.is_empty() || runs.any(|(run, _)| text.as_str()[run].contains(thought))
+/// The content of a message, and where it was printed.
+struct Said<'s> {
+    text: &'s Text,
+    message: usize,
+    content: &'s str,
+}
+
+impl Said<'_> {
+    fn runs(&self) -> impl Iterator<Item = &str> {
+        let said = origin(self.message, Part::Said);
+        let runs = self.text.runs(0..self.text.as_str().len()).filter(move |(_, origin)| *origin == said);
+        runs.map(|(run, _)| &self.text.as_str()[run])
+    }
+
+    /// How much of it was printed.
+    fn printed(&self) -> usize {
+        self.runs().map(visible).sum()
+    }
+
+    /// How much the tags around its thoughts take: a template prints its own.
+    fn tags(&self) -> usize {
+        if !self.content.contains("</think>") {
+            return 0;
+        }
+        ["<think>", "</think>"].iter().map(|tag| tag.len() * self.content.matches(tag).count()).sum()
+    }
+
+    /// How much stands before its `</think>` that was not printed with it.
+    fn thought_left_out(&self) -> usize {
+        let Some((thought, _)) = self.content.split_once("</think>") else { return 0 };
+        let thought = thought.rsplit_once("<think>").map_or(thought, |(_, thought)| thought).trim();
+        if self.runs().any(|run| run.contains(thought)) { 0 } else { visible(thought) }
+    }
+}
+
+/// Characters that are no blanks: templates strip those.
+fn visible(text: &str) -> usize {
+    text.chars().filter(|&c| !is_python_blank(c)).count()
 }
