@@ -120,6 +120,13 @@ def _loss(turn: dict[str, Any]) -> bool:
     return bool(turn.get("loss", turn["role"] == "assistant"))
 
 
+def _call(function: dict[str, Any]) -> dict[str, Any]:
+    """A call in a list of `tool_calls`: OpenAI's interface has the arguments as JSON in a text, templates as an object."""
+    arguments = function["arguments"]
+    read = json.loads(arguments) if isinstance(arguments, str) else arguments
+    return {"function": {"name": function["name"], "arguments": read}}
+
+
 def _turn(raw: dict[str, Any]) -> dict[str, Any]:
     name = raw.get("role") or raw["from"]
     content = raw.get("content", raw.get("value"))
@@ -132,6 +139,11 @@ def _turn(raw: dict[str, Any]) -> dict[str, Any]:
         if texts["reasoning"]:
             turn["reasoning_content"] = "".join(texts["reasoning"])
         turn["tool_calls"] = [{"function": json.loads(call)} for call in texts["tool_call"]]
+    thoughts = next((raw[key] for key in ("reasoning_content", "reasoning", "thinking") if raw.get(key)), None)
+    if thoughts is not None:
+        turn["reasoning_content"] = thoughts
+    if raw.get("tool_calls"):
+        turn["tool_calls"] = [_call(call.get("function", call)) for call in raw["tool_calls"]]
     if name == "function_call":
         calls = json.loads(content)
         turn["content"] = ""

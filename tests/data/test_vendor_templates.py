@@ -41,10 +41,11 @@ EACH = 150
 
 
 def dialogues() -> list[dict[str, Any]]:
-    """Real ones, those of several turns and with tools first."""
+    """Real ones and some with OpenAI's keys for thoughts and calls, those of several turns and with tools first."""
     paths = [
         *sorted(DEMO.iterdir()),
         FIXTURES / "dialogues.jsonl",
+        FIXTURES / "openai.json",
         *(Path(p) for p in os.environ.get("QLORA_FAST_DIALOGUES", "").split(":") if p),
     ]
     rows = [(row, conversation(row)) for path in paths for row in read_rows(path)]
