@@ -107,7 +107,7 @@ def _rows(
             dataset = prepare_config(whole, job.data, tokenizer=tokenizer, progress=progress).reported().open()
         except DataError as error:
             if error.reason in _UNANSWERED:
-                error.hint = f"{error.hint}\nan answer is what the model's is compared with; any text stands for one"
+                error.hint = f"{error.hint}\ngenerate compares the model's answer with the row's; any text will do"
             raise
         return dataset, list(range(len(dataset)))
     held_out = selection.load(config, tokenizer, progress) if config.has_eval else None
