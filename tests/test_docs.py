@@ -239,3 +239,8 @@ def test_the_tables_of_bytes_per_row_and_rows_that_hide_them() -> None:
         fetches = gather(SHAPES[name.lower()], method, devices)
         assert fetched == gb(fetches.bytes_per_row)
         assert [cell.strip() for cell in cells.split("|")] == [f"{fetches.tokens_to_hide(link):,}" for link in links]
+
+
+def test_the_readme_names_the_disk_space_that_the_makefile_asks_for() -> None:
+    (asked,) = re.findall(r"^DISK_GB := (\d+)$", text(ROOT / "Makefile"), re.MULTILINE)
+    assert f"({asked} GB of disk" in text(ROOT / "README.md")

@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, FalconConfig, FalconForCausalLM, GPTJConfig, GPTJForCausalLM
+from transformers import (
+    AttentionInterface,
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    GPTJConfig,
+    GPTJForCausalLM,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 import tiny
 from parameter_run import maker
 from qlora_fast.errors import ConfigError
+from qlora_fast.model import attention
 from qlora_fast.model.attention import NAME, Borders, packable
 
 PACKED = """
@@ -56,11 +65,11 @@ CALL = {
 }
 
 
-def small(name: str, attention: str) -> Any:
+def small(name: str, attention: str, **changes: Any) -> Any:
     """A random model of an architecture. Weights are large enough that every token's logits depend on all before it."""
     kind = CONFIG_MAPPING[name]
     known = kind()
-    config = kind(**{key: value for key, value in SMALL.items() if hasattr(known, key)})
+    config = kind(**{key: value for key, value in SMALL.items() if hasattr(known, key)}, **changes)
     assert packable(config) is None
     config = copy.deepcopy(config)
     config._attn_implementation = attention
@@ -83,6 +92,27 @@ def test_a_packed_row_has_the_logits_of_the_models_own_attention(name: str) -> N
     wanted = torch.cat([own(part, use_cache=False).logits for part in IDS.split(LENGTHS, 1)], dim=1)
     found = ours(IDS, use_cache=False, **CALL).logits
     assert float((found - wanted).abs().max()) < 2e-5 * max(1.0, float(wanted.abs().max()))
+
+
+# DiffLlama refuses to be built with any.
+@pytest.mark.parametrize("name", [name for name in PACKED.split() if name != "diffllama"])
+@torch.no_grad()
+def test_the_dropout_of_attention_is_known_from_the_config(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It decides whether a kernel without dropout may run; each architecture has its own name for it."""
+    if name not in CONFIG_MAPPING:
+        pytest.skip("an older transformers")
+    known = CONFIG_MAPPING[name]()
+    model = small(name, NAME, **{key: 0.25 for key in attention._DROPOUTS if hasattr(known, key)}).train()
+    given: list[float] = []
+
+    def recorded(*tensors: Any, dropout: float = 0.0, **options: Any) -> Any:
+        given.append(dropout)
+        return attention.packed_attention(*tensors, dropout=dropout, **options)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, NAME, recorded)
+    model(IDS, use_cache=False, **CALL)
+    assert given
+    assert set(given) == {attention.dropout_of(model.config)}
 
 
 OLD = {

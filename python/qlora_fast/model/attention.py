@@ -30,6 +30,8 @@ NAME = "qlora_fast_packed"
 _HINT = "set `packing: none` or `packing: bucketed`"
 _STATEFUL = ("mamba", "rwkv", "ssm", "jamba", "zamba", "falcon_h1", "xlstm", "lfm", "retnet", "recurrent", "hybrid")
 _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+"""What the configs of transformers' models call the dropout of attention weights."""
 _LEAST_BLOCK = 1024
 """Tokens that attend together where a window is narrower: less would be many launches for little work."""
 
@@ -164,7 +166,7 @@ def _causal(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, dropout: flo
 
 
 def _blocks(length: int, window: int) -> list[tuple[slice, slice]]:
-    """Tokens that attend together, and all tokens that they see: masks of L·W numbers at most, not L²."""
+    """Tokens that attend together, and all tokens that they see: fewer than 2·L·max(W, least block) numbers of masks, not L²."""
     step = max(window, _LEAST_BLOCK)
     return [
         (slice(first, min(first + step, length)), slice(max(0, first - window + 1), min(first + step, length)))
@@ -209,6 +211,12 @@ def _refuse_what_would_be_wrong(
         asked.append("an attention mask")
     if asked:
         raise ConfigError(f"packed attention cannot run this model: it asks for {', '.join(asked)}", hint=_HINT)
+
+
+def dropout_of(config: Any) -> float:
+    """Share of the attention weights that a model drops at random while it trains."""
+    text = config.get_text_config()
+    return max(float(getattr(text, name, None) or 0) for name in _DROPOUTS)
 
 
 def packable(config: Any) -> str | None:

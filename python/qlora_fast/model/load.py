@@ -187,13 +187,13 @@ def is_quantized(module: nn.Module) -> bool:
 
 
 def keep_scales(model: nn.Module) -> None:
-    """Let 8-bit layers on a CPU keep their scales under DoRA.
+    """Let 8-bit layers that are on a CPU keep their scales under DoRA.
 
     PEFT puts another object with the same weight into such a layer after each use. It has no scales (the layer has them by then),
     and bitsandbytes would take that for new ones.
     """
     for module in model.modules():
-        if type(module).__name__ == "Linear8bitLt":
+        if type(module).__name__ == "Linear8bitLt" and module.weight.device.type == "cpu":
             module.register_forward_pre_hook(_keep_scales)
 
 

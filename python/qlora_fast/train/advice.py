@@ -23,8 +23,8 @@ def advice(
     if seen:
         more = f" and {len(seen) - 1:,} more" if len(seen) > 1 else ""
         lines.append(
-            f"the evaluation set is trained on as well ({seen[0]}{more}): its loss shows what was learned by heart, not what "
-            "is learned; name other files, set val_size instead, or deduplicate: exact to leave equal questions out"
+            f"the evaluation set is trained on as well ({seen[0]}{more}): its loss measures what the model has "
+            "memorized; name other files, set val_size instead, or deduplicate: exact to leave equal questions out"
         )
     return lines + ([] if shape is None else list(_rank(config, shape)))
 

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from qlora_fast.data.batch import Row, own_lengths
 from qlora_fast.data.rung import DEAD
 from qlora_fast.model import products
-from qlora_fast.model.attention import NAME, Borders, length_step
+from qlora_fast.model.attention import NAME, Borders, dropout_of, length_step
 from qlora_fast.model.load import eval_as_trained
 from qlora_fast.model.patch import report_of
 from qlora_fast.model.streamed.hooks import held, places_with_backward, stream_of
@@ -115,7 +115,7 @@ class Forward:
     @property
     def attention_dropout(self) -> float:
         """Share of the attention weights that the model's own config has dropped at random while training."""
-        return max(float(getattr(module, "attention_dropout", None) or 0) for module in self._decoder.modules())
+        return dropout_of(self._causal.config)
 
     @property
     def layers(self) -> int:
